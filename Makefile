@@ -1,0 +1,61 @@
+.DEFAULT_GOAL := help
+HOST ?= 127.0.0.1
+PORT ?= 8000
+MODELS ?= models
+PYTHON ?= python3
+BIN := .venv/bin
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+  --no-emit-index-url --no-emit-find-links pyproject.toml
+
+.PHONY: help install serve starter test check format tensorboard bench-input lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+serve: starter ## set up, train the starter model if there is none yet, and serve (HOST, PORT)
+	RESNEXT_MODELS=$(MODELS) RESNEXT_HOST=$(HOST) RESNEXT_PORT=$(PORT) exec $(BIN)/python -m app
+
+starter: install ## train ResNeXt-50 on scikit-learn's handwritten digits, if nothing is published yet
+	@test -e $(MODELS)/resnext50/ACTIVE || { \
+	  echo "no model in $(MODELS) yet: training the starter, a few minutes on two cores"; \
+	  test -d data/digits || $(BIN)/python -m training dataset digits data/digits; } && \
+	test -e $(MODELS)/resnext50/ACTIVE || $(BIN)/python -m training train --config training/starter.toml --models $(MODELS)
+
+install: .venv/installed ## make .venv with the locked dependencies
+
+.venv/installed: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else \
+	  "TensorFlow has wheels for Python 3.11 to 3.13, $(PYTHON) is %d.%d; name one: make PYTHON=python3.11" % v[:2])'
+	@echo "installing the locked dependencies into .venv, a few minutes the first time"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+test: install ## set up and pass the tests
+	$(BIN)/pytest
+
+check: install ## lint, format, types and import rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## mend what ruff can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+tensorboard: install ## show the curves of all runs on port 6006
+	$(BIN)/tensorboard --logdir runs
+
+bench-input: install ## time the input pipeline against Keras' ImageDataGenerator
+	$(BIN)/python benchmarks/input_pipeline.py
+
+lock: install ## resolve the dependencies anew into requirements/
+	$(COMPILE) --extra train --group dev -o requirements/dev.txt
+	$(COMPILE) -c requirements/dev.txt -o requirements/serve.txt
+	$(COMPILE) -c requirements/dev.txt --extra cuda -o requirements/serve-cuda.txt
+	$(COMPILE) -c requirements/dev.txt --extra train -o requirements/train.txt
+
+clean: ## remove .venv and caches; data, runs and models stay
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

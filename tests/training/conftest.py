@@ -1,0 +1,58 @@
+"""One small training run on real digits, shared by the tests that look at its parts."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from training.config import TrainConfig
+from training.contract import Manifest, ModelRepository
+from training.public_datasets import make_digits
+
+SMALL = {"depths": [1, 1], "cardinality": 4, "base_width": 4, "stem_width": 16}
+
+
+@dataclass(frozen=True)
+class Trained:
+    config: TrainConfig
+    run: Path
+    repository: ModelRepository
+    manifest: Manifest
+    printed: str
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "digits"
+    make_digits(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_config(digits: Path) -> TrainConfig:
+    return TrainConfig.model_validate(
+        {
+            "data": digits,
+            "name": "small",
+            "image_size": 32,
+            "architecture": SMALL,
+            "augment": "characters",
+            "batch_size": 64,
+            "learning_rate": 5e-3,
+            "epochs": 3,
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(small_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    from training.train import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    repository = ModelRepository(folder / "models", small_config.name)
+    console = Console(file=io.StringIO(), width=120)
+    manifest = train(small_config, folder / "run", repository, console=console)
+    assert isinstance(console.file, io.StringIO)
+    return Trained(small_config, folder / "run", repository, manifest, console.file.getvalue())

@@ -1,0 +1,91 @@
+"""The exported graph: one that any runtime takes, and that answers as Keras does."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from tests.training.conftest import Trained
+from training.classifier import images_per_second, onnx_classifier, published, read_folder
+from training.contract import Preprocessing
+from training.dataset_layout import DatasetError
+from training.export import ParityError, compare
+
+
+@pytest.fixture(scope="module")
+def model_file(trained: Trained) -> Path:
+    return trained.repository.path(1) / "model.onnx"
+
+
+def test_input_and_output_are_the_contracts(model_file: Path) -> None:
+    session = onnxruntime.InferenceSession(model_file, providers=["CPUExecutionProvider"])
+    (image,), (probabilities,) = session.get_inputs(), session.get_outputs()
+    assert (image.name, image.type, image.shape[1:]) == ("image", "tensor(uint8)", [32, 32, 3])
+    assert (probabilities.name, probabilities.type) == ("probabilities", "tensor(float)")
+    assert isinstance(image.shape[0], str | None)  # N is free
+
+
+def test_the_batch_is_dynamic_and_rows_are_probabilities(model_file: Path) -> None:
+    session = onnxruntime.InferenceSession(model_file, providers=["CPUExecutionProvider"])
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    together = session.run(None, {"image": images})[0]
+    alone = np.concatenate([session.run(None, {"image": image[None]})[0] for image in images])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-5)
+
+
+def test_labels_and_preprocessing_travel_in_the_file(trained: Trained, model_file: Path) -> None:
+    properties = {p.key: p.value for p in onnx.load(model_file).metadata_props}
+    assert json.loads(properties["labels"]) == trained.manifest.labels
+    assert Preprocessing.model_validate_json(properties["preprocessing"]) == trained.manifest.preprocessing
+
+
+def test_golden_images_are_real_and_their_answers_keras_own(trained: Trained, model_file: Path) -> None:
+    with np.load(trained.repository.path(1) / "golden.npz") as golden:
+        images, probabilities = golden["images"], golden["probabilities"]
+    assert images.shape == (8, 32, 32, 3)
+    assert images.dtype == np.uint8
+    assert len({image.tobytes() for image in images}) == 8
+    np.testing.assert_allclose(onnx_classifier(model_file)(images), probabilities, atol=1e-4)
+
+
+def test_parity_counts_and_measures() -> None:
+    reference = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
+    parity = compare(reference, reference + np.float32(5e-5))
+    assert (parity.images, parity.top1_equal) == (2, 2)
+    assert parity.max_abs_difference == pytest.approx(5e-5, rel=1e-2)
+
+
+def test_a_probability_that_is_off_is_refused() -> None:
+    reference = np.array([[0.9, 0.1]], np.float32)
+    with pytest.raises(ParityError, match="off by up to 0.001"):
+        compare(reference, reference + np.float32(1e-3))
+
+
+def test_another_top_class_is_refused_though_the_probabilities_are_near() -> None:
+    reference = np.array([[0.50002, 0.49998]], np.float32)
+    with pytest.raises(ParityError, match="names the same class on 0"):
+        compare(reference, reference[:, ::-1])
+
+
+def test_a_tie_may_fall_either_way() -> None:
+    reference = np.array([[0.5, 0.5]], np.float32)
+    assert compare(reference, np.array([[0.4999999, 0.5000001]], np.float32)).top1_equal == 1
+
+
+def test_a_published_version_measures_the_same_on_its_folder(trained: Trained, digits: Path) -> None:
+    manifest, classify = published(trained.repository, 1)
+    images, true, names = read_folder(digits, manifest)
+    assert len(images) == len(names) == 1797
+    assert (classify(images[:64]).argmax(1) == true[:64]).mean() > 0.5
+    assert images_per_second(classify, images) > 0
+
+
+def test_a_folder_of_other_classes_is_refused(trained: Trained, tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "1").mkdir()
+    with pytest.raises(DatasetError, match="'cat'"):
+        read_folder(tmp_path, trained.manifest)

@@ -1,0 +1,1 @@
+"""A folder of images to a published, verified ResNeXt classifier."""

@@ -1,0 +1,66 @@
+"""A published model used without the service: on arrays, on files, on a folder. Nothing here needs TensorFlow."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from training.contract import INPUT_NAME, MODEL_FILE, OUTPUT_NAME, Manifest, ModelRepository
+from training.dataset_layout import DatasetError, classes_of, few, samples_of, split_folders
+from training.images import decode
+
+BATCH = 32
+
+Uint8Images = NDArray[np.uint8]  # [N, height, width, 3] RGB
+Probabilities = NDArray[np.float32]  # [N, classes]
+Classifier = Callable[[Uint8Images], Probabilities]
+
+
+def onnx_classifier(path: Path) -> Classifier:
+    """An ONNX file on ONNX Runtime's CPU provider, as a function of uint8 images."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def classify(images: Uint8Images) -> Probabilities:
+        return np.concatenate([session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0] for batch in batches(images)])
+
+    return classify
+
+
+def published(repository: ModelRepository, version: int) -> tuple[Manifest, Classifier]:
+    """A version's manifest and its float32 classifier. Raises ContractError."""
+    return repository.manifest(version), onnx_classifier(repository.path(version) / MODEL_FILE)
+
+
+def read_folder(folder: Path, manifest: Manifest) -> tuple[Uint8Images, NDArray[np.int32], list[str]]:
+    """Images, labels and names of `folder/test/<class>/*`, or `folder/<class>/*` where it has no splits.
+
+    Raises DatasetError when a class is not one of the model's, ImageError when a file is no image.
+    """
+    folder = split_folders(folder).get("test", folder)
+    classes = classes_of(folder, folder)
+    if unknown := sorted(set(classes) - set(manifest.labels)):
+        raise DatasetError(f"{folder} has the classes {few(unknown)}; the model knows {few(manifest.labels)}")
+    samples = samples_of(classes, manifest.labels)
+    if not samples:
+        raise DatasetError(f"{folder} should hold images in folders named as the model's classes: it holds none")
+    images = np.stack([decode(sample.path, manifest.preprocessing) for sample in samples])
+    return images, np.array([sample.label for sample in samples], np.int32), [sample.name for sample in samples]
+
+
+def batches(images: Uint8Images) -> Iterator[Uint8Images]:
+    """The images in contiguous batches of 32."""
+    return (np.ascontiguousarray(images[i : i + BATCH]) for i in range(0, len(images), BATCH))
+
+
+def images_per_second(classify: Classifier, images: Uint8Images) -> float:
+    """Speed on this machine, to compare variants: the fastest of three single-image calls after one to warm up."""
+    classify(images[:1])
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        classify(images[:1])
+        seconds.append(time.perf_counter() - start)
+    return 1 / min(seconds)

@@ -1,0 +1,113 @@
+"""TrainConfig: one model for the command line's flags, a TOML file, the API's body and the job's record."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from training.contract import Preprocessing
+
+
+class Architecture(BaseModel):
+    """The network's table of stages. The defaults are ResNeXt-50 (32x4d)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    depths: tuple[int, ...] = Field((3, 4, 6, 3), min_length=1, max_length=6, description="blocks in each stage")
+    cardinality: int = Field(32, ge=1, description="groups of the 3x3 convolutions")
+    base_width: int = Field(4, ge=1, description="channels of a group in the first stage")
+    stem_width: int = Field(64, ge=1, description="channels of the 7x7 stem; a stage's output is 4 times as wide")
+
+
+class Augmentation(BaseModel):
+    """Random geometry applied to each training image, as one affine map with one resampling."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rotation: float = Field(20.0, ge=0, le=180, description="at most this many degrees either way")
+    width_shift: float = Field(0.2, ge=0, lt=1, description="at most this fraction of the width either way")
+    height_shift: float = Field(0.2, ge=0, lt=1, description="at most this fraction of the height either way")
+    shear: float = Field(0.2, ge=0, lt=45, description="shear angle in degrees, at most, as Keras' shear_range")
+    zoom: float = Field(0.2, ge=0, lt=1, description="scale of each axis drawn from 1 - zoom to 1 + zoom")
+    horizontal_flip: bool = Field(True, description="mirror every other image; off where left and right differ")
+
+
+AUGMENTATIONS = {
+    "none": Augmentation(rotation=0, width_shift=0, height_shift=0, shear=0, zoom=0, horizontal_flip=False),
+    "tutorial": Augmentation(),
+    "characters": Augmentation(
+        rotation=10, width_shift=0.1, height_shift=0.1, shear=0, zoom=0.1, horizontal_flip=False
+    ),
+}
+
+
+class TrainConfig(BaseModel):
+    """Everything that decides a training run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: Path = Field(description="DIR/{train,val,test}/<class>/* or DIR/<class>/*, which is split")
+    name: str = Field("resnext50", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="model name in the repository")
+
+    image_size: int = Field(224, ge=32, le=1024, description="height and width of the input in pixels")
+    resize_mode: Literal["squash", "crop", "pad"] = Field("squash", description="how an image meets a square")
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field("bilinear", description="of the resize")
+    architecture: Architecture = Architecture()
+
+    val_fraction: float = Field(0.15, gt=0, lt=1, description="of each class, where DIR has no split of its own")
+    test_fraction: float = Field(0.15, gt=0, lt=1, description="of each class, where DIR has no split of its own")
+    strict: bool = Field(False, description="fail on an unreadable file; by default it is skipped and listed")
+
+    augment: Literal["none", "tutorial", "characters"] = Field("tutorial", description="preset of the augmentation")
+    augmentation: Augmentation = Field(Augmentation(), description="parts set by hand, in place of the preset's")
+
+    epochs: int = Field(30, ge=1, description="at most this many passes over the training images")
+    batch_size: int = Field(32, ge=1, description="images a step, over all devices")
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="sgd is Nesterov with momentum 0.9")
+    learning_rate: float = Field(1e-3, gt=0, description="the peak, where the schedule varies it")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled, as in AdamW; off for norms and biases")
+    schedule: Literal["plateau", "cosine", "constant"] = Field(
+        "plateau", description="plateau halves the rate after 3 epochs without a better val loss, down to 1e-6"
+    )
+    warmup_epochs: float = Field(0.0, ge=0, description="linear warm-up from 0; with schedule cosine")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    class_weight: Literal["none", "balanced"] = Field("none", description="balanced weighs rare classes up")
+    early_stopping_patience: int = Field(8, ge=0, description="epochs without a better val accuracy; 0 never stops")
+
+    precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = Field(
+        "auto", description="auto: mixed on a GPU with tensor cores, else float32"
+    )
+    seed: int = Field(0, ge=0, description="of the split, the initial weights, the shuffle and the augmentation")
+    tensorboard: bool = Field(True, description="write TensorBoard logs with weight histograms")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_fills_the_augmentation(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or isinstance(data.get("augmentation"), Augmentation):
+            return data
+        preset = AUGMENTATIONS.get(data.get("augment", "tutorial"))  # an unknown one is the field's own complaint
+        return {**data, "augmentation": {**preset.model_dump(), **(data.get("augmentation") or {})}} if preset else data
+
+    @model_validator(mode="after")
+    def _fractions_leave_training_images(self) -> "TrainConfig":
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"val_fraction + test_fraction should stay below 1, they are {self.val_fraction + self.test_fraction:g}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_has_a_schedule(self) -> "TrainConfig":
+        if self.warmup_epochs and self.schedule != "cosine":
+            raise ValueError(f"warmup_epochs goes with schedule cosine, the schedule is {self.schedule}")
+        return self
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What `training.images.decode` does to this run's images."""
+        return Preprocessing(
+            height=self.image_size,
+            width=self.image_size,
+            resize_mode=self.resize_mode,
+            interpolation=self.interpolation,
+        )

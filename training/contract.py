@@ -1,0 +1,281 @@
+"""The model package: what training hands to serving, on disk.
+
+`models/<name>/` is a Triton model repository entry::
+
+    config.pbtxt  labels.txt  ACTIVE        ACTIVE holds the live version's number
+    7/model.onnx  7/manifest.json  7/golden.npz  7/report/...
+
+A version is written in a hidden staging folder on the same file system, flushed to disk and renamed in one
+step, so that a reader never sees half of one. Nothing here needs TensorFlow.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from training.errors import TrainingError
+
+MODEL_FILE = "model.onnx"
+MANIFEST_FILE = "manifest.json"
+GOLDEN_FILE = "golden.npz"
+REPORT_FOLDER = "report"
+
+INPUT_NAME = "image"  # uint8 [N, height, width, 3], RGB
+OUTPUT_NAME = "probabilities"  # float32 [N, classes]
+
+STAGING_PREFIX = ".staging-"
+STALE_STAGING_S = 24 * 3600
+
+
+class ContractError(TrainingError):
+    """A model repository that is not as the contract says, or a version that is not there."""
+
+
+class Preprocessing(BaseModel):
+    """How an image becomes the network's input: decode and resize in `training.images`, mean and std in the graph."""
+
+    model_config = ConfigDict(frozen=True)
+
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    resize_mode: Literal["squash", "crop", "pad"] = "squash"
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+class Metrics(BaseModel):
+    """What the exported classifier reached on one split. Accuracies are fractions of 1."""
+
+    images: int
+    loss: float
+    accuracy: float
+    top5_accuracy: float
+
+
+class Variant(BaseModel):
+    """One file that computes the model at one precision."""
+
+    file: str
+    accuracy: float
+    images_per_second: float
+
+
+class Parity(BaseModel):
+    """Keras against ONNX Runtime on the same images."""
+
+    images: int
+    top1_equal: int
+    max_abs_difference: float
+
+
+class DatasetRecord(BaseModel):
+    """Which data a version was trained on."""
+
+    path: str
+    fingerprint: str
+    images: dict[str, int]
+    seed: int
+
+
+class Manifest(BaseModel):
+    """`manifest.json` of one version. Unknown fields of a later release are ignored."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    version: int = 0
+    created: datetime
+    labels: list[str] = Field(min_length=2)
+    preprocessing: Preprocessing
+    variants: dict[str, Variant]
+    metrics: dict[str, Metrics]
+    parity: Parity
+    config: dict[str, Any]
+    dataset: DatasetRecord
+    parameters: dict[str, int]
+    training_seconds: float
+    libraries: dict[str, str]
+    parent: int | None = None
+    files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of every other file, by relative path")
+
+
+class ModelRepository:
+    """The versions of one model under `root/name`.
+
+    Readers need no lock: every change is one rename. Writers take `flock` on `.lock`.
+    """
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.name = name
+        self.folder = root / name
+
+    def versions(self) -> list[int]:
+        """All published versions, ascending."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(p.name) for p in self.folder.iterdir() if _is_version(p.name) and p.is_dir())
+
+    def active(self) -> int | None:
+        """The live version's number, or None before the first activation.
+
+        Raises ContractError when ACTIVE holds anything but a version number.
+        """
+        try:
+            text = (self.folder / "ACTIVE").read_text().strip()
+        except FileNotFoundError:
+            return None
+        if not _is_version(text):
+            raise ContractError(f"{self.folder / 'ACTIVE'} should hold a version number, it holds {text[:40]!r}")
+        return int(text)
+
+    def path(self, version: int) -> Path:
+        """The folder of a version. Raises ContractError when there is none."""
+        folder = self.folder / str(version)
+        if not folder.is_dir():
+            known = ", ".join(map(str, self.versions())) or "none"
+            raise ContractError(f"model {self.name!r} has no version {version}; it has: {known}")
+        return folder
+
+    def manifest(self, version: int) -> Manifest:
+        """A version's manifest. Raises ContractError when it is missing or not valid."""
+        path = self.path(version) / MANIFEST_FILE
+        try:
+            return Manifest.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise ContractError(f"{path} is missing") from None
+        except ValidationError as error:
+            raise ContractError(f"{path} is not a valid manifest: {error}") from error
+
+    def verify_files(self, version: int) -> None:
+        """Raises ContractError when a file is missing or its SHA-256 is not the manifest's."""
+        folder = self.path(version)
+        for name, expected in self.manifest(version).files.items():
+            try:
+                actual = sha256(folder / name)
+            except FileNotFoundError:
+                raise ContractError(f"{folder / name} is named in the manifest and missing") from None
+            if actual != expected:
+                raise ContractError(f"{folder / name} should have SHA-256 {expected}, it has {actual}")
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A hidden folder to fill and hand to `publish`; removed when the block ends without that."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.folder))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, staged: Path, manifest: Manifest) -> Manifest:
+        """Makes the staged folder the next version, in one rename; returns its manifest.
+
+        The version is published, not live: `activate` makes it so.
+        """
+        with self._lock():
+            version = max(self.versions(), default=0) + 1
+            files = {p.relative_to(staged).as_posix(): sha256(p) for p in sorted(staged.rglob("*")) if p.is_file()}
+            manifest = manifest.model_copy(update={"version": version, "files": files})
+            (staged / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
+            staged.chmod(0o755)  # mkdtemp makes it private; another user may serve it
+            for path in [*staged.rglob("*"), staged]:
+                _fsync(path)
+            staged.rename(self.folder / str(version))
+            _fsync(self.folder)
+        return manifest
+
+    def activate(self, version: int) -> None:
+        """Makes a version live: the service follows ACTIVE. Raises ContractError when there is no such version."""
+        with self._lock():
+            manifest = self.manifest(version)
+            # ACTIVE last: a crash before it leaves the old version live, and the next activation repairs the rest
+            _write_atomically(self.folder / "labels.txt", "".join(f"{label}\n" for label in manifest.labels))
+            _write_atomically(self.folder / "config.pbtxt", triton_config(manifest))
+            _write_atomically(self.folder / "ACTIVE", f"{version}\n")
+
+    def delete(self, version: int) -> None:
+        """Removes a version. Raises ContractError when it is live or not there."""
+        with self._lock():
+            folder = self.path(version)
+            if version == self.active():
+                raise ContractError(f"version {version} of {self.name!r} is live; activate another one first")
+            # hidden by one rename, then removed at leisure: never half a version in sight
+            grave = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.folder))
+            folder.rename(grave / "deleted")
+            shutil.rmtree(grave)
+
+    def prune(self, keep: int) -> list[int]:
+        """Deletes all but the `keep` newest versions, the live one and its predecessor; returns what went.
+
+        Also removes staging folders that a crash left more than a day ago.
+        """
+        versions, active = self.versions(), self.active()
+        kept = set(versions[max(0, len(versions) - keep) :])
+        if active is not None:
+            kept |= {active, *[v for v in versions if v < active][-1:]}
+        gone = [v for v in versions if v not in kept]
+        for version in gone:
+            self.delete(version)
+        for stale in self.folder.glob(f"{STAGING_PREFIX}*"):
+            if time.time() - stale.stat().st_mtime > STALE_STAGING_S:
+                shutil.rmtree(stale)
+        return gone
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def triton_config(manifest: Manifest) -> str:
+    """`config.pbtxt` as Triton reads it: names, types and shapes of `model.onnx`, serving the manifest's version."""
+    size = manifest.preprocessing
+    return (
+        f"name: {json.dumps(manifest.name)}\n"
+        'backend: "onnxruntime"\n'
+        "max_batch_size: 64\n"
+        f'input [{{ name: "{INPUT_NAME}" data_type: TYPE_UINT8 dims: [{size.height}, {size.width}, 3] }}]\n'
+        f'output [{{ name: "{OUTPUT_NAME}" data_type: TYPE_FP32 dims: [{len(manifest.labels)}]'
+        ' label_filename: "labels.txt" }]\n'
+        f"version_policy: {{ specific: {{ versions: [{manifest.version}] }} }}\n"
+        "dynamic_batching {}\n"
+    )
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_version(text: str) -> bool:
+    return text.isascii() and text.isdigit() and text[0] != "0"
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    _fsync(temporary)
+    temporary.rename(path)
+    _fsync(path.parent)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,72 @@
+"""What is in a dataset and what is wrong with it: for the terminal, for HTTP and for the job's record."""
+
+import unicodedata
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Unreadable(BaseModel):
+    """A file that gives no image. `code` is an `ImageError`'s, or unreadable_file, file_too_large."""
+
+    path: str
+    code: str
+    message: str
+
+
+class DatasetReport(BaseModel):
+    """What a dataset holds and what is wrong with it. Files are named by their path in the dataset's folder."""
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: str
+    labels: list[str]
+    images: dict[str, int] = Field(description="readable images by split")
+    classes: dict[str, dict[str, int]] = Field(description="readable images by split and label")
+    unreadable: list[Unreadable] = Field(description="files that were skipped, and why")
+    duplicates: list[list[str]] = Field(description="files of the same bytes within one split")
+    leaks: list[list[str]] = Field(description="files of the same bytes in more than one split")
+    conflicts: list[list[str]] = Field(description="files of the same bytes under more than one label")
+    fingerprint: str = Field(description="SHA-256 over path, content, label and split of every readable image")
+
+    def render(self, most: int = 10) -> str:
+        """A table of the counts, then at most `most` of each kind of trouble."""
+        heads = ["class", *self.images]
+        rows = [[label, *(str(self.classes[split][label]) for split in self.images)] for label in self.labels]
+        rows.append(["all", *map(str, self.images.values())])
+        parts = [self.folder, _table([heads, *rows])]
+        parts += _listing("unreadable, skipped", [f"{u.path}  {u.code}: {u.message}" for u in self.unreadable], most)
+        parts += _listing("the same image in more than one split (a leak)", _joined(self.leaks), most)
+        parts += _listing("the same image under more than one label", _joined(self.conflicts), most)
+        parts += _listing("the same image more than once in a split", _joined(self.duplicates), most)
+        return "\n".join([*parts, f"fingerprint {self.fingerprint}"])
+
+    def __str__(self) -> str:
+        return self.render()
+
+
+def _joined(groups: list[list[str]]) -> list[str]:
+    return [" = ".join(group) for group in groups]
+
+
+def _listing(title: str, lines: list[str], most: int) -> list[str]:
+    if not lines:
+        return []
+    more = [f"  ... and {len(lines) - most} more"] if len(lines) > most else []
+    return [f"{title}: {len(lines)}", *(f"  {line}" for line in lines[:most]), *more]
+
+
+def _table(rows: list[list[str]]) -> str:
+    """First column to the left, the others to the right; a CJK character is two columns wide."""
+    widths = [max(_width(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell + pad if i == 0 else pad + cell
+            for i, cell in enumerate(row)
+            for pad in [" " * (widths[i] - _width(cell))]
+        )
+        for row in rows
+    )
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

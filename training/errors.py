@@ -1,0 +1,5 @@
+"""The root of the errors that a person can mend: the command line prints their message, without a traceback."""
+
+
+class TrainingError(Exception):
+    """What happened, what was expected, what came."""
