@@ -50,9 +50,10 @@ def decode(source: bytes | Path, preprocessing: Preprocessing, max_pixels: int =
         image.draft("RGB", (size, size))
         try:
             image.load()
+            upright = ImageOps.exif_transpose(image)
         except Exception as error:  # decoders raise anything on hostile bytes: OSError, SyntaxError, struct.error ...
             raise ImageError("corrupt_image", f"the {image.format} image can not be decoded: {error}") from error
-        return np.asarray(_resize(_to_rgb(ImageOps.exif_transpose(image)), preprocessing))
+        return np.asarray(_resize(_to_rgb(upright), preprocessing))
 
 
 def _open(source: bytes | Path, max_pixels: int) -> Image.Image:
@@ -61,9 +62,7 @@ def _open(source: bytes | Path, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
     except UnidentifiedImageError:
-        raise ImageError(
-            "not_an_image", f"the file is in no known image format; it starts {_head(source)!r}"
-        ) from None
+        raise ImageError("not_an_image", f"the file is in no known image format; it starts {_head(source)!r}") from None
     except Image.DecompressionBombError as error:
         raise ImageError("image_too_large", f"the limit is {max_pixels} pixels: {error}") from None
     except Exception as error:  # a header parser's complaint, of any type
@@ -84,7 +83,7 @@ def _head(source: bytes | Path) -> bytes:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:  # a PNG may name one colour transparent
         return image
     if image.mode == "F":
         raise ImageError("unsupported_pixels", "32-bit float pixels have no agreed range; convert to 8 or 16 bits")

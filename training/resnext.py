@@ -6,6 +6,7 @@ A layer's name is its address: `stage2_block1_conv2`.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +89,7 @@ def residual_block(
     stage: Stage,
     stride: int,
     cardinality: int,
-    norm: functools.partial,
+    norm: Callable[..., Any],
     merge_groups: bool | None,
     name: str,
 ) -> Any:
@@ -121,8 +122,11 @@ def residual_block(
 
 
 def initializer() -> keras.initializers.Initializer:
-    """He et al. (2015), as the paper's code has it. A new one for each layer: one instance draws the same each time."""
-    return keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
+    """He et al. (2015) by fan-in. A new one for each layer: one instance draws the same numbers each time.
+
+    The paper's code goes by fan-out, which makes a grouped kernel's weights sqrt(groups) too small for its inputs.
+    """
+    return keras.initializers.HeNormal()
 
 
 def convolution(filters: int, size: int, *, stride: int = 1, padding: str = "same", name: str) -> keras.layers.Layer:

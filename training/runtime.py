@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Iterator
 
+__all__ = ["GPUS", "device_names", "keras", "precision_policy", "set_up", "tf"]
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings and errors only
 # TensorFlow turns oneDNN on by itself only on CPUs with AVX-512 VNNI and later. Elsewhere its plain kernels have no
 # gradient for grouped convolutions and train the merged ones at an eighth of oneDNN's speed.

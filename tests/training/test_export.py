@@ -61,7 +61,7 @@ def test_parity_counts_and_measures() -> None:
 
 def test_a_probability_that_is_off_is_refused() -> None:
     reference = np.array([[0.9, 0.1]], np.float32)
-    with pytest.raises(ParityError, match="off by up to 0.001"):
+    with pytest.raises(ParityError, match=r"off by up to 0\.001"):
         compare(reference, reference + np.float32(1e-3))
 
 

@@ -112,7 +112,9 @@ def test_mirroring_is_exact_and_hits_half() -> None:
     ("part", "moves"),
     [({"width_shift": 0.2}, (False, True)), ({"height_shift": 0.2}, (True, False))],
 )
-def test_a_shift_moves_its_own_axis_and_stays_in_bounds(part: dict[str, float], moves: tuple[bool, bool]) -> None:
+def test_a_shift_moves_its_own_axis_in_bounds_and_fills_with_the_edge(
+    part: dict[str, float], moves: tuple[bool, bool]
+) -> None:
     ramp_y, ramp_x = np.meshgrid(np.arange(40.0), np.arange(80.0), indexing="ij")
     image = np.stack([ramp_y, ramp_x, ramp_x], axis=-1).astype(np.float32)  # each pixel holds its own coordinates
     out = augment(tf.constant(np.stack([image] * 200)), NOTHING.model_copy(update=part), tf.constant([5, 6])).numpy()
@@ -121,6 +123,9 @@ def test_a_shift_moves_its_own_axis_and_stays_in_bounds(part: dict[str, float], 
     assert (np.abs(shifts).max(axis=0) <= limits + 1e-3).all()
     assert (np.abs(shifts).max(axis=0) >= 0.9 * limits).all()
     np.testing.assert_allclose(shifts.mean(axis=0), 0, atol=2)
+    # what was moved out of the picture is filled with its edge: coordinates never turn back
+    assert (np.diff(out[..., 0], axis=1) > -1e-3).all()
+    assert (np.diff(out[..., 1], axis=2) > -1e-3).all()
 
 
 def test_an_epoch_shows_every_image_once_and_fills_its_last_batch() -> None:

@@ -15,6 +15,7 @@ from tests.training.conftest import Trained
 from training.checkpoint import Checkpoint
 from training.config import TrainConfig
 from training.contract import ModelRepository
+from training.dataset import Split
 from training.runtime import keras
 from training.train import RunError, class_weight, optimizer, publish_run, train
 
@@ -146,9 +147,7 @@ def test_there_has_to_be_a_run_to_resume(trained: Trained, tmp_path: Path) -> No
         train(trained.config, tmp_path, trained.repository, resume=True, console=quiet())
 
 
-def test_class_weights_give_each_class_the_same_sum(trained: Trained) -> None:
-    from training.dataset import Split
-
+def test_class_weights_give_each_class_the_same_sum() -> None:
     labels = np.array([0, 0, 0, 1], np.int32)
     weights = class_weight(Split(np.zeros((4, 1, 1, 3), np.uint8), labels, [None] * 4), 2)  # type: ignore[list-item]
     assert weights == {0: pytest.approx(2 / 3), 1: 2.0}

@@ -1,0 +1,64 @@
+"""How much work the service takes on: a bound, counted in images, over all versions."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+
+from app.errors import QueueFull
+
+RATE_WINDOW_S = 1.0
+LONGEST_RETRY_S = 60
+
+
+class Admission:
+    """Places for images, from admission to the answer. Used by the event loop's thread alone."""
+
+    def __init__(self, capacity: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.capacity = capacity
+        self.depth = 0
+        self._clock = clock
+        self._rate = 0.0  # places freed a second, while there was work
+        self._freed = 0
+        self._since = 0.0
+
+    def check(self) -> None:
+        """Raises QueueFull when not one place is free: before an upload is read, which would cost more."""
+        if self.depth >= self.capacity:
+            raise self._full(1)
+
+    @contextlib.contextmanager
+    def admit(self, images: int) -> Iterator[None]:
+        """Holds that many places for the length of the block. Raises QueueFull."""
+        if self.depth + images > self.capacity:
+            raise self._full(images)
+        if self.depth == 0:  # idle time says nothing about the rate
+            self._since, self._freed = self._clock(), 0
+        self.depth += images
+        try:
+            yield
+        finally:
+            self.depth -= images
+            self._count(images)
+
+    def retry_after(self) -> int:
+        """Seconds until what waits now is answered, at the measured rate; 1 before anything is measured."""
+        elapsed = self._clock() - self._since
+        rate = self._rate or (self._freed / elapsed if elapsed > 0 else 0)
+        return max(1, min(LONGEST_RETRY_S, math.ceil(self.depth / rate))) if rate else 1
+
+    def _count(self, images: int) -> None:
+        self._freed += images
+        elapsed = self._clock() - self._since
+        if elapsed >= RATE_WINDOW_S:
+            rate = self._freed / elapsed
+            self._rate = (self._rate + rate) / 2 if self._rate else rate
+            self._since, self._freed = self._clock(), 0
+
+    def _full(self, images: int) -> QueueFull:
+        seconds = self.retry_after()
+        return QueueFull(
+            f"the queue holds {self.depth} of {self.capacity} images, there is no room for {images} more; "
+            f"try again in {seconds} s",
+            headers={"Retry-After": str(seconds)},
+        )

@@ -1,0 +1,38 @@
+"""An end to work that nobody waits for any more."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from starlette.requests import Request
+
+from app.errors import ClientGone, DeadlineExceeded
+
+
+@contextlib.asynccontextmanager
+async def deadline(request: Request, seconds: float) -> AsyncIterator[None]:
+    """Cancels the block after that time, or when the client leaves. Its body must have been read before.
+
+    Raises DeadlineExceeded, ClientGone.
+    """
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        if not scope.expired():
+            left = True
+            scope.reschedule(0)  # a time long past: the block is cancelled in the loop's next round
+
+    watcher = asyncio.create_task(watch())
+    scope = asyncio.timeout(seconds)
+    try:
+        async with scope:
+            yield
+    except TimeoutError:
+        if left:
+            raise ClientGone("the client left before it was answered") from None
+        raise DeadlineExceeded(f"no answer within {seconds:g} s; the work that was still queued is dropped") from None
+    finally:
+        watcher.cancel()

@@ -1,0 +1,164 @@
+"""One loaded version: verified, warm, and able to run."""
+
+import bisect
+import logging
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from app.latency import LARGEST_BATCH, measure, powers_of_two, smallest_worthwhile
+from app.provider import EXECUTION_PROVIDERS, open_session
+from training.contract import GOLDEN_FILE, INPUT_NAME, OUTPUT_NAME, Manifest, ModelRepository
+
+log = logging.getLogger(__name__)
+
+# max abs difference of probabilities from Keras'; INT8's accuracy was judged before it was published, here only a
+# broken kernel should show
+GOLDEN_TOLERANCE = {"fp32": 1e-4, "int8": 0.25}
+
+
+class ModelError(Exception):
+    """A version that can not be served here; the message says what was expected and what came."""
+
+
+class Model:
+    """A version of the repository at one precision on one execution provider.
+
+    Made by `load_model`. Has run its golden images and every batch size up to `max_batch` that it will pad to.
+    """
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, manifest: Manifest, precision: str, provider: str
+    ) -> None:
+        self.name = manifest.name
+        self.version = manifest.version
+        self.labels = manifest.labels
+        self.preprocessing = manifest.preprocessing
+        self.precision = precision
+        self.provider = provider
+        self.curve: dict[int, float] = {}  # seconds of a run by batch size
+        self.max_batch = 1
+        self._session = session
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image: height, width, 3."""
+        return (self.preprocessing.height, self.preprocessing.width, 3)
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 [n, height, width, 3] to probabilities, float32 [n, classes]. Thread-safe."""
+        output: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: images})[0]
+        return output
+
+    def padded(self, n: int) -> int:
+        """How many rows to run for n images: on a GPU the next warm size; a new shape costs a search."""
+        if self.provider == "cpu":
+            return n
+        sizes = list(self.curve)
+        return sizes[bisect.bisect_left(sizes, n)]
+
+    def warm_up(self, max_batch: int | Literal["auto"], limit: int) -> None:
+        """Measures the latency curve and settles `max_batch`, at most `limit`."""
+        images = np.zeros((min(limit, LARGEST_BATCH) if max_batch == "auto" else max_batch, *self.shape), np.uint8)
+        if max_batch == "auto":
+            self.curve = measure(lambda n: self.run(images[:n]), powers_of_two(len(images)))
+            self.max_batch = smallest_worthwhile(self.curve)
+        else:
+            sizes = sorted({1, max_batch}) if self.provider == "cpu" else powers_of_two(max_batch)
+            self.curve = measure(lambda n: self.run(images[:n]), sizes, to_the_end=True)
+            self.max_batch = max_batch
+
+
+def load_model(
+    repository: ModelRepository,
+    version: int,
+    provider: str,
+    precision: str,
+    threads: int,
+    max_batch: int | Literal["auto"],
+    limit: int,
+) -> Model:
+    """Loads, verifies and warms a version; takes seconds, so call it off the event loop.
+
+    Raises ContractError (files), ModelError (graph, golden images) and whatever ONNX Runtime raises.
+    """
+    manifest = repository.manifest(version)
+    if manifest.version != version:
+        raise ModelError(f"the manifest of version {version} should say so, it says {manifest.version}")
+    repository.verify_files(version)
+    precision = _pick_precision(manifest, precision)
+    folder = repository.path(version)
+    file = manifest.variants[precision].file
+    for name in (file, GOLDEN_FILE):
+        if name not in manifest.files:
+            raise ModelError(f"{name} should be among the manifest's files, which are {', '.join(manifest.files)}")
+    try:
+        session = open_session(folder / file, provider, threads)
+    except Exception as error:  # onnxruntime raises types of its own, with no base but Exception
+        raise ModelError(f"{file} can not be opened on {EXECUTION_PROVIDERS[provider]}: {error}") from error
+    _check_graph(session, manifest, file)
+    model = Model(session, manifest, precision, provider)
+    _check_golden(model, folder / GOLDEN_FILE)
+    model.warm_up(max_batch, limit)
+    log.info(
+        "model %s version %d: %s on %s, max_batch %d; %s",
+        *(model.name, version, precision, EXECUTION_PROVIDERS[provider], model.max_batch),
+        ", ".join(f"{n}: {1e3 * s:.3g} ms, {n / s:.0f} images/s" for n, s in model.curve.items()),
+    )
+    return model
+
+
+def _pick_precision(manifest: Manifest, precision: str) -> str:
+    variants = manifest.variants
+    if precision == "auto" and variants:
+        return max(variants, key=lambda name: variants[name].images_per_second)
+    if precision not in variants:
+        has = ", ".join(variants) or "none"
+        raise ModelError(f"RESNEXT_PRECISION is {precision}, version {manifest.version} has {has}")
+    return precision
+
+
+def _check_graph(session: onnxruntime.InferenceSession, manifest: Manifest, file: str) -> None:
+    """Names, types and shapes, against the contract and the manifest."""
+    size = manifest.preprocessing
+    _check_tensor(f"{file}: inputs", session.get_inputs(), INPUT_NAME, "tensor(uint8)", [size.height, size.width, 3])
+    _check_tensor(f"{file}: outputs", session.get_outputs(), OUTPUT_NAME, "tensor(float)", [len(manifest.labels)])
+
+
+def _check_tensor(where: str, tensors: list[onnxruntime.NodeArg], name: str, element: str, shape: list[int]) -> None:
+    expected = f"{name} {element} [N, {', '.join(map(str, shape))}]"
+    actual = "; ".join(f"{t.name} {t.type} {t.shape}" for t in tensors)
+    match tensors:
+        case [t] if (t.name, t.type, t.shape[1:]) == (name, element, shape) and not isinstance(t.shape[0], int):
+            return
+    raise ModelError(f"{where} should be {expected}, they are {actual}")
+
+
+def _check_golden(model: Model, path: Path) -> None:
+    """Runs the real images that were kept with the version: this machine must say of them what Keras said."""
+    try:
+        with path.open("rb") as file, np.load(file) as golden:  # numpy leaves a file open that it can not read
+            images, expected = golden["images"], golden["probabilities"]
+    except (OSError, TypeError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path.name} should hold images and probabilities: {error}") from error
+    n = len(images)
+    shapes = (images.dtype, images.shape[1:], expected.shape)
+    if not n or shapes != (np.uint8, model.shape, (n, len(model.labels))):
+        raise ModelError(
+            f"{path.name} should hold uint8 images {list(model.shape)}, at least one, and {len(model.labels)} "
+            f"probabilities of each, it has {images.dtype} {list(images.shape)} and {list(expected.shape)}"
+        )
+    actual = model.run(images)
+    tolerance = GOLDEN_TOLERANCE[model.precision]
+    difference = float(np.abs(actual - expected).max())
+    if not difference <= tolerance:  # so that NaN fails
+        raise ModelError(
+            f"golden check: probabilities should be within {tolerance:g} of Keras', they differ by {difference:.3g}"
+        )
+    wrong = int((actual.argmax(1) != expected.argmax(1)).sum())
+    if wrong and model.precision == "fp32":
+        raise ModelError(f"golden check: the top class should be Keras' on all {n} images, it differs on {wrong}")

@@ -1,0 +1,67 @@
+"""GET /health and the probes of an orchestrator."""
+
+import time
+
+from fastapi import APIRouter
+
+from app import __version__
+from app.errors import NoModel, documented
+from app.model import Model
+from app.provider import EXECUTION_PROVIDERS
+from app.schemas import Alive, Health, LatencyPoint, LoadErrorHealth, ModelHealth, QueueHealth
+from app.services import ServicesDep
+from app.serving import Serving
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+
+@router.get("", summary="The service at a glance")
+async def health(services: ServicesDep) -> Health:
+    """Always 200 while the process lives; `status` says how it is."""
+    serving, failure = services.serving, services.serving.failure
+    return Health(
+        status=_status(serving),
+        model=_model(serving.live.model) if serving.live else None,
+        queue=QueueHealth(depth=services.admission.depth, capacity=services.admission.capacity),
+        uptime_seconds=round(time.monotonic() - services.started, 3),
+        load_error=failure and LoadErrorHealth(version=failure.version, reason=failure.reason, at=failure.at),
+        service_version=__version__,
+    )
+
+
+@router.get("/live", summary="Liveness")
+async def live() -> Alive:
+    """200 while the process answers at all."""
+    return Alive(status="live")
+
+
+@router.get("/ready", summary="Readiness", responses=documented(NoModel))
+async def ready(services: ServicesDep) -> Alive:
+    """200 when a version is verified and warm; 503 before that and while draining."""
+    if services.serving.draining:
+        raise NoModel("the service is shutting down")
+    services.serving.deployment()
+    return Alive(status="ready")
+
+
+def _status(serving: Serving) -> str:
+    if serving.draining:
+        return "draining"
+    if serving.live:
+        return "ready"
+    return "loading" if serving.loading else "no_model"
+
+
+def _model(model: Model) -> ModelHealth:
+    points = [
+        LatencyPoint(batch=n, milliseconds=round(1e3 * s, 3), images_per_second=round(n / s, 1))
+        for n, s in model.curve.items()
+    ]
+    return ModelHealth(
+        name=model.name,
+        version=model.version,
+        precision=model.precision,
+        provider=EXECUTION_PROVIDERS[model.provider],
+        max_batch=model.max_batch,
+        latency=points,
+    )

@@ -1,0 +1,90 @@
+"""The versions of the served model: list, look, roll back or forward, delete."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from app.errors import InvalidRequest, Unauthorized, VersionLive, VersionNotFound, VersionUnusable, documented
+from app.schemas import ModelList, ModelRef, VersionSummary
+from app.services import ServicesDep
+from app.serving import Serving
+from training.contract import ContractError, Manifest
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+Version = Annotated[int, Path(ge=1, description="number of the version")]
+
+
+@router.get("", summary="List the versions", responses=documented(Unauthorized))
+async def list_versions(services: ServicesDep) -> ModelList:
+    """All versions with their measured quality; one whose manifest can not be read says so."""
+    return await asyncio.to_thread(_list, services.serving)
+
+
+@router.get(
+    "/{version}",
+    summary="A version's manifest",
+    responses=documented(Unauthorized, VersionNotFound, VersionUnusable, InvalidRequest),
+)
+async def get_version(version: Version, services: ServicesDep) -> Manifest:
+    """Everything that is recorded about how the version came to be."""
+    await services.serving.require(version)
+    try:
+        return await asyncio.to_thread(services.serving.repository.manifest, version)
+    except ContractError as error:
+        raise VersionUnusable(services.serving.reason(error)) from None
+
+
+@router.post(
+    "/{version}/activate",
+    summary="Make a version live",
+    responses=documented(Unauthorized, VersionNotFound, VersionUnusable, InvalidRequest),
+)
+async def activate_version(version: Version, services: ServicesDep) -> ModelRef:
+    """Loads, verifies and warms it beside the live one, then swaps; answers when it is live. Requests in flight finish
+    on the version they began with."""
+    await services.serving.activate(version)
+    return ModelRef(name=services.serving.repository.name, version=version)
+
+
+@router.delete(
+    "/{version}",
+    summary="Delete a version",
+    status_code=204,
+    responses=documented(Unauthorized, VersionNotFound, VersionLive, InvalidRequest),
+)
+async def delete_version(version: Version, services: ServicesDep) -> None:
+    """Never the live one."""
+    await services.serving.delete(version)
+
+
+def _list(serving: Serving) -> ModelList:
+    repository = serving.repository
+    live = serving.live.model.version if serving.live else None
+    try:
+        active = repository.active()
+    except ContractError:  # /health tells of it
+        active = None
+    return ModelList(
+        name=repository.name,
+        live=live,
+        active=active,
+        versions=[_summary(serving, v, live=v == live, active=v == active) for v in repository.versions()],
+    )
+
+
+def _summary(serving: Serving, version: int, *, live: bool, active: bool) -> VersionSummary:
+    try:
+        manifest = serving.repository.manifest(version)
+    except ContractError as error:
+        return VersionSummary(version=version, live=live, active=active, error=serving.reason(error))
+    return VersionSummary(
+        version=version,
+        live=live,
+        active=active,
+        created=manifest.created,
+        metrics=manifest.metrics,
+        variants=manifest.variants,
+        parity=manifest.parity,
+    )

@@ -1,0 +1,112 @@
+"""All that an operator may set, read from the environment once, at start."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ByteSize, Field, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from training.images import MAX_PIXELS
+
+ENV_PREFIX = "RESNEXT_"
+
+
+class SettingsError(Exception):
+    """An environment that does not make valid settings; the message is one line for the operator."""
+
+
+class Settings(BaseSettings):
+    """The service's settings. Each field is the environment variable `RESNEXT_<FIELD>`; empty means the default."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+
+    models: Path = Field(Path("models"), description="folder of the model repository")
+    model: str = Field(
+        "resnext50", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the model to serve from it"
+    )
+    provider: Literal["auto", "cuda", "tensorrt", "openvino", "cpu"] = Field(
+        "auto",
+        description="execution provider; auto is CUDA where it works, else CPU; one named and absent stops the start",
+    )
+    precision: Literal["auto", "fp32", "int8"] = Field(
+        "auto",
+        description="which of a version's files to serve; auto is the one measured fastest when it was published",
+    )
+    threads: PositiveInt | Literal["auto"] = Field(
+        "auto", description="threads of one model run on the CPU; auto is the cores that the process may use"
+    )
+    decode_threads: PositiveInt | Literal["auto"] = Field(
+        "auto", description="threads that decode images; auto is the cores that the process may use"
+    )
+
+    max_batch: PositiveInt | Literal["auto"] = Field(
+        "auto", description="images in one model run, at most; auto is measured at each load"
+    )
+    batch_delay: float = Field(
+        0.0, ge=0, le=1000, description="milliseconds that an idle model waits for a batch to fill; 0 never waits"
+    )
+    queue_size: PositiveInt = Field(256, description="images admitted at one time; beyond it the answer is 503")
+    request_timeout: float = Field(
+        30.0, gt=0, description="seconds from the end of the upload to the answer; beyond it the answer is 504"
+    )
+    max_upload: ByteSize = Field(
+        ByteSize(32 * 1024**2), gt=0, description="bytes of a request's body, at most (plain, or as 32MiB)"
+    )
+    max_files: PositiveInt = Field(64, description="images in one request, at most")
+    max_pixels: PositiveInt = Field(MAX_PIXELS, description="width times height of an image, at most")
+
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="keys, separated by commas; when set, all but /health* and /docs asks for one of them"
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="origins, separated by commas, whose pages a browser lets call this service"
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe message that is logged; debug adds a line for each request"
+    )
+    poll_interval: float = Field(1.0, gt=0, description="seconds between two looks at which version is ACTIVE")
+    drain_delay: float = Field(
+        0.0,
+        ge=0,
+        description="seconds between SIGTERM (/health/ready says 503 at once) and closing the port; "
+        "set it to what the load balancer needs to notice",
+    )
+    drain_timeout: int = Field(30, ge=1, description="seconds that requests in flight get to finish after that")
+
+    @field_validator("api_keys", "cors_origins", mode="before")
+    @classmethod
+    def _split_commas(cls, value: Any) -> Any:  # Any: a validator's input is whatever came
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _queue_holds_a_request(self) -> Self:
+        if self.max_files > self.queue_size:
+            raise ValueError(
+                f"RESNEXT_MAX_FILES should be at most RESNEXT_QUEUE_SIZE ({self.queue_size}), got {self.max_files}"
+            )
+        return self
+
+
+def read_settings() -> Settings:
+    """The settings that the environment makes. Raises SettingsError."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError(_one_line(error)) from None
+
+
+def _one_line(error: ValidationError) -> str:
+    """`RESNEXT_PORT: Input should be ..., got '99999'`, for each bad field; a union's complaints are joined."""
+    complaints: dict[str, list[str]] = {}
+    got: dict[str, str] = {}
+    for item in error.errors():
+        if not item["loc"]:  # a rule between fields names them itself
+            complaints[item["msg"].removeprefix("Value error, ")] = []
+            continue
+        name = ENV_PREFIX + str(item["loc"][0]).upper()
+        complaints.setdefault(name, []).append(item["msg"])
+        got[name] = f", got {item['input']!r}"
+    return "; ".join(f"{k}: {' or '.join(v)}{got[k]}" if v else k for k, v in complaints.items())

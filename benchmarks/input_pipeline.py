@@ -1,0 +1,165 @@
+"""How fast images reach the network: our pipeline against the ImageDataGenerator of Keras' tutorials.
+
+The same folder of JPEGs (pieces of two real photographs, 500 x 375), the same augmentation, 224 x 224, batches of 32,
+no network behind it. Rounds are interleaved, each from a fresh object; `first` includes all reading and decoding.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from training.config import AUGMENTATIONS, TrainConfig
+from training.dataset import load, scan
+from training.pipeline import steps_per_epoch, training_batches
+from training.runtime import device_names, keras, tf
+
+TUTORIAL = AUGMENTATIONS["tutorial"]
+CORES = len(os.sched_getaffinity(0))
+warnings.simplefilter("ignore", DeprecationWarning)  # ImageDataGenerator calls SciPy by a name of old
+
+Epoch = Callable[[], Iterator[np.ndarray]]
+
+
+def write_photos(folder: Path, train: int) -> None:
+    """`train` JPEGs for training and the three that val and test need, in two classes."""
+    random = np.random.default_rng(0)
+    for label in ("china", "flower"):
+        photo = Image.fromarray(load_sample_image(f"{label}.jpg"))
+        for split, count in (("train", train // 2), ("val", 3), ("test", 3)):
+            (folder / split / label).mkdir(parents=True)
+            for i in range(count):
+                left, top = int(random.integers(photo.width - 500)), int(random.integers(photo.height - 375))
+                piece = photo.crop((left, top, left + 500, top + 375))
+                piece.save(folder / split / label / f"{i:04}.jpg", quality=90)
+
+
+def ours(folder: Path, size: int, batch: int) -> Epoch:
+    """Reads and decodes all; then one augmented epoch a call."""
+    config = TrainConfig(data=folder, image_size=size)
+    _, splits = load(scan(folder, 0.15, 0.15, 0), config.preprocessing, folder)
+    batches = training_batches(splits["train"], 2, batch, TUTORIAL, seed=0).as_numpy_iterator()
+    steps = steps_per_epoch(len(splits["train"]), batch)
+    return lambda: (next(batches)[0] for _ in range(steps))
+
+
+def generator(folder: Path, size: int, batch: int) -> keras.utils.PyDataset:
+    """The tutorial's, with the same augmentation."""
+    augmenting = keras.src.legacy.preprocessing.image.ImageDataGenerator(
+        rescale=1 / 255,
+        rotation_range=TUTORIAL.rotation,
+        width_shift_range=TUTORIAL.width_shift,
+        height_shift_range=TUTORIAL.height_shift,
+        shear_range=TUTORIAL.shear,
+        zoom_range=TUTORIAL.zoom,
+        horizontal_flip=TUTORIAL.horizontal_flip,
+        fill_mode="nearest",
+    )
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it found
+        return augmenting.flow_from_directory(folder / "train", target_size=(size, size), batch_size=batch)
+
+
+def tutorial(folder: Path, size: int, batch: int) -> Epoch:
+    """As the tutorial has it: one thread."""
+    batches = generator(folder, size, batch)
+    return lambda: (batches[i][0] for i in range(len(batches)))
+
+
+def tutorial_threads(folder: Path, size: int, batch: int) -> Epoch:
+    """With `workers` at one a core, the best that it can be set to."""
+    batches = generator(folder, size, batch)
+
+    def epoch() -> Iterator[np.ndarray]:
+        with ThreadPoolExecutor(CORES) as pool:
+            yield from pool.map(lambda i: batches[i][0], range(len(batches)))
+
+    return epoch
+
+
+CONTESTANTS = {
+    "ours": ours,
+    "ImageDataGenerator": tutorial,
+    f"ImageDataGenerator, {CORES} threads": tutorial_threads,
+}
+
+
+def measure(make: Callable[[Path, int, int], Epoch], folder: Path, options: argparse.Namespace) -> list[float]:
+    """Images a second of the first epoch, its object's making included, and of those after it."""
+    rates, start = [], time.perf_counter()
+    epoch = make(folder, options.size, options.batch)
+    for _ in range(1 + options.epochs):
+        seen = 0
+        for images in epoch():
+            assert images.shape[1:] == (options.size, options.size, 3), images.shape
+            assert images.std() > 0
+            seen += len(images)
+        assert seen >= options.images, f"an epoch should show {options.images} images, it showed {seen}"
+        rates.append(options.images / (time.perf_counter() - start))
+        start = time.perf_counter()
+    return rates
+
+
+def main() -> None:
+    """Measures and prints a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=320)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=3, help="steady epochs in a round")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=32)
+    options = parser.parse_args()
+    first: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
+    steady: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
+    with tempfile.TemporaryDirectory() as folder:
+        write_photos(Path(folder), options.images)
+        for round_ in range(1 + options.rounds):
+            for name, make in CONTESTANTS.items():
+                rates = measure(make, Path(folder), options)
+                if round_:  # the one before warms libraries and the page cache
+                    first[name].append(rates[0])
+                    steady[name] += rates[1:]
+    sys.stdout.write(f"{machine()}\n\n{table(first, steady)}\n")
+
+
+def table(first: dict[str, list[float]], steady: dict[str, list[float]]) -> str:
+    """Minimum, median and maximum in images a second; the ratio of medians to ours."""
+    lines = ["| | first epoch: min / median / max | ours is | later epochs | ours is |", "|---|---|---|---|---|"]
+    for name in CONTESTANTS:
+        cells = [name]
+        for rates in (first, steady):
+            median = statistics.median(rates[name])
+            cells.append(f"{min(rates[name]):.0f} / {median:.0f} / {max(rates[name]):.0f}")
+            cells.append(f"{statistics.median(rates['ours']) / median:.1f}x")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """Where and when: processor, devices, versions, commit, date."""
+    info = Path("/proc/cpuinfo")
+    models = [line.split(": ")[1] for line in info.read_text().splitlines() if line.startswith("model name")]
+    git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return (
+        f"{models[0] if models else platform.machine()}, {CORES} cores, {', '.join(device_names())}; "
+        f"Python {platform.python_version()}, TensorFlow {tf.__version__}, Keras {keras.__version__}, "
+        f"NumPy {np.__version__}; commit {git.stdout.strip() or 'none'}; {datetime.now(UTC):%Y-%m-%d}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""The world of the service's tests: a real repository, a real small network, the real app."""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from app.main import create_app
+from app.services import Services, services_of
+from app.settings import Settings
+from tests.app.network import repository_at
+from training.contract import ModelRepository
+
+Serve = Callable[..., AbstractAsyncContextManager[tuple[httpx.AsyncClient, Services]]]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("RESNEXT_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> ModelRepository:
+    return repository_at(tmp_path)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Serve:
+    """`async with serve(**settings) as (client, services)`: the app, started, ACTIVE's version live."""
+
+    @asynccontextmanager
+    async def start(**settings: object) -> AsyncIterator[tuple[httpx.AsyncClient, Services]]:
+        # a version is looked for when the test asks: refresh() waits for a load that is under way
+        values: dict[str, object] = {"models": tmp_path, "provider": "cpu", "threads": 1, "poll_interval": 3600}
+        app = create_app(Settings.model_validate(values | settings))
+        async with app.router.lifespan_context(app), client_of(app) as client:
+            await services_of(app).serving.refresh()
+            yield client, services_of(app)
+
+    return start
+
+
+def client_of(app: FastAPI) -> httpx.AsyncClient:
+    """Speaks to the app in this process; what it raises is answered with a 500, as a server would."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://service", timeout=30)

@@ -1,0 +1,146 @@
+"""A real small network and a real repository to serve it from."""
+
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from PIL import Image
+
+from training.contract import (
+    GOLDEN_FILE,
+    INPUT_NAME,
+    MODEL_FILE,
+    OUTPUT_NAME,
+    DatasetRecord,
+    Manifest,
+    Metrics,
+    ModelRepository,
+    Parity,
+    Preprocessing,
+    Variant,
+)
+
+SIZE = 16
+LABELS = ["apple", "birch", "cedar", "daisy", "elder", "fern", "grape"]
+PREPROCESSING = Preprocessing(height=SIZE, width=SIZE)
+
+
+def network(
+    seed: int = 0,
+    element: int = TensorProto.UINT8,
+    input_name: str = INPUT_NAME,
+    batch: int | str = "N",
+    classes: int = len(LABELS),
+    fragile: bool = False,
+) -> onnx.ModelProto:
+    """uint8 [N, 16, 16, 3] -> Conv, Relu, mean, MatMul, Softmax -> float32 [N, classes]; weights from the seed.
+
+    A `fragile` one fails to run on an image with a 255 in it: that looks up row 255 of a table of 255.
+    """
+    random = np.random.default_rng(seed)
+    weights = {
+        "scale": np.float32(1 / 255).reshape(1),
+        "kernel": random.normal(0, 1, (8, 3, 3, 3)).astype(np.float32),
+        "dense": random.normal(0, 4, (8, classes)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", [input_name], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["float", "scale"], ["scaled"]),
+        helper.make_node("Transpose", ["scaled"], ["channels_first"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["channels_first", "kernel"], ["features"], kernel_shape=[3, 3], strides=[2, 2]),
+        helper.make_node("Relu", ["features"], ["active"]),
+        helper.make_node("ReduceMean", ["active"], ["pooled"], axes=[2, 3], keepdims=0),
+        helper.make_node("MatMul", ["pooled", "dense"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], [OUTPUT_NAME], axis=1),
+    ]
+    if fragile:
+        weights["table"] = np.zeros((255, classes), np.float32)
+        nodes[-1:] = [
+            helper.make_node("ReduceMax", ["float"], ["brightest"], axes=[1, 2, 3], keepdims=0),
+            helper.make_node("Cast", ["brightest"], ["row"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["table", "row"], ["zeros"]),
+            helper.make_node("Add", ["logits", "zeros"], ["checked"]),
+            helper.make_node("Softmax", ["checked"], [OUTPUT_NAME], axis=1),
+        ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info(input_name, element, [batch, SIZE, SIZE, 3])],
+        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, [batch, classes])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+def random_images(n: int, seed: int = 0) -> NDArray[np.uint8]:
+    """uint8 [n, 16, 16, 3]: a colour each, and noise over it, so that classes differ between images."""
+    random = np.random.default_rng(seed)
+    colours = random.integers(0, 256, (n, 1, 1, 3))
+    noisy = colours + random.integers(-40, 40, (n, SIZE, SIZE, 3))
+    images: NDArray[np.uint8] = np.clip(noisy, 0, 254).astype(np.uint8)
+    return images
+
+
+def reference(model: onnx.ModelProto, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What the network says by onnx's own reference implementation, standing in for Keras."""
+    output: NDArray[np.float32] = ReferenceEvaluator(model).run(None, {model.graph.input[0].name: images})[0]
+    return output
+
+
+def publish(
+    repository: ModelRepository,
+    seed: int = 0,
+    *,
+    activate: bool = True,
+    model: onnx.ModelProto | None = None,
+    golden: dict[str, Any] | None = None,  # Any: arrays of any kind, also bad ones
+    variants: dict[str, Variant] | None = None,
+    preprocessing: Preprocessing = PREPROCESSING,
+    labels: list[str] = LABELS,
+) -> int:
+    """Publishes the network of a seed as the next version; returns its number."""
+    model = model or network(seed)
+    images = random_images(4, seed)
+    golden = golden if golden is not None else {"images": images, "probabilities": reference(model, images)}
+    variants = variants or {"fp32": Variant(file=MODEL_FILE, accuracy=0.9, images_per_second=100)}
+    metrics = Metrics(images=100, loss=0.3, accuracy=0.9, top5_accuracy=1)
+    manifest = Manifest(
+        name=repository.name,
+        created=datetime.now(UTC),
+        labels=labels,
+        preprocessing=preprocessing,
+        variants=variants,
+        metrics={"val": metrics, "test": metrics},
+        parity=Parity(images=4, top1_equal=4, max_abs_difference=1e-7),
+        config={"data": "somewhere"},
+        dataset=DatasetRecord(path="somewhere", fingerprint="0" * 64, images={"train": 100}, seed=0),
+        parameters={"trainable": 272},
+        training_seconds=1.0,
+        libraries={"onnx": onnx.__version__},
+    )
+    with repository.staging() as folder:
+        for variant in variants.values():
+            (folder / variant.file).write_bytes(model.SerializeToString())
+        np.savez(folder / GOLDEN_FILE, **golden)
+        version = repository.publish(folder, manifest).version
+    if activate:
+        repository.activate(version)
+    return version
+
+
+def repository_at(root: Path) -> ModelRepository:
+    """A model repository with the name that the service looks for."""
+    return ModelRepository(root, "resnext50")
+
+
+def encoded(image: NDArray[np.uint8], format: str = "PNG") -> bytes:
+    """An image file's bytes."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format)
+    return file.getvalue()

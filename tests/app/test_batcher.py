@@ -1,0 +1,229 @@
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from app.batcher import Batcher
+from app.errors import InferenceFailed
+
+pytestmark = pytest.mark.anyio
+
+SHAPE = (2, 2, 3)
+
+
+def image(value: int) -> NDArray[np.uint8]:
+    return np.full(SHAPE, value, np.uint8)
+
+
+class Network:
+    """Answers [first pixel, 2 * first pixel]; each run waits for the gate; a 255 in the batch makes it fail."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.running = threading.Semaphore(0)
+        self.batches: list[list[int]] = []
+        self.rows: list[int] = []
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        values = images[:, 0, 0, 0].astype(np.float32)
+        self.rows.append(len(images))
+        self.batches.append([int(value) for value in values])
+        self.running.release()
+        assert self.gate.wait(30)
+        if 255 in values:
+            raise RuntimeError("broken kernel")
+        return np.stack([values, 2 * values], axis=1)
+
+    async def started(self) -> None:
+        """Until one more run has begun."""
+        assert await asyncio.to_thread(self.running.acquire, timeout=30)
+
+
+@contextmanager
+def batcher_of(network: Network, max_batch: int = 4, **options: object) -> Iterator[Batcher]:
+    batcher = Batcher(network.run, SHAPE, max_batch, **options)  # type: ignore[arg-type]  # pad and delay
+    try:
+        yield batcher
+    finally:
+        network.gate.set()
+        batcher.close()
+        batcher.join()
+
+
+async def submit_all(batcher: Batcher, values: list[int]) -> list[asyncio.Task[object]]:
+    """Tasks that have all put their image into the queue, in order."""
+    tasks: list[asyncio.Task[object]] = [asyncio.create_task(_first(batcher, value)) for value in values]
+    await asyncio.sleep(0)  # one round of the loop: each runs up to its wait
+    return tasks
+
+
+async def _first(batcher: Batcher, value: int) -> object:
+    async with asyncio.timeout(30):  # a thread that died answers nobody
+        return float((await batcher.submit(image(value))).probabilities[0])
+
+
+async def test_idle_model_runs_at_once_and_what_gathers_meanwhile_is_the_next_batch() -> None:
+    network = Network()
+    with batcher_of(network) as batcher:
+        first = await submit_all(batcher, [1])
+        await network.started()
+        rest = await submit_all(batcher, [2, 3, 4, 5, 6])
+        network.gate.set()
+        assert await asyncio.gather(*first, *rest) == [1, 2, 3, 4, 5, 6]
+    assert network.batches == [[1], [2, 3, 4, 5], [6]]
+
+
+async def test_answer_tells_where_the_time_went() -> None:
+    network = Network()
+    network.gate.set()
+    with batcher_of(network) as batcher:
+        answer = await batcher.submit(image(7))
+    assert answer.probabilities.tolist() == [7, 14]
+    assert answer.queue_seconds >= 0
+    assert answer.inference_seconds > 0
+
+
+async def test_failed_run_reaches_all_who_wait_for_it_and_the_next_batch_runs() -> None:
+    network = Network()
+    with batcher_of(network) as batcher:
+        first = await submit_all(batcher, [1])
+        await network.started()
+        rest = await submit_all(batcher, [2, 255, 4, 5, 6])
+        network.gate.set()
+        assert await asyncio.gather(*first) == [1]
+        outcomes = await asyncio.gather(*rest, return_exceptions=True)
+    assert [isinstance(o, InferenceFailed) for o in outcomes] == [True, True, True, True, False]
+    assert outcomes[4] == 6
+    assert "batch of 4: RuntimeError" in str(outcomes[0])
+    assert len({id(o) for o in outcomes}) == 5  # an exception each
+
+
+async def test_too_few_rows_is_a_failed_run() -> None:
+    batcher = Batcher(lambda images: np.zeros((len(images) - 1, 2), np.float32), SHAPE, 4)
+    with pytest.raises(InferenceFailed):
+        await asyncio.wait_for(batcher.submit(image(1)), 30)
+    batcher.close()
+
+
+async def test_cancelled_image_is_dropped_before_it_runs_and_harms_no_other() -> None:
+    network = Network()
+    with batcher_of(network) as batcher:
+        first = await submit_all(batcher, [1])
+        await network.started()
+        rest = await submit_all(batcher, [2, 3, 4])
+        rest[1].cancel()
+        await asyncio.gather(rest[1], return_exceptions=True)
+        network.gate.set()
+        assert await asyncio.gather(*first, rest[0], rest[2]) == [1, 2, 4]
+    assert network.batches == [[1], [2, 4]]
+
+
+async def test_deadline_drops_the_queued_image() -> None:
+    network = Network()
+    with batcher_of(network) as batcher:
+        first = await submit_all(batcher, [1])
+        await network.started()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await batcher.submit(image(2))
+        network.gate.set()
+        assert await asyncio.gather(*first) == [1]
+        assert await _first(batcher, 3) == 3
+    assert network.batches == [[1], [3]]
+
+
+async def test_cancelled_while_it_runs_harms_no_other() -> None:
+    network = Network()
+    with batcher_of(network) as batcher:
+        both = await submit_all(batcher, [1])
+        await network.started()
+        both[0].cancel()
+        network.gate.set()
+        assert await _first(batcher, 2) == 2
+
+
+async def test_all_cancelled_leaves_a_batcher_that_works() -> None:
+    network = Network()
+    with batcher_of(network) as batcher:
+        first = await submit_all(batcher, [1])
+        await network.started()
+        rest = await submit_all(batcher, [2, 3])
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        network.gate.set()
+        await asyncio.gather(*first)
+        assert await _first(batcher, 4) == 4
+    assert network.batches == [[1], [4]]
+
+
+async def test_padding_runs_more_rows_and_answers_only_the_images() -> None:
+    network = Network()
+    network.gate.set()
+    with batcher_of(network, 8, pad=lambda n: 8 if n > 1 else 1) as batcher:
+        network.gate.clear()
+        first = await submit_all(batcher, [1])
+        await network.started()
+        rest = await submit_all(batcher, [2, 3, 4])
+        network.gate.set()
+        assert await asyncio.gather(*first, *rest) == [1, 2, 3, 4]
+    assert network.rows == [1, 8]
+
+
+async def test_delay_waits_for_a_full_batch_and_no_longer() -> None:
+    network = Network()
+    network.gate.set()
+    with batcher_of(network, 3, delay=3600) as batcher:
+        assert await asyncio.gather(*await submit_all(batcher, [1, 2, 3])) == [1, 2, 3]
+        batcher.close()  # ends a wait too
+    with batcher_of(network, 3, delay=0.01) as batcher:
+        assert await _first(batcher, 4) == 4
+    assert network.batches == [[1, 2, 3], [4]]
+
+
+async def test_close_answers_what_is_queued_and_takes_no_more() -> None:
+    network = Network()
+    with batcher_of(network, 1) as batcher:
+        tasks = await submit_all(batcher, [1, 2])
+        batcher.close()
+        network.gate.set()
+        assert await asyncio.gather(*tasks) == [1, 2]
+        with pytest.raises(RuntimeError, match="closed"):
+            await batcher.submit(image(3))
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_everyone_gets_the_own_answer(seed: int) -> None:
+    """Random clients, batch sizes, cancellations and padding; each answer is the one of a solo run."""
+    random = np.random.default_rng(seed)
+    weights = random.normal(size=(12, 5)).astype(np.float32)
+
+    def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        output: NDArray[np.float32] = images.reshape(len(images), 12).astype(np.float32) @ weights
+        return output
+
+    batcher = Batcher(run, SHAPE, int(random.integers(1, 9)))
+    images = random.integers(0, 256, (200, *SHAPE), np.uint8)
+    cancelled = set(random.choice(200, 40, replace=False).tolist())
+
+    async def client(numbers: list[int]) -> None:
+        for number in numbers:
+            task = asyncio.create_task(batcher.submit(images[number]))
+            if number in cancelled:
+                await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            else:
+                answer = await task
+                np.testing.assert_allclose(
+                    answer.probabilities, run(images[number : number + 1])[0], rtol=1e-5, atol=1e-2
+                )
+
+    order = random.permutation(200).tolist()
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(client(order[i::16]) for i in range(16)))
+    batcher.close()

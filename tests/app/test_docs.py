@@ -1,0 +1,56 @@
+"""The documents say what the code does, both ways."""
+
+import inspect
+import re
+from pathlib import Path
+
+from app import __version__, errors
+from app.errors import ServiceError
+from app.main import create_app
+from app.settings import ENV_PREFIX, Settings
+from training import images
+
+ROOT = Path(__file__).parents[2]
+API = (ROOT / "docs/api.md").read_text()
+SETTINGS = (ROOT / "docs/settings.md").read_text()
+
+
+def test_every_setting_stands_in_the_table_with_its_default_and_its_meaning() -> None:
+    rows = re.findall(r"^\| `(RESNEXT_\w+)` \| (?:`(.*?)`)? ?\| (.+) \|$", SETTINGS, re.MULTILINE)
+    documented = {name: (default, meaning) for name, default, meaning in rows}
+    fields = {ENV_PREFIX + name.upper(): field for name, field in Settings.model_fields.items()}
+    assert list(documented) == list(fields)
+    for name, field in fields.items():
+        default, meaning = documented[name]
+        assert meaning == field.description
+        parsed = Settings.model_validate({name.removeprefix(ENV_PREFIX).lower(): default} if default else {})
+        assert getattr(parsed, name.removeprefix(ENV_PREFIX).lower()) == field.default, name
+
+
+def test_documents_name_no_setting_that_is_not_there() -> None:
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    assert set(re.findall(r"RESNEXT_[A-Z_]+", API + SETTINGS)) <= known
+
+
+def test_every_route_stands_in_the_table_and_no_other() -> None:
+    documented = set(re.findall(r"^\| `([A-Z]+ /\S*)` \|", API, re.MULTILINE))
+    paths = create_app(Settings(provider="cpu")).openapi()["paths"]
+    assert documented == {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+
+
+def test_every_error_stands_in_the_table_and_no_other() -> None:
+    documented = {code: int(status) for code, status in re.findall(r"^\| `(\w+)` \| (\d{3}) \|", API, re.MULTILINE)}
+    tree = [e for _, e in inspect.getmembers(errors, inspect.isclass) if issubclass(e, ServiceError)]
+    routers_own = {"not_found": 404, "method_not_allowed": 405}
+    assert documented == {e.code: e.status for e in tree} | routers_own
+
+
+def test_every_image_error_is_named() -> None:
+    raised = set(re.findall(r'ImageError\(\s*"(\w+)"', inspect.getsource(images)))
+    sentence = re.search(r"Its codes: (.*?)\.\n", API, re.DOTALL)
+    assert sentence
+    assert set(re.findall(r"`(\w+)`", sentence[1])) == raised
+
+
+def test_version_is_the_packages() -> None:
+    assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text()

@@ -1,0 +1,174 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from app.model import Model, ModelError, load_model
+from app.provider import ProviderError
+from tests.app.network import LABELS, PREPROCESSING, SIZE, network, publish, random_images, reference
+from training.contract import GOLDEN_FILE, MODEL_FILE, ContractError, ModelRepository, Variant
+
+
+def load(repository: ModelRepository, version: int, **options: Any) -> Model:  # Any: each option has its own type
+    defaults: dict[str, Any] = {"provider": "cpu", "precision": "auto", "threads": 1, "max_batch": "auto", "limit": 256}
+    return load_model(repository, version, **(defaults | options))
+
+
+def test_loads_verified_and_warm(repository: ModelRepository) -> None:
+    model = load(repository, publish(repository))
+    images = random_images(9, seed=5)
+    np.testing.assert_allclose(model.run(images), reference(network(0), images), atol=1e-6)
+    assert (model.version, model.labels, model.shape) == (1, LABELS, (SIZE, SIZE, 3))
+    assert model.max_batch in model.curve
+    assert min(model.curve) == 1
+
+
+def test_max_batch_by_hand_and_bounded_by_the_queue(repository: ModelRepository) -> None:
+    version = publish(repository)
+    assert load(repository, version, max_batch=6).max_batch == 6
+    assert max(load(repository, version, limit=4).curve) <= 4
+
+
+def test_pads_to_warm_sizes_but_not_on_a_cpu(repository: ModelRepository) -> None:
+    model = load(repository, publish(repository))
+    model.curve = {1: 0.1, 2: 0.1, 4: 0.1, 6: 0.1}
+    assert [model.padded(n) for n in range(1, 7)] == [1, 2, 3, 4, 5, 6]
+    model.provider = "cuda"
+    assert [model.padded(n) for n in range(1, 7)] == [1, 2, 4, 4, 6, 6]
+
+
+def test_tampered_file_is_refused(repository: ModelRepository) -> None:
+    version = publish(repository)
+    path = repository.path(version) / MODEL_FILE
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(ContractError, match="should have SHA-256"):
+        load(repository, version)
+
+
+def golden(**changes: Any) -> dict[str, Any]:  # Any: arrays of any kind, also bad ones
+    images = random_images(4)
+    return {"images": images, "probabilities": reference(network(0), images)} | changes
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (
+            golden(probabilities=reference(network(1), random_images(4))),
+            "should be within 0.0001 of Keras', they differ by",
+        ),
+        (golden(probabilities=np.full((4, len(LABELS)), np.nan, np.float32)), "they differ by nan"),
+        (golden(images=random_images(4).astype(np.float32)), "it has float32"),
+        (golden(images=random_images(4)[:, :8]), r"it has uint8 \[4, 8, 16, 3\]"),
+        (golden(images=random_images(0), probabilities=np.zeros((0, 7))), "at least one"),
+        ({"images": random_images(4)}, "should hold images and probabilities"),
+        (golden(images=np.array([{"a": 1}], object)), "should hold images and probabilities"),
+    ],
+)
+def test_golden_images_that_do_not_agree_are_refused(
+    repository: ModelRepository, arrays: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        load(repository, publish(repository, golden=arrays))
+
+
+def test_top_class_that_differs_is_refused_though_it_is_close(repository: ModelRepository) -> None:
+    model = network(0)
+    weights = next(i for i in model.graph.initializer if i.name == "dense")
+    weights.raw_data = np.zeros((8, len(LABELS)), np.float32).tobytes()  # all classes are equally likely
+    arrays = golden(probabilities=reference(model, random_images(4)))
+    arrays["probabilities"][:, 3] += 5e-5
+    with pytest.raises(ModelError, match="top class should be Keras' on all 4 images, it differs on 4"):
+        load(repository, publish(repository, model=model, golden=arrays))
+
+
+def test_golden_file_that_is_no_archive_is_refused(repository: ModelRepository) -> None:
+    version = publish(repository)
+    manifest = repository.manifest(version)
+    with repository.staging() as folder:
+        (folder / MODEL_FILE).write_bytes((repository.path(version) / MODEL_FILE).read_bytes())
+        (folder / GOLDEN_FILE).write_bytes(b"PK\3\4 not really")
+        version = repository.publish(folder, manifest).version
+    with pytest.raises(ModelError, match=r"golden.npz should hold"):
+        load(repository, version)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"element": TensorProto.FLOAT},
+            r"inputs should be image tensor\(uint8\) \[N, 16, 16, 3\], they are image tensor\(float\)",
+        ),
+        ({"input_name": "pixels"}, r"they are pixels tensor\(uint8\)"),
+        ({"batch": 4}, r"they are image tensor\(uint8\) \[4, 16, 16, 3\]"),
+        ({"classes": 5}, r"outputs should be probabilities tensor\(float\) \[N, 7\], they are .* 5\]"),
+    ],
+)
+def test_graph_that_breaks_the_contract_is_refused(
+    repository: ModelRepository, change: dict[str, Any], message: str
+) -> None:
+    version = publish(repository, model=network(**change), golden=golden())
+    with pytest.raises(ModelError, match=message):
+        load(repository, version)
+
+
+def test_size_that_is_not_the_manifests_is_refused(repository: ModelRepository) -> None:
+    version = publish(repository, preprocessing=PREPROCESSING.model_copy(update={"height": 32}))
+    with pytest.raises(ModelError, match=r"should be image tensor\(uint8\) \[N, 32, 16, 3\]"):
+        load(repository, version)
+
+
+def test_file_that_is_no_network_is_refused(repository: ModelRepository) -> None:
+    version = publish(repository)
+    manifest = repository.manifest(version)
+    with repository.staging() as folder:
+        (folder / MODEL_FILE).write_bytes(b"no protobuf")
+        np.savez(folder / GOLDEN_FILE, **golden())
+        version = repository.publish(folder, manifest).version
+    with pytest.raises(ModelError, match=r"model.onnx can not be opened on CPUExecutionProvider"):
+        load(repository, version)
+
+
+def test_copied_folder_is_refused(repository: ModelRepository) -> None:
+    repository.path(publish(repository)).rename(repository.folder / "5")
+    with pytest.raises(ModelError, match="manifest of version 5 should say so, it says 1"):
+        load(repository, 5)
+
+
+def test_unlisted_file_is_refused(repository: ModelRepository) -> None:
+    version = publish(repository)
+    manifest = repository.manifest(version)
+    del manifest.files[GOLDEN_FILE]
+    (repository.path(version) / "manifest.json").write_text(manifest.model_dump_json())
+    with pytest.raises(ModelError, match=r"golden.npz should be among the manifest's files"):
+        load(repository, version)
+
+
+def test_precision(repository: ModelRepository) -> None:
+    fp32 = Variant(file=MODEL_FILE, accuracy=0.9, images_per_second=20)
+    int8 = Variant(file="model.int8.onnx", accuracy=0.89, images_per_second=40)
+    both = publish(repository, variants={"fp32": fp32, "int8": int8})
+    slow = publish(repository, variants={"fp32": fp32, "int8": int8.model_copy(update={"images_per_second": 5})})
+    alone = publish(repository, variants={"fp32": fp32})
+    assert load(repository, both).precision == "int8"
+    assert load(repository, both, precision="fp32").precision == "fp32"
+    assert load(repository, slow).precision == "fp32"
+    with pytest.raises(ModelError, match="RESNEXT_PRECISION is int8, version 3 has fp32"):
+        load(repository, alone, precision="int8")
+
+
+def test_int8_may_differ_more_but_not_wildly(repository: ModelRepository) -> None:
+    variants = {"int8": Variant(file="model.int8.onnx", accuracy=0.89, images_per_second=40)}
+    near = golden()
+    near["probabilities"] = near["probabilities"] + np.float32(0.01)
+    load(repository, publish(repository, variants=variants, golden=near))
+    wild = golden(probabilities=reference(network(1), random_images(4)))
+    with pytest.raises(ModelError, match=r"within 0.25 of Keras'"):
+        load(repository, publish(repository, variants=variants, golden=wild))
+
+
+def test_provider_that_does_not_work_is_refused(repository: ModelRepository) -> None:
+    with pytest.raises((ModelError, ProviderError), match="OpenVINO"):
+        load(repository, publish(repository), provider="openvino")

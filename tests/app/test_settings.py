@@ -1,0 +1,84 @@
+import ast
+from pathlib import Path
+
+import pytest
+
+import app
+from app.settings import Settings, SettingsError, read_settings
+
+
+def test_defaults_are_valid_and_frozen() -> None:
+    settings = read_settings()
+    assert (settings.model, settings.max_upload, settings.api_keys) == ("resnext50", 32 * 1024**2, ())
+    with pytest.raises(ValueError, match="frozen"):
+        settings.port = 1  # type: ignore[misc]  # what the test is about
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "field", "value"),
+    [
+        ("RESNEXT_MODELS", "/srv/models", "models", Path("/srv/models")),
+        ("RESNEXT_MAX_UPLOAD", "8MiB", "max_upload", 8 * 1024**2),
+        ("RESNEXT_MAX_UPLOAD", "1000", "max_upload", 1000),
+        ("RESNEXT_MAX_BATCH", "16", "max_batch", 16),
+        ("RESNEXT_MAX_BATCH", "auto", "max_batch", "auto"),
+        ("RESNEXT_THREADS", "", "threads", "auto"),
+        (
+            "RESNEXT_CORS_ORIGINS",
+            "https://a.example, https://b.example",
+            "cors_origins",
+            ("https://a.example", "https://b.example"),
+        ),
+    ],
+)
+def test_environment(monkeypatch: pytest.MonkeyPatch, name: str, text: str, field: str, value: object) -> None:
+    monkeypatch.setenv(name, text)
+    assert getattr(read_settings(), field) == value
+
+
+def test_api_keys_are_split_and_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESNEXT_API_KEYS", "first, second,")
+    settings = read_settings()
+    assert [key.get_secret_value() for key in settings.api_keys] == ["first", "second"]
+    assert "first" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("RESNEXT_PORT", "99999", "RESNEXT_PORT: Input should be less than or equal to 65535, got '99999'"),
+        (
+            "RESNEXT_PROVIDER",
+            "gpu",
+            "RESNEXT_PROVIDER: Input should be 'auto', 'cuda', 'tensorrt', 'openvino' or 'cpu', got 'gpu'",
+        ),
+        ("RESNEXT_MAX_BATCH", "many", "or Input should be 'auto', got 'many'"),
+        ("RESNEXT_MAX_UPLOAD", "0", "RESNEXT_MAX_UPLOAD: Input should be greater than 0"),
+        ("RESNEXT_MODEL", "../x", "RESNEXT_MODEL: String should match pattern"),
+        ("RESNEXT_QUEUE_SIZE", "10", "RESNEXT_MAX_FILES should be at most RESNEXT_QUEUE_SIZE (10), got 64"),
+    ],
+)
+def test_bad_value_names_itself_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, expected: str
+) -> None:
+    monkeypatch.setenv(name, text)
+    with pytest.raises(SettingsError) as caught:
+        read_settings()
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_bad_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESNEXT_PORT", "x")
+    monkeypatch.setenv("RESNEXT_BATCH_DELAY", "-1")
+    with pytest.raises(SettingsError, match=r"RESNEXT_BATCH_DELAY: .*; RESNEXT_PORT: .*"):
+        read_settings()
+
+
+def test_every_setting_is_described_and_read() -> None:
+    sources = [path for path in Path(app.__path__[0]).rglob("*.py") if path.name != "settings.py"]
+    nodes = [node for path in sources for node in ast.walk(ast.parse(path.read_text()))]
+    read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert name in read, name

@@ -1,0 +1,60 @@
+"""The service as its operator runs it: a process of its own."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[1]
+
+
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def answers(url: str, status: int) -> bool:
+    try:
+        return httpx.get(url, timeout=5).status_code == status
+    except httpx.TransportError:
+        return False
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def run(**settings: str) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RESNEXT_")}
+    environment |= {f"RESNEXT_{name.upper()}": value for name, value in settings.items()}
+    return subprocess.Popen(
+        [sys.executable, "-m", "app"],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@contextmanager
+def service(root: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The process and its port, once it is live."""
+    port = free_port()
+    process = run(**{"models": str(root), "port": str(port), "threads": "1", "poll_interval": "0.05"} | settings)
+    try:
+        until(lambda: answers(f"http://127.0.0.1:{port}/health/live", 200))
+        yield process, port
+    finally:
+        process.kill()
+        process.communicate()

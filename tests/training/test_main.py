@@ -1,0 +1,160 @@
+"""The command line: each command on real files, and errors a person can act on."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.training.conftest import Trained
+from training.__main__ import main
+from training.contract import ModelRepository
+from training.train import recorded_config
+
+
+@pytest.fixture
+def models(trained: Trained, tmp_path: Path) -> Path:
+    """A repository of its own with three versions of the small model, 3 of them live."""
+    repository = ModelRepository(tmp_path / "models", "small")
+    for _ in range(3):
+        with repository.staging() as staged:
+            shutil.copytree(trained.repository.path(1), staged, dirs_exist_ok=True)
+            (staged / "manifest.json").unlink()
+            repository.publish(staged, trained.manifest)
+    repository.activate(3)
+    return tmp_path / "models"
+
+
+def call(command: str, models: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    code = main([*command.split(), f"--models={models}", "--name=small"])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_models_are_listed_with_the_live_one_marked(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call("models list", models, capsys)
+    assert code == 0
+    assert "3 (live)" in out
+    assert "2 (live)" not in out
+
+
+def test_rollback_goes_to_the_version_before_and_ends_at_the_first(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repository = ModelRepository(models, "small")
+    for expected in (2, 1):
+        assert call("models rollback", models, capsys)[0] == 0
+        assert repository.active() == expected
+    code, _, err = call("models rollback", models, capsys)
+    assert (code, repository.active()) == (1, 1)
+    assert "the oldest" in err
+
+
+def test_activate_refuses_a_version_whose_files_changed(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (models / "small" / "1" / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    code, _, err = call("models activate 1", models, capsys)
+    assert code == 1
+    assert "model.onnx should have SHA-256" in err
+    assert ModelRepository(models, "small").active() == 3
+
+
+def test_prune_keeps_the_live_one_and_the_one_before(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("models activate 2", models, capsys)[0] == 0
+    code, out, _ = call("models prune --keep 1", models, capsys)
+    assert code == 0
+    assert "none" in out
+    assert call("models activate 3", models, capsys)[0] == 0
+    assert "deleted versions: 1" in call("models prune --keep 1", models, capsys)[1]
+    assert ModelRepository(models, "small").versions() == [2, 3]
+
+
+def test_show_prints_the_manifest(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = call("models show 2", models, capsys)
+    assert json.loads(out)["version"] == 2
+
+
+def test_predict_names_what_is_on_an_image(models: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = [str(next((digits / label).iterdir())) for label in ("1", "6")]
+    code, out, _ = call(f"predict {' '.join(images)} --top-k 2 --json", models, capsys)
+    assert code == 0
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [answer["file"] for answer in answers] == images
+    for answer in answers:
+        assert len(answer["predictions"]) == 2
+        assert answer["predictions"][0]["probability"] >= answer["predictions"][1]["probability"]
+
+
+def test_predict_says_what_is_wrong_with_a_file(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "note.jpg"
+    text.write_text("not a photograph")
+    code, _, err = call(f"predict {text}", models, capsys)
+    assert code == 1
+    assert "no known image format" in err
+    code, _, err = call(f"predict {tmp_path / 'absent.jpg'}", models, capsys)
+    assert code == 1
+    assert "absent.jpg" in err
+
+
+def test_evaluate_measures_a_folder_and_draws(
+    models: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(f"evaluate {digits} --output {tmp_path / 'report'}", models, capsys)
+    assert code == 0
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["images"] == 1797
+    assert f"{report['accuracy']:.4f}" in out
+    assert (tmp_path / "report" / "confusion.png").stat().st_size > 1000
+
+
+def test_summary_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["summary", "--json", "--classes", "10", "--image-size", "32"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["parameters"]["trainable"] == 25_028_904 - 990 * 2049
+    assert summary["output_shapes"]["stage4"] == [1, 1, 2048]
+
+
+def test_dataset_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dataset", "digits", str(tmp_path / "digits")]) == 0
+    capsys.readouterr()
+    assert main(["dataset", "check", str(tmp_path / "digits"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["images"] == {"train": 1259, "val": 269, "test": 269}
+    assert main(["dataset", "digits", str(tmp_path / "digits")]) == 1
+    assert "new or empty folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [
+        ("train", 2, "data: Field required"),
+        ("train d --epochs x", 2, "epochs: Input should be a valid integer"),
+        ("train d --augment wild", 2, "augment: Input should be 'none'"),
+        ("train d --config /nowhere.toml", 1, "--config should name a TOML file"),
+        ("train d --resume", 1, "--resume should come with --run"),
+        ("export nowhere", 1, "there is no run in nowhere"),
+        ("models list --name ../up", 0, ""),
+        ("predict a.png --models nowhere", 1, "no version of 'resnext50' is live"),
+        ("models show 9 --models nowhere", 1, "has no version 9; it has: none"),
+    ],
+)
+def test_what_is_asked_for_wrongly_is_answered_in_a_line(
+    command: str, code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command.split()) == code
+    assert message in capsys.readouterr().err
+
+
+def test_flags_beat_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("epochs = 7\nseed = 5\n[augmentation]\nrotation = 3\n")
+    flags = ["--config", str(file), "--epochs", "2", "--augmentation.zoom", "0.4"]
+    assert (
+        main(["train", str(tmp_path / "empty"), *flags, "--run", str(tmp_path / "run")]) == 1
+    )  # there is no such data
+    assert "is not there" in capsys.readouterr().err
+    config = recorded_config(tmp_path / "run")
+    assert (config.epochs, config.seed, config.augmentation.rotation, config.augmentation.zoom) == (2, 5, 3, 0.4)
+    assert config.augmentation.shear == 0.2
