@@ -95,7 +95,7 @@ def open_session(source: Path | bytes, name: str, threads: int) -> onnxruntime.I
     options.log_severity_level = 3  # errors
     options.intra_op_num_threads = threads
     # Threads spin within a run, and stop with it. One 5 ms run every 150 ms on two cores cost 59 ms of CPU time with
-    # ONNX Runtime's default (spin on), 9 ms without spinning, 12 ms so; runs back to back are as fast as the default.
+    # ONNX Runtime's default (spin on), 9 ms without spinning, 12 ms so.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     wanted = EXECUTION_PROVIDERS[name]
     providers: list[tuple[str, dict[str, Any]]] = [(wanted, OPTIONS.get(name, {}))]

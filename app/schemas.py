@@ -85,10 +85,13 @@ class LoadErrorHealth(BaseModel):
     at: datetime
 
 
+Status = Literal["ready", "loading", "no_model", "draining"]
+
+
 class Health(BaseModel):
     """The service at a glance."""
 
-    status: Literal["ready", "loading", "no_model", "draining"]
+    status: Status
     model: ModelHealth | None
     queue: QueueHealth
     uptime_seconds: float

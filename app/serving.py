@@ -114,9 +114,12 @@ class Serving:
             except (ContractError, OSError) as error:
                 self._note(None, error)
                 return
-            if found is None or found == self._failed or (self.live and self.live.model.version == found[0]):
+            if found is None or found == self._failed:
                 return
             version = found[0]
+            if self.live and self.live.model.version == version:
+                self.failure = self._failed = None  # ACTIVE came back to what serves
+                return
             try:
                 self._go_live(await self._load_in_thread(version))
             except Exception as error:  # whatever it is, the service goes on with what it has
@@ -138,6 +141,7 @@ class Serving:
                     log.exception("version %d can not be activated", version)
                     raise VersionUnusable(f"version {version} can not be served: {self.reason(error)}") from error
             await asyncio.to_thread(self.repository.activate, version)
+            self.failure = self._failed = None
             if model:
                 self._go_live(model)
 

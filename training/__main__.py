@@ -327,7 +327,7 @@ def main(arguments: list[str]) -> int:
             came = "" if problem["type"] == "missing" else f", it is {problem['input']!r}"
             sys.stderr.write(f"error: {place.replace('_', '-')}: {problem['msg']}{came}\n")
         return 2
-    except TrainingError as error:
+    except (TrainingError, OSError) as error:  # OSError: a file that is not there, a full disk
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0

@@ -78,6 +78,7 @@ class TrainConfig(BaseModel):
         "auto", description="auto: mixed on a GPU with tensor cores, else float32"
     )
     seed: int = Field(0, ge=0, description="of the split, the initial weights, the shuffle and the augmentation")
+    deterministic: bool = Field(False, description="the same numbers from the same seed on the same machine; slower")
     tensorboard: bool = Field(True, description="write TensorBoard logs with weight histograms")
 
     @model_validator(mode="before")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import tf2onnx
 
 from training import resnext
 from training.classifier import Classifier, Probabilities, Uint8Images, batches
@@ -49,6 +48,8 @@ def to_onnx(
     The model comes from `inference_model(..., merge_groups=False)`: one `Conv` a grouped convolution. Raises
     `onnx.checker.ValidationError` when the graph is not valid.
     """
+    import tf2onnx  # here, since it imports TensorFlow, which has to find the environment that training.runtime sets
+
     graph, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=OPSET)
     metadata = {"labels": json.dumps(labels, ensure_ascii=False), "preprocessing": preprocessing.model_dump_json()}
     onnx.helper.set_model_props(graph, metadata)

@@ -44,7 +44,7 @@ def train(
     console.print(report.render(), highlight=False)
 
     log.phase("training", f"on {', '.join(runtime.device_names())}")
-    strategy = runtime.set_up(config.precision, config.seed)
+    strategy = runtime.set_up(config.precision, config.seed, config.deterministic)
     steps = steps_per_epoch(len(splits["train"]), config.batch_size)
     with strategy.scope():
         model = resnext.build(

@@ -8,7 +8,7 @@ from app import __version__
 from app.errors import NoModel, documented
 from app.model import Model
 from app.provider import EXECUTION_PROVIDERS
-from app.schemas import Alive, Health, LatencyPoint, LoadErrorHealth, ModelHealth, QueueHealth
+from app.schemas import Alive, Health, LatencyPoint, LoadErrorHealth, ModelHealth, QueueHealth, Status
 from app.services import ServicesDep
 from app.serving import Serving
 
@@ -44,7 +44,7 @@ async def ready(services: ServicesDep) -> Alive:
     return Alive(status="ready")
 
 
-def _status(serving: Serving) -> str:
+def _status(serving: Serving) -> Status:
     if serving.draining:
         return "draining"
     if serving.live:

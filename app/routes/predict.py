@@ -83,7 +83,7 @@ async def predict(
 ) -> Response:
     """Results come in upload order. A part that is no usable image gets an `error` and harms no other; 422 when none is
     usable."""
-    services.admission.check()
+    services.admission.check()  # this and the next before the upload is read: a refusal should be cheap
     services.serving.deployment()
     async with read_uploads(request, services.settings.max_files) as uploads:
         with services.admission.admit(len(uploads)), services.serving.deployment().lease() as live:

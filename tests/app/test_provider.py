@@ -62,3 +62,11 @@ def test_identity_model_is_what_onnx_writes() -> None:
     assert model.SerializeToString() == IDENTITY_MODEL
     (answer,) = open_session(IDENTITY_MODEL, "cpu", 1).run(None, {"x": np.array([3], np.float32)})
     assert answer == [3]
+
+
+def test_fall_back_is_noticed() -> None:
+    """What find_fault spares the operator: ONNX Runtime complains in red, and gives a session on the CPU."""
+    if choose_provider("auto") != "cpu":
+        pytest.skip("CUDA works here")
+    with pytest.raises(ProviderError, match="asked for CUDAExecutionProvider and fell back to CPUExecutionProvider"):
+        open_session(IDENTITY_MODEL, "cuda", 1)

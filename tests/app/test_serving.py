@@ -101,9 +101,16 @@ async def test_version_that_fails_keeps_the_old_one_and_is_tried_once(repository
         assert serving.failure.version == bad
         assert serving.failure.reason.startswith("resnext50/2/model.onnx should have SHA-256")
 
+        repository.activate(1)  # back to what serves all the while
+        await until(lambda: serving.failure is None)
+        repository.activate(bad)
+        await until(lambda: serving.failure is not None)
+        await serving.activate(1)
+        assert serving.failure is None
+        assert load.loads == [1, 2, 2]
+
         publish(repository, 3)
         await until(lambda: live_version(serving) == 3)
-        assert serving.failure is None
 
 
 async def test_failed_version_is_tried_again_once_it_changes(repository: ModelRepository) -> None:

@@ -42,6 +42,7 @@ def small_config(digits: Path) -> TrainConfig:
             "batch_size": 64,
             "learning_rate": 5e-3,
             "epochs": 3,
+            "deterministic": True,
         }
     )
 
