@@ -13,7 +13,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
 serve: starter ## set up, train the starter model if there is none yet, and serve (HOST, PORT)
-	RESNEXT_MODELS=$(MODELS) RESNEXT_HOST=$(HOST) RESNEXT_PORT=$(PORT) exec $(BIN)/python -m app
+	@RESNEXT_MODELS=$(MODELS) RESNEXT_HOST=$(HOST) RESNEXT_PORT=$(PORT) exec $(BIN)/python -m app
 
 starter: install ## train ResNeXt-50 on scikit-learn's handwritten digits, if nothing is published yet
 	@test -e $(MODELS)/resnext50/ACTIVE || { \

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.__main__ import CommandLine, main
+from training.__main__ import CommandLine, Dataset, Models, main
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "models" / "README.md"]
@@ -50,13 +50,11 @@ def test_every_command_and_flag_named_exists(page: str, capsys: pytest.CaptureFi
 
 def test_every_command_is_documented() -> None:
     everything = "\n".join(TEXT.values())
-    for name, field in CommandLine.model_fields.items():
-        command = name.replace("_", "-")
-        assert f"python -m training {command}" in everything, command
-        inner = getattr(field.annotation, "__args__", (field.annotation,))[0]
-        if name in ("dataset", "models"):
-            for nested in inner.model_fields:
-                assert f"python -m training {command} {nested.replace('_', '-')}" in everything, nested
+    inner = {"dataset": Dataset, "models": Models}
+    for name in CommandLine.model_fields:
+        paths = [f"{name} {nested}" for nested in inner[name].model_fields] if name in inner else [name]
+        for path in paths:
+            assert f"python -m training {path.replace('_', '-')}" in everything, path
 
 
 def help_of(path: list[str], capsys: pytest.CaptureFixture[str]) -> str:

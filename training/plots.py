@@ -57,7 +57,8 @@ def plot_history(history: Mapping[str, Sequence[float]], path: Path) -> None:
     """Draws accuracy and loss by epoch, with the best epoch and each drop of the learning rate marked.
 
     `history` holds equally long lists: `epoch`, `accuracy`, `loss` and, where there are any, `val_accuracy`,
-    `val_loss`, `learning_rate`. The best epoch is the first with the highest val accuracy; NaN is a gap.
+    `val_loss`, `learning_rate`. The best epoch has the highest val accuracy and, among equals, the lowest val loss, as
+    the checkpoint has it; NaN is a gap. A loss that spans more than two decades has a logarithmic axis.
     Raises ValueError when there is no epoch, KeyError when `epoch` is missing.
     """
     if not len(history["epoch"]):
@@ -195,20 +196,23 @@ def _plot_curves(axes: Axes, history: Mapping[str, Sequence[float]], name: str) 
     axes.plot(epochs, history[name], ".-", color=TRAINING, label="training")
     if f"val_{name}" in history:
         axes.plot(epochs, history[f"val_{name}"], ".-", color=VALIDATION, label="validation")
-        best = _best(history.get("val_accuracy", ()))
+        best = _best(history.get("val_accuracy", ()), history.get("val_loss", ()))
         if best is not None:
             value = history[f"val_{name}"][best]
             label = f"best epoch {epochs[best]:g}: {value:.4g}"
             axes.plot(epochs[best], value, "*", markersize=14, color=VALIDATION, markeredgecolor="black", label=label)
     axes.set(xlabel="epoch", title=name, xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    values = [value for key in (name, f"val_{name}") for value in history.get(key, ()) if value > 0]
+    if name == "loss" and values and max(values) > 100 * min(values):
+        axes.set_yscale("log")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
 
 
-def _best(accuracies: Sequence[float]) -> int | None:
-    values = np.asarray(accuracies, dtype=np.float64)
-    return None if np.isnan(values).all() else int(np.nanargmax(values))
+def _best(accuracies: Sequence[float], losses: Sequence[float]) -> int | None:
+    known = [index for index, accuracy in enumerate(accuracies) if not math.isnan(accuracy)]
+    return max(known, key=lambda index: (accuracies[index], -losses[index] if losses else 0), default=None)
 
 
 def _mark_drops(axes: Axes, history: Mapping[str, Sequence[float]], at_top: bool) -> None:

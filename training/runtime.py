@@ -67,4 +67,4 @@ def precision_policy(precision: str) -> str:
 def device_names() -> list[str]:
     """What the training runs on, for logs."""
     names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in GPUS]
-    return names or [f"CPU ({len(os.sched_getaffinity(0))} cores)"]
+    return names or [f"CPU ({os.cpu_count()} cores)"]

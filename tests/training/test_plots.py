@@ -132,6 +132,17 @@ def test_history_marks_best_epoch_and_drops(tmp_path: Path) -> None:
     assert not np.array_equal(plain[:, half:], best_in_the_middle[:, half:])  # the star moves on the loss as well
 
 
+def test_history_marks_the_surer_of_equally_accurate_epochs(tmp_path: Path) -> None:
+    def draw(best: int) -> NDArray[np.uint8]:
+        losses = [0.5] * 12
+        losses[best] = 0.4
+        plot_history(history(12, val_accuracy=[0.9] * 12, val_loss=losses), tmp_path / "tie.png")
+        picture = pixels(tmp_path / "tie.png")
+        return picture[:, : picture.shape[1] // 2]  # the accuracies, alike but for the star
+
+    assert not np.array_equal(draw(3), draw(7))
+
+
 @pytest.mark.parametrize(
     "epochs",
     [
