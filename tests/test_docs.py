@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from training.__main__ import CommandLine, Dataset, Models, main
 
@@ -50,7 +51,7 @@ def test_every_command_and_flag_named_exists(page: str, capsys: pytest.CaptureFi
 
 def test_every_command_is_documented() -> None:
     everything = "\n".join(TEXT.values())
-    inner = {"dataset": Dataset, "models": Models}
+    inner: dict[str, type[BaseModel]] = {"dataset": Dataset, "models": Models}
     for name in CommandLine.model_fields:
         paths = [f"{name} {nested}" for nested in inner[name].model_fields] if name in inner else [name]
         for path in paths:
