@@ -134,8 +134,7 @@ def _deliver(
         if waiting.answer.done():  # cancelled while the batch ran
             continue
         if isinstance(output, InferenceFailed):
-            waiting.answer.set_exception(
-                InferenceFailed(output.detail)
-            )  # one each: a traceback grows where it is raised
+            # one each: a traceback grows where it is raised
+            waiting.answer.set_exception(InferenceFailed(output.detail))
         else:
             waiting.answer.set_result(Answer(output[row], started - waiting.since, seconds))

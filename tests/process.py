@@ -34,13 +34,17 @@ def free_port() -> int:
         return port
 
 
+def environment(**settings: str) -> dict[str, str]:
+    """This process' environment with these settings of the service and no others."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RESNEXT_")}
+    return inherited | {f"RESNEXT_{name.upper()}": value for name, value in settings.items()}
+
+
 def run(**settings: str) -> subprocess.Popen[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RESNEXT_")}
-    environment |= {f"RESNEXT_{name.upper()}": value for name, value in settings.items()}
     return subprocess.Popen(
         [sys.executable, "-m", "app"],
         cwd=ROOT,
-        env=environment,
+        env=environment(**settings),
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

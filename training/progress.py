@@ -66,7 +66,7 @@ class ProgressCallback(keras.callbacks.Callback):
             return
         done = (self.epoch - self.first_epoch) * self.steps + batch + 1
         step_seconds = (now - self.clock) / (done - 1)  # validation and checkpoints included
-        self.eta = step_seconds * ((self.epochs - self.first_epoch) * self.steps - done)
+        eta = step_seconds * ((self.epochs - self.first_epoch) * self.steps - done)
         record = {
             "epoch": self.epoch + 1,
             "epochs": self.epochs,
@@ -76,10 +76,10 @@ class ProgressCallback(keras.callbacks.Callback):
             "accuracy": round(float((logs or {})["accuracy"]), 4),
             "learning_rate": float(self.model.optimizer.learning_rate),
             "images_per_second": round(self.batch_size / step_seconds, 1),
-            "eta_seconds": round(self.eta, 1),
+            "eta_seconds": round(eta, 1),
         }
         text = "loss {loss:.3f}  accuracy {accuracy:.3f}  {images_per_second:.0f} images/s".format(**record)
-        text += f"  {duration(self.eta)} left"
+        text += f"  {duration(eta)} left"
         self.bar.update(self.task, completed=batch + 1, text=text)
         if now - self.recorded >= RECORD_EVERY_S:
             self.recorded = now

@@ -47,7 +47,7 @@ async def ready(services: ServicesDep) -> Alive:
 def _status(serving: Serving) -> Status:
     if serving.draining:
         return "draining"
-    if serving.live:
+    if serving.ready:
         return "ready"
     return "loading" if serving.loading else "no_model"
 

@@ -1,7 +1,5 @@
 """The main job with nothing small about it: ResNeXt-50 trained on real digits by command, served, asked over HTTP."""
 
-import json
-import os
 import subprocess
 import sys
 import threading
@@ -12,18 +10,16 @@ import httpx
 import onnx
 import pytest
 
-from tests.process import answers, service, until
+from tests.process import ROOT, answers, environment, service, until
 from training.contract import ModelRepository
-
-ROOT = Path(__file__).parents[2]
+from training.train import read_data, recorded_config
 
 
 def command(*arguments: object) -> str:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RESNEXT_")}
     done = subprocess.run(
         [sys.executable, "-m", "training", *map(str, arguments)],
         cwd=ROOT,
-        env=environment,
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -103,7 +99,8 @@ def test_one_image_by_hand(work: Path, client: httpx.Client) -> None:
     raw = client.post("/predict", content=image).json()["results"][0]["predictions"]
     assert part == raw
     assert len(part) == 5
-    assert sum(p["probability"] for p in client.post("/predict?top_k=10", content=image).json()["results"][0]["predictions"]) == pytest.approx(1, abs=1e-4)  # fmt: skip  # noqa: E501
+    everything = client.post("/predict?top_k=10", content=image).json()["results"][0]["predictions"]
+    assert sum(p["probability"] for p in everything) == pytest.approx(1, abs=1e-4)
 
 
 def test_a_new_version_goes_live_under_load_without_a_failed_request(
@@ -139,10 +136,5 @@ def test_a_new_version_goes_live_under_load_without_a_failed_request(
 
 def held_out(work: Path) -> list[str]:
     """Names of the test split's images: those the training kept out, by its own record."""
-    from training.contract import Preprocessing
-    from training.dataset import load, scan
-
-    config = json.loads((work / "run" / "config.json").read_text())
-    dataset = scan(work / "digits", config["val_fraction"], config["test_fraction"], config["seed"])
-    _, splits = load(dataset, Preprocessing(height=32, width=32), work / "cache")
+    _, splits = read_data(recorded_config(work / "run"), work)
     return [sample.name for sample in splits["test"].samples]
