@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from training.__main__ import CommandLine, Dataset, Models, main
+from training.cli_jobs import JobsCommand
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "models" / "README.md"]
@@ -52,7 +53,7 @@ def test_every_command_and_flag_named_exists(page: str, capsys: pytest.CaptureFi
 
 def test_every_command_is_documented() -> None:
     everything = "\n".join(TEXT.values())
-    inner: dict[str, type[BaseModel]] = {"dataset": Dataset, "models": Models}
+    inner: dict[str, type[BaseModel]] = {"dataset": Dataset, "models": Models, "jobs": JobsCommand}
     for name in CommandLine.model_fields:
         paths = [f"{name} {nested}" for nested in inner[name].model_fields] if name in inner else [name]
         for path in paths:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +13,20 @@ from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubComm
 from rich.console import Console
 from rich.table import Table
 
+from training.cli_jobs import JobsCommand, Work
 from training.config import Architecture, TrainConfig
-from training.contract import ContractError, Manifest, ModelRepository, Preprocessing
+from training.contract import ContractError, ModelRepository, Preprocessing, Verdict
 from training.errors import TrainingError
+from training.records import PublishRecord
+from training.run import Phase, Run, RunError
 
 # TensorFlow takes seconds to import: each command imports what it needs
 
 console = Console(soft_wrap=True)
+
+
+class Rejected(TrainingError):
+    """Trained, and not good enough to go live."""
 
 
 class Repository(BaseModel):
@@ -33,7 +41,7 @@ class Repository(BaseModel):
 
 
 class Train(TrainConfig):
-    """Trains a classifier on a folder of images, verifies and publishes it, and makes it live.
+    """Trains a classifier on a folder of images, verifies and publishes it, and makes it live if it is good enough.
 
     Any of the flags may stand in a TOML file, named by --config; a flag beats the file.
     """
@@ -45,32 +53,28 @@ class Train(TrainConfig):
     models: Path = Field(Path("models"), description="folder of the model repository")
     run: Path | None = Field(None, description="folder of this run (default: runs/NAME-DATE-TIME)")
     resume: bool = Field(False, description="continue the run in --run from its last checkpoint")
-    activate: bool = Field(True, description="make the new version live")
 
     def cli_cmd(self) -> None:
         own = set(Train.model_fields) - set(TrainConfig.model_fields)
         config = TrainConfig.model_validate(self.model_dump(exclude=own, exclude_none=True))
-        from training.train import RunError, new_run, train
-
         if self.resume and not self.run:
             raise RunError("--resume should come with --run, the folder of the run to continue")
-        run = self.run or new_run(Path("runs"), self.name)
-        repository = ModelRepository(self.models, self.name)
-        _published(train(config, run, repository, resume=self.resume, console=console), repository, self.activate)
+        run = Run(self.run or Path("runs") / f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        run.claim(config, resume=self.resume)
+        _run_phases(run, self.models)
 
 
 class Export(BaseModel):
-    """Exports, verifies and publishes the best weights of a run whose training is done."""
+    """Exports, verifies and publishes the best weights that a run has so far."""
 
     run: CliPositionalArg[Path] = Field(description="folder of the run")
     models: Path = Field(Path("models"), description="folder of the model repository")
-    activate: bool = Field(True, description="make the new version live")
 
     def cli_cmd(self) -> None:
-        from training.train import publish_run, recorded_config
-
-        repository = ModelRepository(self.models, recorded_config(self.run).name)
-        _published(publish_run(self.run, repository, console=console), repository, self.activate)
+        run = Run(self.run)
+        run.config()  # there is a run
+        run.forget("exporting", "verifying", "gating", "publishing")
+        _run_phases(run, self.models, skip=("training",))
 
 
 class Evaluate(Repository):
@@ -220,15 +224,16 @@ class Dataset(BaseModel):
 
 
 class List(Repository):
-    """Lists the versions and says which is live."""
+    """Lists the versions and says which is live, and which were taken back and why."""
 
     def cli_cmd(self) -> None:
-        live = self.repository.active()
+        live, failures = self.repository.active(), self.repository.failures()
         table = Table("version", "created", "test accuracy", "classes", "images a second", "parent")
         for version in self.repository.versions():
             manifest = self.repository.manifest(version)
+            state = " (live)" if version == live else " (failed)" if version in failures else ""
             table.add_row(
-                f"{version} (live)" if version == live else str(version),
+                f"{version}{state}",
                 f"{manifest.created:%Y-%m-%d %H:%M}",
                 f"{manifest.metrics['test'].accuracy:.4f}",
                 str(len(manifest.labels)),
@@ -236,6 +241,9 @@ class List(Repository):
                 str(manifest.parent or "-"),
             )
         console.print(table)
+        for version, failure in sorted(failures.items()):
+            told = f"version {version} was taken back {failure.time:%Y-%m-%d %H:%M}: {failure.reason}"
+            console.print(told, markup=False, highlight=False)
 
 
 class Show(Repository):
@@ -259,18 +267,21 @@ class Activate(Repository):
 
 
 class Rollback(Repository):
-    """Makes the version before the live one live."""
+    """Makes the version live that was live before; twice goes two back."""
+
+    reason: str | None = Field(None, description="why: marks the version as failed, and no rollback comes back to it")
 
     def cli_cmd(self) -> None:
-        live = _live(self.repository)
-        earlier = [version for version in self.repository.versions() if version < live]
-        if not earlier:
-            raise ContractError(f"version {live} of {self.name!r} is live and the oldest: there is none to go back to")
-        Activate(models=self.models, name=self.name, version=earlier[-1]).cli_cmd()
+        live, earlier = _live(self.repository), self.repository.predecessor()
+        if earlier is None:
+            raise ContractError(f"version {live} of {self.name!r} is live, and there is none to go back to")
+        self.repository.verify_files(earlier)
+        now = self.repository.roll_back(earlier, bad={live: self.reason} if self.reason else None)
+        console.print(f"version {now} of {self.name} is live")
 
 
 class Prune(Repository):
-    """Deletes old versions; never the live one or the one before it."""
+    """Deletes old versions; never the live one or the one that was live before it."""
 
     keep: int = Field(5, ge=1, description="how many of the newest versions stay")
 
@@ -311,6 +322,8 @@ class CommandLine(BaseSettings):
     summary: CliSubCommand[Summary]
     dataset: CliSubCommand[Dataset]
     models: CliSubCommand[Models]
+    worker: CliSubCommand[Work]
+    jobs: CliSubCommand[JobsCommand]
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)
@@ -353,13 +366,21 @@ def _live(repository: ModelRepository) -> int:
     return live
 
 
-def _published(manifest: Manifest, repository: ModelRepository, activate: bool) -> None:
-    if activate:
-        repository.activate(manifest.version)
-    state = "live" if activate else "published, not live"
+def _run_phases(run: Run, models: Path, skip: tuple[Phase, ...] = ()) -> None:
+    """Raises Rejected when the gate kept the version aside."""
+    from training.phases import run_phases
+
+    repository = ModelRepository(models, run.config().name)
+    run_phases(run, repository, console, skip)
+    published, verdict = run.record("publishing", PublishRecord), run.record("gating", Verdict)
+    if published.version is None:
+        console.print("nothing is published: gate.dry_run is set")
+        return
+    place = repository.path(published.version)
+    if not published.active:
+        raise Rejected(f"version {published.version} is kept aside in {place}: {'; '.join(verdict.reasons)}")
     console.print(
-        f"version {manifest.version} of {manifest.name} is {state}: "
-        f"test accuracy {manifest.metrics['test'].accuracy:.4f}, in {repository.path(manifest.version)}",
+        f"version {published.version} of {repository.name} is live: test accuracy {verdict.accuracy:.4f}, in {place}",
         highlight=False,
     )
 

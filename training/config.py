@@ -41,6 +41,28 @@ AUGMENTATIONS = {
 }
 
 
+class Gate(BaseModel):
+    """When a trained candidate becomes the live version. Accuracies are fractions of 1, on the test split."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: Literal["better_or_equal", "always", "never"] = Field(
+        "better_or_equal", description="than the live version on the candidate's test images; never keeps it aside"
+    )
+    tolerance: float = Field(0.0, ge=0, le=1, description="how far the accuracy may stay below the live version's")
+    class_tolerance: float = Field(
+        0.05, ge=0, le=1, description="how far the recall of a class that the live version knows may stay below its"
+    )
+    minimum: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="accuracy to reach in any case; by default more than the most frequent class",
+    )
+    keep_classes: bool = Field(False, description="refuse a candidate that lacks a class of the live version")
+    dry_run: bool = Field(False, description="report the verdict and publish nothing")
+
+
 class TrainConfig(BaseModel):
     """Everything that decides a training run."""
 
@@ -53,6 +75,12 @@ class TrainConfig(BaseModel):
     resize_mode: Literal["squash", "crop", "pad"] = Field("squash", description="how an image meets a square")
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field("bilinear", description="of the resize")
     architecture: Architecture = Architecture()
+
+    init: str = Field(
+        "random",
+        pattern="^(random|live|[1-9][0-9]*)$",
+        description="where the weights start: random, those of the live version, or of the version with this number",
+    )
 
     val_fraction: float = Field(0.15, gt=0, lt=1, description="of each class, where DIR has no split of its own")
     test_fraction: float = Field(0.15, gt=0, lt=1, description="of each class, where DIR has no split of its own")
@@ -74,12 +102,16 @@ class TrainConfig(BaseModel):
     class_weight: Literal["none", "balanced"] = Field("none", description="balanced weighs rare classes up")
     early_stopping_patience: int = Field(8, ge=0, description="epochs without a better val accuracy; 0 never stops")
 
+    checkpoint_every: int = Field(0, ge=0, description="steps between checkpoints within an epoch; 0: at its end only")
+
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = Field(
         "auto", description="auto: mixed on a GPU with tensor cores, else float32"
     )
     seed: int = Field(0, ge=0, description="of the split, the initial weights, the shuffle and the augmentation")
     deterministic: bool = Field(False, description="the same numbers from the same seed on the same machine; slower")
     tensorboard: bool = Field(True, description="write TensorBoard logs with weight histograms")
+
+    gate: Gate = Gate()
 
     @model_validator(mode="before")
     @classmethod

@@ -2,7 +2,8 @@
 
 `models/<name>/` is a Triton model repository entry::
 
-    config.pbtxt  labels.txt  ACTIVE        ACTIVE holds the live version's number
+    config.pbtxt  labels.txt                what Triton reads, of the live version
+    ACTIVE  HISTORY  FAILURES               which version is live, which were, which were taken back: activation.py
     7/model.onnx  7/manifest.json  7/golden.npz  7/report/...
 
 A version is written in a hidden staging folder on the same file system, flushed to disk and renamed in one
@@ -13,22 +14,24 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from training.errors import TrainingError
+from training.activation import Activations, Failure, is_version
+from training.durable import fsync, write_atomically
+from training.errors import ContractError as ContractError  # also from here: it is this module's
 
 MODEL_FILE = "model.onnx"
 MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden.npz"
+WEIGHTS_FILE = "model.weights.h5"  # Keras', float32: what a later training may start from
 REPORT_FOLDER = "report"
 
 INPUT_NAME = "image"  # uint8 [N, height, width, 3], RGB
@@ -38,8 +41,12 @@ STAGING_PREFIX = ".staging-"
 STALE_STAGING_S = 24 * 3600
 
 
-class ContractError(TrainingError):
-    """A model repository that is not as the contract says, or a version that is not there."""
+class VersionMissing(ContractError):
+    """There is no folder of that version, or none in sight yet."""
+
+
+class ActiveChanged(ContractError):
+    """Another version went live than the one that the caller judged by."""
 
 
 class Preprocessing(BaseModel):
@@ -89,6 +96,28 @@ class DatasetRecord(BaseModel):
     seed: int
 
 
+class ClassRecall(BaseModel):
+    """Share of one class's test images that are named right. `live` is None for a class the live version lacks."""
+
+    candidate: float
+    live: float | None
+
+
+class Verdict(BaseModel):
+    """What the gate said of a candidate, and on which figures. Accuracies are fractions of 1, on the test split."""
+
+    passed: bool
+    reasons: list[str] = Field(description="why it did not pass; empty when it did")
+    notes: list[str] = Field(description="what an operator should know all the same")
+    policy: str
+    dry_run: bool
+    accuracy: float
+    minimum: float = Field(description="the accuracy that was asked for, whatever is live")
+    live_version: int | None = Field(description="what the candidate was compared with")
+    live_accuracy: float | None
+    classes: dict[str, ClassRecall]
+
+
 class Manifest(BaseModel):
     """`manifest.json` of one version. Unknown fields of a later release are ignored."""
 
@@ -107,6 +136,8 @@ class Manifest(BaseModel):
     training_seconds: float
     libraries: dict[str, str]
     parent: int | None = None
+    run: str | None = Field(None, description="name of the run's folder; the job's id")
+    gate: Verdict | None = None
     files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of every other file, by relative path")
 
 
@@ -119,32 +150,45 @@ class ModelRepository:
     def __init__(self, root: Path, name: str) -> None:
         self.name = name
         self.folder = root / name
+        self._activations = Activations(self.folder)
 
     def versions(self) -> list[int]:
         """All published versions, ascending."""
         if not self.folder.is_dir():
             return []
-        return sorted(int(p.name) for p in self.folder.iterdir() if _is_version(p.name) and p.is_dir())
+        return sorted(int(p.name) for p in self.folder.iterdir() if is_version(p.name) and p.is_dir())
 
     def active(self) -> int | None:
         """The live version's number, or None before the first activation.
 
         Raises ContractError when ACTIVE holds anything but a version number.
         """
-        try:
-            text = (self.folder / "ACTIVE").read_text().strip()
-        except FileNotFoundError:
-            return None
-        if not _is_version(text):
-            raise ContractError(f"{self.folder / 'ACTIVE'} should hold a version number, it holds {text[:40]!r}")
-        return int(text)
+        return self._activations.active()
+
+    def failures(self) -> dict[int, Failure]:
+        """The versions that were taken back, and why; one that is activated by hand is no longer among them.
+
+        Raises ContractError when FAILURES can not be read.
+        """
+        return self._activations.failures()
+
+    def predecessors(self) -> list[int]:
+        """Where a rollback may go, the nearest first: versions that were live, are still there and did not fail.
+
+        Raises ContractError when ACTIVE, HISTORY or FAILURES can not be read.
+        """
+        return self._activations.predecessors(self.versions())
+
+    def predecessor(self) -> int | None:
+        """Where `roll_back` goes, or None."""
+        return next(iter(self.predecessors()), None)
 
     def path(self, version: int) -> Path:
-        """The folder of a version. Raises ContractError when there is none."""
+        """The folder of a version. Raises VersionMissing."""
         folder = self.folder / str(version)
         if not folder.is_dir():
             known = ", ".join(map(str, self.versions())) or "none"
-            raise ContractError(f"model {self.name!r} has no version {version}; it has: {known}")
+            raise VersionMissing(f"model {self.name!r} has no version {version}; it has: {known}")
         return folder
 
     def manifest(self, version: int) -> Manifest:
@@ -181,56 +225,101 @@ class ModelRepository:
     def publish(self, staged: Path, manifest: Manifest) -> Manifest:
         """Makes the staged folder the next version, in one rename; returns its manifest.
 
-        The version is published, not live: `activate` makes it so.
+        The version is published, not live: `activate` makes it so. A package of the same run and time of creation
+        that is a version already is not published twice: that version's manifest comes back.
         """
         with self._lock():
+            if manifest.run is not None and (done := self._find(manifest.run, manifest.created)):
+                return done
             version = max(self.versions(), default=0) + 1
             files = {p.relative_to(staged).as_posix(): sha256(p) for p in sorted(staged.rglob("*")) if p.is_file()}
             manifest = manifest.model_copy(update={"version": version, "files": files})
             (staged / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
             staged.chmod(0o755)  # mkdtemp makes it private; another user may serve it
             for path in [*staged.rglob("*"), staged]:
-                _fsync(path)
+                fsync(path)
             staged.rename(self.folder / str(version))
-            _fsync(self.folder)
+            fsync(self.folder)
         return manifest
 
-    def activate(self, version: int) -> None:
-        """Makes a version live: the service follows ACTIVE. Raises ContractError when there is no such version."""
+    def activate(self, version: int, *, expected: int | Literal["any"] | None = "any") -> None:
+        """Makes a version live: the service follows ACTIVE.
+
+        Raises ContractError when there is no such version, ActiveChanged when `expected` is not the live one.
+        """
         with self._lock():
-            manifest = self.manifest(version)
-            # ACTIVE last: a crash before it leaves the old version live, and the next activation repairs the rest
-            _write_atomically(self.folder / "labels.txt", "".join(f"{label}\n" for label in manifest.labels))
-            _write_atomically(self.folder / "config.pbtxt", triton_config(manifest))
-            _write_atomically(self.folder / "ACTIVE", f"{version}\n")
+            if expected not in ("any", live := self.active()):
+                raise ActiveChanged(f"version {expected} of {self.name!r} should be live, it is {live}")
+            self._write_for_triton(version)
+            self._activations.activate(version, self.versions())
+
+    def roll_back(self, to: int | None = None, *, bad: Mapping[int, str] | None = None) -> int:
+        """Makes an earlier version live, by default the one that was before; returns the version that is live then.
+
+        It undoes an activation: twice goes two back. `bad` says which versions failed, and why, for `failures`; when
+        none of them is live, another process was first, and nothing is done. Raises ContractError when there is
+        nothing to go back to, VersionMissing when `to` is not there.
+        """
+        bad = bad or {}
+        with self._lock():
+            active = self.active()
+            if active is None:
+                raise ContractError(f"no version of {self.name!r} is live: there is nothing to roll back")
+            if bad and active not in bad:
+                return active
+            target = self.predecessor() if to is None else to
+            if target is None:
+                raise ContractError(f"version {active} of {self.name!r} is live, and there is none to go back to")
+            self._write_for_triton(target)
+            self._activations.roll_back(target, self.versions(), bad)
+        return target
 
     def delete(self, version: int) -> None:
         """Removes a version. Raises ContractError when it is live or not there."""
         with self._lock():
-            folder = self.path(version)
+            self.path(version)
             if version == self.active():
                 raise ContractError(f"version {version} of {self.name!r} is live; activate another one first")
-            # hidden by one rename, then removed at leisure: never half a version in sight
-            grave = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.folder))
-            folder.rename(grave / "deleted")
-            shutil.rmtree(grave)
+            self._delete(version)
 
     def prune(self, keep: int) -> list[int]:
         """Deletes all but the `keep` newest versions, the live one and its predecessor; returns what went.
 
         Also removes staging folders that a crash left more than a day ago.
         """
-        versions, active = self.versions(), self.active()
-        kept = set(versions[max(0, len(versions) - keep) :])
-        if active is not None:
-            kept |= {active, *[v for v in versions if v < active][-1:]}
-        gone = [v for v in versions if v not in kept]
-        for version in gone:
-            self.delete(version)
+        with self._lock():
+            versions = self.versions()
+            kept = {*versions[max(0, len(versions) - keep) :], self.active(), self.predecessor()}
+            gone = [v for v in versions if v not in kept]
+            for version in gone:
+                self._delete(version)
         for stale in self.folder.glob(f"{STAGING_PREFIX}*"):
             if time.time() - stale.stat().st_mtime > STALE_STAGING_S:
                 shutil.rmtree(stale)
         return gone
+
+    def _delete(self, version: int) -> None:
+        # hidden by one rename, then removed at leisure: never half a version in sight
+        grave = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.folder))
+        self.path(version).rename(grave / "deleted")
+        self._activations.forget(version)
+        shutil.rmtree(grave)
+
+    def _find(self, run: str, created: datetime) -> Manifest | None:
+        for version in reversed(self.versions()):
+            try:
+                manifest = self.manifest(version)
+            except ContractError:  # one that can not be read is none that was just published
+                continue
+            if (manifest.run, manifest.created) == (run, created):
+                return manifest
+        return None
+
+    def _write_for_triton(self, version: int) -> None:
+        # before ACTIVE: a crash in between leaves the old version live, and the next activation repairs the rest
+        manifest = self.manifest(version)
+        write_atomically(self.folder / "labels.txt", "".join(f"{label}\n" for label in manifest.labels))
+        write_atomically(self.folder / "config.pbtxt", triton_config(manifest))
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
@@ -259,23 +348,3 @@ def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _is_version(text: str) -> bool:
-    return text.isascii() and text.isdigit() and text[0] != "0"
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    _fsync(temporary)
-    temporary.rename(path)
-    _fsync(path.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

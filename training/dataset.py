@@ -1,11 +1,12 @@
 """A folder of images -> a checked, split list of files, and their decoded pixels. Nothing here needs TensorFlow.
 
 Two layouts: `DIR/{train,val,test}/<class>/*` (`valid` and `validation` mean `val`), or `DIR/<class>/*`, which is
-split here. `scan` lists, `check` reads every file and reports, `load` does the same and keeps the pixels.
+split here. `scan` lists, `survey` reads every file and reports, `load` decodes what was surveyed.
 """
 
 import contextlib
 import hashlib
+import json
 import math
 import os
 import tempfile
@@ -96,79 +97,88 @@ def scan(folder: Path, val_fraction: float, test_fraction: float, seed: int) -> 
 def check(
     dataset: Dataset, preprocessing: Preprocessing, *, strict: bool = False, progress: Progress | None = None
 ) -> DatasetReport:
-    """Reads and decodes every file once, keeps nothing but the findings. `progress` gets (files read, files in all).
+    """What `survey` finds out about the whole dataset."""
+    return survey(dataset, preprocessing, strict=strict, progress=progress)[0]
 
-    Raises DatasetError when a class has too few readable images, with `strict` for any unreadable file.
+
+def survey(
+    dataset: Dataset, preprocessing: Preprocessing, *, strict: bool = False, progress: Progress | None = None
+) -> tuple[DatasetReport, list[Sample]]:
+    """Reads and decodes every file once, keeps nothing but the findings and the readable files, hashed and split.
+
+    `progress` gets (files read, files in all). Raises DatasetError when a class has too few readable images, with
+    `strict` for any unreadable file.
     """
-    samples, unreadable = _read(dataset, preprocessing, None, strict, progress)
-    return _report(dataset, samples, unreadable)
+    samples, unreadable = _read(dataset, preprocessing, strict, progress)
+    return _report(dataset, samples, unreadable), samples
 
 
 def load(
-    dataset: Dataset,
+    samples: list[Sample],
     preprocessing: Preprocessing,
     cache: Path,
+    splits: tuple[str, ...] = SPLITS,
     *,
-    strict: bool = False,
     memory_budget: int = MEMORY_BUDGET,
-    progress: Progress | None = None,
-) -> tuple[DatasetReport, dict[str, Split]]:
-    """`check`, and the decoded images of each split from the same single pass over the files.
+) -> dict[str, Split]:
+    """The decoded images of surveyed files, by split.
 
     Pixels of more than `memory_budget` bytes go to an unnamed file in the folder `cache`, which vanishes with the
-    arrays. Raises DatasetError as `check` does, and when `cache` has no room.
+    arrays. Raises DatasetError when a file is not what was surveyed, and when `cache` has no room.
     """
-    shape = (len(dataset.samples), preprocessing.height, preprocessing.width, 3)
-    images = _array(shape, cache if math.prod(shape) > memory_budget else None)
-    samples, unreadable = _read(dataset, preprocessing, images, strict, progress)
-    report = _report(dataset, samples, unreadable)
-    row_of = {sample.name: row for row, sample in enumerate(dataset.samples)}
-    _arrange(images, [row_of[sample.name] for sample in samples])
-    splits, start = {}, 0
-    for split, count in report.images.items():
-        part = slice(start, start + count)
-        labels = np.array([sample.label for sample in samples[part]], np.int32)
-        splits[split] = Split(images[part], labels, samples[part])
-        start += count
-    return report, splits
+    chosen = {split: [sample for sample in samples if sample.split == split] for split in splits}
+    size = (preprocessing.height, preprocessing.width, 3)
+    large = sum(map(len, chosen.values())) * math.prod(size) > memory_budget
+    loaded = {}
+    for split, part in chosen.items():
+        images = _array((len(part), *size), cache if large else None)
+
+        def decode_row(row: int, part: list[Sample] = part, images: NDArray[np.uint8] = images) -> None:
+            images[row] = decode(_unchanged(part[row]), preprocessing)
+
+        with contextlib.closing(_in_threads(decode_row, range(len(part)))) as rows:
+            for _ in rows:
+                pass
+        loaded[split] = Split(images, np.array([sample.label for sample in part], np.int32), part)
+    return loaded
+
+
+def write_samples(path: Path, samples: list[Sample]) -> None:
+    """Keeps a survey's files for `read_samples`; their paths may hold bytes that are no UTF-8, which JSON escapes."""
+    rows = [[str(s.path), s.name, s.label, s.split, s.sha256] for s in samples]
+    path.write_text(json.dumps(rows))
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """What `write_samples` has kept."""
+    return [Sample(Path(place), *rest) for place, *rest in json.loads(path.read_text())]
 
 
 def _read(
-    dataset: Dataset,
-    preprocessing: Preprocessing,
-    images: NDArray[np.uint8] | None,
-    strict: bool,
-    progress: Progress | None,
+    dataset: Dataset, preprocessing: Preprocessing, strict: bool, progress: Progress | None
 ) -> tuple[list[Sample], list[Unreadable]]:
-    """Reads all files in threads. Returns the readable ones, hashed, in the order train, val, test and by name.
+    """Reads all files in threads. Returns the readable ones, hashed, in the order train, val, test and by name."""
 
-    `images` gets their pixels, in the rows of `dataset.samples`.
-    """
-
-    def read_row(row: int) -> Sample | Unreadable:
-        sample = dataset.samples[row]
+    def read(sample: Sample) -> Sample | Unreadable:
         try:
             data = _bytes(sample.path)
-            pixels = decode(data, preprocessing)
+            decode(data, preprocessing)
         except ImageError as error:
             return Unreadable(path=sample.name, code=error.code, message=error.message)
         except OSError as error:
             return Unreadable(path=sample.name, code="unreadable_file", message=error.strerror or str(error))
-        if images is not None:
-            images[row] = pixels
         return replace(sample, sha256=hashlib.sha256(data).hexdigest())
 
     unreadable: list[Unreadable] = []
     samples: list[Sample] = []
-    rows = range(len(dataset.samples))
-    with contextlib.closing(_in_threads(read_row, rows)) as results:  # an interrupt stops the reading
+    with contextlib.closing(_in_threads(read, dataset.samples)) as results:  # an interrupt stops the reading
         for done, result in enumerate(results, start=1):
             if isinstance(result, Unreadable):
                 unreadable.append(result)
             else:
                 samples.append(result)
             if progress:
-                progress(done, len(rows))
+                progress(done, len(dataset.samples))
     if strict and unreadable:
         raise DatasetError(f"{dataset.folder} should be readable throughout, it is not: {_named(unreadable)}")
     if samples and samples[0].split is None:
@@ -188,7 +198,7 @@ def _report(dataset: Dataset, samples: list[Sample], unreadable: list[Unreadable
                 f"{split} of {dataset.folder} has no readable image of {few(empty)}; skipped: {_named(unreadable)}"
             )
     groups = [group for group in same.values() if len(group) > 1]
-    lines = sorted(f"{s.name}\0{s.sha256}\0{dataset.labels[s.label]}\0{s.split}\n" for s in samples)
+    lines = sorted(f"{s.name}\0{s.sha256}\n" for s in samples)
     return DatasetReport(
         folder=text(str(dataset.folder)),
         labels=dataset.labels,
@@ -233,6 +243,16 @@ def _bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def _unchanged(sample: Sample) -> bytes:
+    try:
+        data = _bytes(sample.path)
+    except (OSError, ImageError) as error:
+        raise DatasetError(f"{sample.path} was readable when the dataset was checked, now: {error}") from error
+    if hashlib.sha256(data).hexdigest() != sample.sha256:
+        raise DatasetError(f"{sample.path} has changed since the dataset was checked: train on a dataset that stays")
+    return data
+
+
 def _array(shape: tuple[int, ...], cache: Path | None) -> NDArray[np.uint8]:
     if cache is None:
         return np.empty(shape, np.uint8)
@@ -245,18 +265,3 @@ def _array(shape: tuple[int, ...], cache: Path | None) -> NDArray[np.uint8]:
             return np.memmap(file, np.uint8, shape=shape)
     except OSError as error:
         raise DatasetError(f"{cache} should take {size} bytes of decoded images: {error.strerror}") from error
-
-
-def _arrange(images: NDArray[np.uint8], order: list[int]) -> None:
-    """Moves row order[k] to k, for each k, in place and one image at a time: the pixels may fill the memory."""
-    rest = sorted(set(range(len(images))) - set(order))
-    source = np.array([*order, *rest], np.intp)
-    for start in range(len(source)):
-        if source[start] == start:
-            continue
-        held, row = images[start].copy(), start
-        while (following := source[row]) != start:
-            images[row] = images[following]
-            source[row], row = row, following
-        images[row] = held
-        source[row] = row

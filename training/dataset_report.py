@@ -26,7 +26,7 @@ class DatasetReport(BaseModel):
     duplicates: list[list[str]] = Field(description="files of the same bytes within one split")
     leaks: list[list[str]] = Field(description="files of the same bytes in more than one split")
     conflicts: list[list[str]] = Field(description="files of the same bytes under more than one label")
-    fingerprint: str = Field(description="SHA-256 over path, content, label and split of every readable image")
+    fingerprint: str = Field(description="SHA-256 over path and content of every readable image")
 
     def render(self, most: int = 10) -> str:
         """A table of the counts, then at most `most` of each kind of trouble."""

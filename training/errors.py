@@ -3,3 +3,7 @@
 
 class TrainingError(Exception):
     """What happened, what was expected, what came."""
+
+
+class ContractError(TrainingError):
+    """A model repository that is not as the contract says, or a version that is not there."""

@@ -1,42 +1,67 @@
-"""Keras to ONNX, and the proof that both are the same classifier."""
+"""The export phase: Keras to ONNX."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
 
 from training import resnext
+from training.checkpoint import Checkpoint
 from training.classifier import Classifier, Probabilities, Uint8Images, batches
-from training.config import Architecture
-from training.contract import INPUT_NAME, OUTPUT_NAME, Parity, Preprocessing
-from training.errors import TrainingError
+from training.config import TrainConfig
+from training.contract import INPUT_NAME, MODEL_FILE, OUTPUT_NAME, WEIGHTS_FILE, Preprocessing
+from training.dataset import load, read_samples
+from training.dataset_report import DatasetReport
+from training.progress import ProgressLog
+from training.records import ExportRecord
+from training.run import Run
 from training.runtime import keras, tf
 
 OPSET = 18  # the newest that tf2onnx writes
-TOLERANCE = 1e-4  # of a probability, Keras against ONNX Runtime
-TIE = 1e-6  # two classes that Keras holds closer than this may change places
 
 
-class ParityError(TrainingError):
-    """Keras and ONNX Runtime disagree: nothing may be published."""
+def export(run: Run, log: ProgressLog) -> ExportRecord:
+    """The export phase: the best epoch so far -> `package/model.onnx`, its weights, and Keras' answers to compare with.
+
+    Raises CheckpointError before the first epoch's end, DatasetError.
+    """
+    config = run.config()
+    log.phase("exporting", "Keras -> ONNX")
+    labels, preprocessing = run.record("checking", DatasetReport).labels, config.preprocessing
+    checkpoint = Checkpoint(run.checkpoints, [])
+    checkpoint.load_state()
+    shutil.rmtree(run.package, ignore_errors=True)
+    run.report.mkdir(parents=True)
+    (run.report / "history.json").write_text(json.dumps(checkpoint.history, indent=1))
+
+    network = trained_network(checkpoint.best_weights, config, len(labels), merge_groups=False)
+    network.save_weights(run.package / WEIGHTS_FILE)
+    function = traced(network, preprocessing)
+    to_onnx(function, run.package / MODEL_FILE, labels, preprocessing)
+    if not resnext.has_grouped_kernels():  # then the exported graph runs anywhere but in TensorFlow
+        merged = trained_network(checkpoint.best_weights, config, len(labels), merge_groups=True)
+        function = traced(merged, preprocessing)
+    val = load(read_samples(run.samples), preprocessing, run.folder / "cache", ("val",))["val"]
+    np.save(run.reference, keras_classifier(function)(val.images))
+    return ExportRecord(parameters=resnext.parameters(network))
 
 
-def inference_model(
-    weights: Path, architecture: Architecture, preprocessing: Preprocessing, classes: int, *, merge_groups: bool | None
-) -> keras.Model:
-    """The trained network in float32, whatever precision it was trained in: image 0..255 -> probabilities."""
+def trained_network(weights: Path, config: TrainConfig, classes: int, *, merge_groups: bool | None) -> keras.Model:
+    """The trained network in float32, whatever precision it was trained in: image 0..255 -> logits."""
     keras.config.set_dtype_policy("float32")
-    network = resnext.build(architecture, preprocessing, classes, merge_groups=merge_groups)
+    network = resnext.build(config.architecture, config.preprocessing, classes, merge_groups=merge_groups)
     network.load_weights(weights)
-    return keras.Model(network.input, keras.ops.softmax(network.output), name=network.name)
+    return network
 
 
-def traced(model: keras.Model, preprocessing: Preprocessing) -> tf.types.experimental.PolymorphicFunction:
-    """`model` as a TensorFlow function of uint8 [N, height, width, 3], with the contract's input and output names."""
+def traced(network: keras.Model, preprocessing: Preprocessing) -> tf.types.experimental.PolymorphicFunction:
+    """uint8 [N, height, width, 3] -> probabilities as a TensorFlow function, with the contract's names."""
     signature = tf.TensorSpec((None, preprocessing.height, preprocessing.width, 3), tf.uint8, name=INPUT_NAME)
     return tf.function(
-        lambda image: {OUTPUT_NAME: model(tf.cast(image, tf.float32), training=False)}, input_signature=[signature]
+        lambda image: {OUTPUT_NAME: tf.nn.softmax(network(tf.cast(image, tf.float32), training=False))},
+        input_signature=[signature],
     )
 
 
@@ -64,21 +89,3 @@ def keras_classifier(function: tf.types.experimental.PolymorphicFunction) -> Cla
         return np.concatenate([function(tf.constant(b))[OUTPUT_NAME].numpy() for b in batches(images)])
 
     return classify
-
-
-def compare(reference: Probabilities, candidate: Probabilities) -> Parity:
-    """Parity of two classifiers' answers to the same images.
-
-    Raises ParityError when a probability differs by more than 1e-4, or an image's top class differs where Keras does
-    not itself call it a tie.
-    """
-    difference = float(np.abs(reference - candidate).max())
-    rows = np.arange(len(reference))
-    lead = reference[rows, reference.argmax(1)] - reference[rows, candidate.argmax(1)]
-    equal = int((lead <= TIE).sum())
-    if difference > TOLERANCE or equal < len(reference):
-        raise ParityError(
-            f"ONNX Runtime should answer as Keras does on all {len(reference)} images (same top class, probabilities "
-            f"within {TOLERANCE:g}); it names the same class on {equal}, and is off by up to {difference:.2g}"
-        )
-    return Parity(images=len(reference), top1_equal=equal, max_abs_difference=difference)

@@ -19,12 +19,19 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
 
 
 def training_batches(
-    split: Split, classes: int, batch_size: int, augmentation: Augmentation, seed: int, first_epoch: int = 0
+    split: Split,
+    classes: int,
+    batch_size: int,
+    augmentation: Augmentation,
+    seed: int,
+    first_epoch: int = 0,
+    first_step: int = 0,
 ) -> tf.data.Dataset:
     """Endless shuffled, augmented batches; give `model.fit` `steps_per_epoch`.
 
     An epoch's order and augmentation depend on `seed` and the epoch's number alone: a run that resumes with
-    `first_epoch` gets what the unbroken one would have got. The next epoch is prefetched while this one is validated.
+    `first_epoch`, `first_step` steps into it, gets what the unbroken one would have got. The next epoch is prefetched
+    while this one is validated.
 
     Every batch is full: the last takes its missing images from the start of its epoch's order. A short one would be
     noise for BatchNorm, a second shape to compile, and uneven over several GPUs; the price is that up to
@@ -52,6 +59,7 @@ def training_batches(
     return (
         tf.data.Dataset.counter(first_epoch)
         .flat_map(epoch_rows)
+        .skip(first_step)
         .map(batch, tf.data.AUTOTUNE, deterministic=True)
         .apply(endless)
         .prefetch(tf.data.AUTOTUNE)

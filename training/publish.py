@@ -1,117 +1,84 @@
-"""Trained weights to a published version: export, verify, evaluate, report, package."""
+"""The publishing phase: the package becomes a version, and the live one where the gate let it pass."""
 
 import importlib.metadata
 import json
 import platform
-from datetime import UTC, datetime
-from pathlib import Path
+import shutil
 
-import numpy as np
-
-from training import export, plots, resnext
-from training.classifier import Probabilities, images_per_second, onnx_classifier
-from training.config import TrainConfig
-from training.contract import (
-    GOLDEN_FILE,
-    MODEL_FILE,
-    REPORT_FOLDER,
-    DatasetRecord,
-    Manifest,
-    ModelRepository,
-    Variant,
-)
-from training.dataset import Split
+from training.contract import ActiveChanged, DatasetRecord, Manifest, ModelRepository, Verdict
 from training.dataset_report import DatasetReport
-from training.evaluate import evaluate
+from training.gate import gate
 from training.progress import ProgressLog
+from training.records import ExportRecord, PublishRecord, VerificationRecord
+from training.run import Run
 
-GOLDEN_IMAGES = 8
 LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime-gpu", "onnxruntime", "pillow", "numpy")
 
 
-def publish(
-    config: TrainConfig,
-    weights: Path,
-    history: list[dict[str, float]],
-    report: DatasetReport,
-    splits: dict[str, Split],
-    repository: ModelRepository,
-    log: ProgressLog,
-) -> Manifest:
-    """Makes the next version of the repository from `weights`; not yet live.
+def publish(run: Run, repository: ModelRepository, log: ProgressLog) -> PublishRecord:
+    """Publishes the package, rejected or not, and activates it when the gate let it pass.
 
-    Everything is written in a staging folder and appears in one step, or not at all. Raises ParityError when ONNX
-    Runtime does not answer as Keras does on the validation images.
+    Everything is written in a staging folder and appears in one step, or not at all. Where another version went live
+    since the candidate was judged, it is judged again. A run that was cut off in here finds its own version.
     """
-    preprocessing, labels = config.preprocessing, report.labels
-    with repository.staging() as staged:
-        log.phase("exporting", "Keras -> ONNX")
-        model = export.inference_model(weights, config.architecture, preprocessing, len(labels), merge_groups=False)
-        function = export.traced(model, preprocessing)
-        export.to_onnx(function, staged / MODEL_FILE, labels, preprocessing)
-
-        log.phase("verifying", f"Keras against ONNX Runtime on {len(splits['val'])} validation images")
-        if not resnext.has_grouped_kernels():  # then the exported graph runs anywhere but in TensorFlow
-            merged = export.inference_model(weights, config.architecture, preprocessing, len(labels), merge_groups=True)
-            function = export.traced(merged, preprocessing)
-        reference = export.keras_classifier(function)(splits["val"].images)
-        classify = onnx_classifier(staged / MODEL_FILE)
-        probabilities = {name: classify(splits[name].images) for name in ("val", "test")}
-        parity = export.compare(reference, probabilities["val"])
-        log.console.print(
-            f"same class on {parity.top1_equal} of {parity.images} images, "
-            f"probabilities within {parity.max_abs_difference:.1e}"
-        )
-        write_golden(staged / GOLDEN_FILE, splits["val"], reference)
-
-        log.phase("evaluating", "accuracy as served, by ONNX Runtime")
-        evaluations = {
-            name: evaluate(labels, splits[name].labels, answer, [s.name for s in splits[name].samples])
-            for name, answer in probabilities.items()
-        }
-        folder = staged / REPORT_FOLDER
-        folder.mkdir()
-        (folder / "history.json").write_text(json.dumps(history, indent=1))
-        (folder / "dataset.json").write_text(report.model_dump_json(indent=1))
-        plots.plot_history({name: [epoch[name] for epoch in history] for name in history[0]}, folder / "history.png")
-        for name, evaluation in evaluations.items():
-            (folder / f"{name}.json").write_text(evaluation.model_dump_json(indent=1))
-        plots.plot_confusion(evaluations["test"], labels, folder / "confusion.png")
-        test = splits["test"]
-        plots.plot_predictions(test.images, test.labels, probabilities["test"], labels, folder / "predictions.png")
-        log.console.print(evaluations["test"].render())
-
+    while True:
+        manifest = make_manifest(run, repository)
+        verdict = run.record("gating", Verdict)
+        version = version_of(manifest, repository)
+        if version is not None and version == repository.active():
+            return PublishRecord(version=version, active=True)
+        if verdict.live_version != repository.active():
+            run.finish("gating", gate(run, repository, log))
+            continue
         log.phase("publishing", f"into {repository.folder}")
-        manifest = Manifest(
-            name=config.name,
-            created=datetime.now(UTC),
-            labels=labels,
-            preprocessing=preprocessing,
-            variants={
-                "fp32": Variant(
-                    file=MODEL_FILE,
-                    accuracy=evaluations["test"].accuracy,
-                    images_per_second=images_per_second(classify, test.images),
-                )
-            },
-            metrics={name: evaluation.metrics() for name, evaluation in evaluations.items()},
-            parity=parity,
-            config=config.model_dump(mode="json"),
-            dataset=DatasetRecord(
-                path=report.folder, fingerprint=report.fingerprint, images=report.images, seed=config.seed
-            ),
-            parameters=resnext.parameters(model),
-            training_seconds=sum(epoch["seconds"] for epoch in history),
-            libraries=library_versions(),
-            parent=repository.active(),
-        )
-        return repository.publish(staged, manifest)
+        if verdict.dry_run:
+            return PublishRecord(version=None, active=False)
+        if version is None:
+            with repository.staging() as staged:
+                shutil.copytree(run.package, staged, dirs_exist_ok=True)
+                version = repository.publish(staged, manifest).version
+        if not verdict.passed:
+            return PublishRecord(version=version, active=False)
+        try:
+            repository.activate(version, expected=verdict.live_version)
+        except ActiveChanged:
+            continue
+        return PublishRecord(version=version, active=True)
 
 
-def write_golden(path: Path, split: Split, reference: Probabilities) -> None:
-    """A few real images, evenly spread over the split, and the probabilities that Keras gave them."""
-    chosen = np.linspace(0, len(split) - 1, min(GOLDEN_IMAGES, len(split)), dtype=int)
-    np.savez(path, images=split.images[chosen], probabilities=reference[chosen])
+def version_of(manifest: Manifest, repository: ModelRepository) -> int | None:
+    """The version that this package has become already, None when it has not."""
+    for version in reversed(repository.versions()):
+        other = repository.manifest(version)
+        if (other.run, other.created) == (manifest.run, manifest.created):
+            return version
+    return None
+
+
+def make_manifest(run: Run, repository: ModelRepository) -> Manifest:
+    """What the phases found out, as the version's manifest."""
+    config, dataset = run.config(), run.record("checking", DatasetReport)
+    verification = run.record("verifying", VerificationRecord)
+    history = json.loads((run.report / "history.json").read_text())
+    return Manifest(
+        name=config.name,
+        created=verification.created,
+        labels=dataset.labels,
+        preprocessing=config.preprocessing,
+        variants=verification.variants,
+        metrics=verification.metrics,
+        parity=verification.parity,
+        config=config.model_dump(mode="json"),
+        dataset=DatasetRecord(
+            path=dataset.folder, fingerprint=dataset.fingerprint, images=dataset.images, seed=config.seed
+        ),
+        parameters=run.record("exporting", ExportRecord).parameters,
+        training_seconds=sum(epoch["seconds"] for epoch in history),
+        libraries=library_versions(),
+        parent=repository.active(),
+        run=run.name,
+        gate=run.record("gating", Verdict),
+    )
 
 
 def library_versions() -> dict[str, str]:

@@ -1,111 +1,62 @@
-"""One training run, top to bottom: config, data, model, fit, evaluate, export, publish."""
-
-import time
-from pathlib import Path
-
-from rich.console import Console
+"""The training phase: data, model, optimizer, fit. The best epoch's weights are what it leaves."""
 
 from training import resnext, runtime
 from training.checkpoint import Checkpoint
 from training.config import TrainConfig
-from training.contract import Manifest, ModelRepository
-from training.dataset import Split, load, scan
+from training.contract import ModelRepository
+from training.dataset import Split, load, read_samples
 from training.dataset_report import DatasetReport
-from training.errors import TrainingError
+from training.initial import load_initial, pinned_version
 from training.pipeline import evaluation_batches, steps_per_epoch, training_batches
-from training.progress import ProgressCallback, ProgressLog, duration
-from training.publish import publish
+from training.progress import ProgressLog, duration
+from training.progress_callback import ProgressCallback
+from training.records import TrainingRecord
+from training.run import Run
 from training.runtime import keras
 
-CONFIG_FILE = "config.json"
-PROGRESS_FILE = "progress.jsonl"
-CHECKPOINTS = "checkpoints"
-TENSORBOARD = "tensorboard"
 
+def train(run: Run, repository: ModelRepository, log: ProgressLog) -> TrainingRecord:
+    """Trains the run's network, from its last checkpoint where there is one.
 
-class RunError(TrainingError):
-    """A run's folder that can not be used as asked."""
-
-
-def train(
-    config: TrainConfig, run: Path, repository: ModelRepository, *, resume: bool = False, console: Console
-) -> Manifest:
-    """Trains as `config` says and publishes the best epoch as the repository's next version, not yet live.
-
-    All that the run writes lies in `run`: config.json, progress.jsonl, checkpoints, TensorBoard logs. With `resume`
-    it goes on from the last checkpoint there; the config has to be the same. Raises DatasetError, RunError,
-    CheckpointError, ParityError.
+    Raises DatasetError, CheckpointError, InitialWeightsError.
     """
-    claim(run, config, resume)
-    log = ProgressLog(run / PROGRESS_FILE, console)
-
-    log.phase("checking", f"the images in {config.data}")
-    report, splits = read_data(config, run)
-    console.print(report.render(), highlight=False)
-
+    config = run.config()
     log.phase("training", f"on {', '.join(runtime.device_names())}")
+    labels = run.record("checking", DatasetReport).labels
+    splits = load(read_samples(run.samples), config.preprocessing, run.folder / "cache", ("train", "val"))
+
     strategy = runtime.set_up(config.precision, config.seed, config.deterministic)
     steps = steps_per_epoch(len(splits["train"]), config.batch_size)
     with strategy.scope():
-        model = resnext.build(
-            config.architecture,
-            config.preprocessing,
-            len(report.labels),
-            synchronized=strategy.num_replicas_in_sync > 1,
-        )
+        synchronized = strategy.num_replicas_in_sync > 1
+        model = resnext.build(config.architecture, config.preprocessing, len(labels), synchronized=synchronized)
         model.compile(
             optimizer=optimizer(config, steps),
             loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
             metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
         )
-    checkpoint = fit(config, run, model, splits, len(report.labels), steps, log, resume)
+        rules = stopping_rules(config)
+        checkpoint = Checkpoint(run.checkpoints, rules, config.checkpoint_every)
+        init_version = pinned_version(run, config.init, repository)
+        if not checkpoint.restore(model) and init_version:
+            load_initial(model, config, labels, repository, init_version)
+    if not checkpoint.state["stopped"]:
+        fit(config, run, model, splits, len(labels), steps, log, rules, checkpoint)
+
     seconds = sum(epoch["seconds"] for epoch in checkpoint.history)
     best = checkpoint.state["best"]
-    console.print(
+    log.console.print(
         f"best of {len(checkpoint.history)} epochs is {best['epoch']}, validation accuracy {best['rank'][0]:.4f}; "
         f"trained for {duration(seconds)}",
         highlight=False,
     )
-    return publish(config, checkpoint.best_weights, checkpoint.history, report, splits, repository, log)
-
-
-def publish_run(run: Path, repository: ModelRepository, *, console: Console) -> Manifest:
-    """Publishes the best epoch so far of the run in `run`, without training. Raises RunError and as `train` does."""
-    config = recorded_config(run)
-    checkpoint = Checkpoint(run / CHECKPOINTS, [])
-    if not checkpoint.load_state():
-        raise RunError(f"{run} should hold a checkpoint to publish, no epoch of it was finished")
-    log = ProgressLog(run / PROGRESS_FILE, console)
-    log.phase("checking", f"the images in {config.data}")
-    report, splits = read_data(config, run)
-    return publish(config, checkpoint.best_weights, checkpoint.history, report, splits, repository, log)
-
-
-def recorded_config(run: Path) -> TrainConfig:
-    """What `run` was started with. Raises RunError when the folder holds no run."""
-    try:
-        return TrainConfig.model_validate_json((run / CONFIG_FILE).read_bytes())
-    except FileNotFoundError:
-        raise RunError(f"there is no run in {run}: {run / CONFIG_FILE} is missing") from None
-
-
-def claim(run: Path, config: TrainConfig, resume: bool) -> None:
-    """Makes `run` this config's folder. Raises RunError when it holds another run, or there is nothing to resume."""
-    if resume:
-        if (recorded := recorded_config(run)) != config:
-            changed = [name for name, value in config if value != getattr(recorded, name)]
-            raise RunError(f"a resumed run keeps its config; {', '.join(changed)} would change in {run}")
-    elif (run / CONFIG_FILE).exists():
-        raise RunError(f"{run} holds a run already: resume it, or name another folder")
-    else:
-        run.mkdir(parents=True, exist_ok=True)
-        (run / CONFIG_FILE).write_text(config.model_dump_json(indent=1))
-
-
-def read_data(config: TrainConfig, run: Path) -> tuple[DatasetReport, dict[str, Split]]:
-    """The dataset's report and its decoded images by split."""
-    dataset = scan(config.data, config.val_fraction, config.test_fraction, config.seed)
-    return load(dataset, config.preprocessing, run / "cache", strict=config.strict)
+    return TrainingRecord(
+        epochs=len(checkpoint.history),
+        best_epoch=best["epoch"],
+        val_accuracy=best["rank"][0],
+        seconds=seconds,
+        init_version=init_version,
+    )
 
 
 def optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
@@ -130,17 +81,8 @@ def optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
     return chosen
 
 
-def fit(
-    config: TrainConfig,
-    run: Path,
-    model: keras.Model,
-    splits: dict[str, Split],
-    classes: int,
-    steps: int,
-    log: ProgressLog,
-    resume: bool,
-) -> Checkpoint:
-    """Fits the compiled `model`; returns the checkpoint, which knows the history and the best weights."""
+def stopping_rules(config: TrainConfig) -> list[keras.callbacks.Callback]:
+    """What watches the validation figures: early stopping, and the plateau schedule."""
     rules = []
     if config.early_stopping_patience:
         rules.append(
@@ -152,33 +94,49 @@ def fit(
                 monitor="val_loss", factor=0.5, patience=3, min_delta=1e-4, min_lr=1e-6, verbose=0
             )
         )
-    checkpoint = Checkpoint(run / CHECKPOINTS, rules)
-    done = checkpoint.restore(model) if resume else 0
-    if checkpoint.state["finished"]:
-        return checkpoint
-    observers = [ProgressCallback(log, config.epochs, done, steps, config.batch_size)]
+    return rules
+
+
+def fit(
+    config: TrainConfig,
+    run: Run,
+    model: keras.Model,
+    splits: dict[str, Split],
+    classes: int,
+    steps: int,
+    log: ProgressLog,
+    rules: list[keras.callbacks.Callback],
+    checkpoint: Checkpoint,
+) -> None:
+    """Fits the compiled `model` from where the checkpoint stands, to the end."""
+    epoch, step = checkpoint.epochs_done, checkpoint.steps_done
+    callbacks = [*rules, checkpoint, ProgressCallback(log, config.epochs, steps, config.batch_size, epoch, step)]
     if config.tensorboard:
-        observers.append(keras.callbacks.TensorBoard(run / TENSORBOARD, histogram_freq=1, write_graph=False))
-    model.fit(
-        training_batches(splits["train"], classes, config.batch_size, config.augmentation, config.seed, done),
-        steps_per_epoch=steps,
-        validation_data=evaluation_batches(splits["val"], classes, config.batch_size),
-        initial_epoch=done,
-        epochs=config.epochs,
-        shuffle=False,  # the pipeline does
-        class_weight=class_weight(splits["train"], classes) if config.class_weight == "balanced" else None,
-        callbacks=[*rules, checkpoint, *observers],
-        verbose=0,
-    )
-    return checkpoint
+        callbacks.append(keras.callbacks.TensorBoard(run.tensorboard, histogram_freq=1, write_graph=False))
+
+    def go_on(epoch: int, step: int, epochs: int) -> None:
+        model.fit(
+            training_batches(
+                splits["train"], classes, config.batch_size, config.augmentation, config.seed, epoch, step
+            ),
+            steps_per_epoch=steps - step,
+            validation_data=evaluation_batches(splits["val"], classes, config.batch_size),
+            initial_epoch=epoch,
+            epochs=epochs,
+            shuffle=False,  # the pipeline does
+            class_weight=class_weight(splits["train"], classes) if config.class_weight == "balanced" else None,
+            callbacks=callbacks,
+            verbose=0,
+        )
+
+    if step:  # Keras has epochs of one length: the rest of one that was cut off is a fit of its own
+        go_on(epoch, step, epoch + 1)
+        epoch += 1
+    if epoch < config.epochs and not checkpoint.state["stopped"]:
+        go_on(epoch, 0, config.epochs)
 
 
 def class_weight(split: Split, classes: int) -> dict[int, float]:
     """Weights that give every class the same sum, with mean 1 over the images."""
     counts = {label: int((split.labels == label).sum()) for label in range(classes)}
     return {label: len(split) / (classes * count) for label, count in counts.items()}
-
-
-def new_run(folder: Path, name: str) -> Path:
-    """A folder for a run that starts now: `runs/resnext50-20261123-230512`."""
-    return folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -9,7 +9,9 @@ from rich.console import Console
 
 from training.config import TrainConfig
 from training.contract import Manifest, ModelRepository
+from training.phases import run_phases
 from training.public_datasets import make_digits
+from training.run import Run
 
 SMALL = {"depths": [1, 1], "cardinality": 4, "base_width": 4, "stem_width": 16}
 
@@ -17,7 +19,7 @@ SMALL = {"depths": [1, 1], "cardinality": 4, "base_width": 4, "stem_width": 16}
 @dataclass(frozen=True)
 class Trained:
     config: TrainConfig
-    run: Path
+    run: Run
     repository: ModelRepository
     manifest: Manifest
     printed: str
@@ -49,11 +51,11 @@ def small_config(digits: Path) -> TrainConfig:
 
 @pytest.fixture(scope="session")
 def trained(small_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    from training.train import train
-
     folder = tmp_path_factory.mktemp("trained")
     repository = ModelRepository(folder / "models", small_config.name)
     console = Console(file=io.StringIO(), width=120)
-    manifest = train(small_config, folder / "run", repository, console=console)
+    run = Run(folder / "run")
+    run.claim(small_config, resume=False)
+    run_phases(run, repository, console)
     assert isinstance(console.file, io.StringIO)
-    return Trained(small_config, folder / "run", repository, manifest, console.file.getvalue())
+    return Trained(small_config, run, repository, repository.manifest(1), console.file.getvalue())

@@ -54,7 +54,8 @@ def test_the_last_and_the_best_are_kept(
 def test_restore_brings_back_weights_history_and_the_epoch(tmp_path: Path) -> None:
     epochs(tmp_path, [(0.5, 1.0), (0.4, 0.9)])
     model, again = network(), Checkpoint(tmp_path, [])
-    assert again.restore(model) == 2
+    assert again.restore(model)
+    assert again.epochs_done == 2
     np.testing.assert_array_equal(model.get_layer("logits").bias, [2, 2])
     assert [entry["val_accuracy"] for entry in again.history] == [0.5, 0.4]
 
@@ -77,7 +78,7 @@ def test_callbacks_go_on_counting(tmp_path: Path) -> None:
 
 
 def test_before_the_first_epoch_there_is_nothing_to_restore(tmp_path: Path) -> None:
-    assert Checkpoint(tmp_path / "none", []).restore(network()) == 0
+    assert not Checkpoint(tmp_path / "none", []).restore(network())
 
 
 @pytest.mark.filterwarnings("ignore:Skipping:UserWarning")  # Keras' own words, before it gives up
@@ -91,7 +92,8 @@ def test_a_torn_write_leaves_the_epoch_before(tmp_path: Path) -> None:
     """As a kill between the weights and state.json leaves it: weights of an epoch that the state does not name."""
     epochs(tmp_path, [(0.5, 1.0)])
     (tmp_path / "epoch-0002.weights.h5").write_bytes(b"half a fi")
-    model = network()
-    assert Checkpoint(tmp_path, []).restore(model) == 1
+    model, again = network(), Checkpoint(tmp_path, [])
+    assert again.restore(model)
+    assert again.epochs_done == 1
     np.testing.assert_array_equal(model.get_layer("logits").bias, [1, 1])
     assert json.loads((tmp_path / "state.json").read_text())["epochs_done"] == 1

@@ -1,11 +1,12 @@
 import hashlib
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from training.contract import (
     MODEL_FILE,
     STAGING_PREFIX,
     STALE_STAGING_S,
+    ActiveChanged,
     ContractError,
     DatasetRecord,
     Manifest,
@@ -23,6 +25,7 @@ from training.contract import (
     Parity,
     Preprocessing,
     Variant,
+    VersionMissing,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -170,9 +173,83 @@ def test_number_of_a_deleted_version_is_not_used_again_while_a_later_one_is_ther
 def test_prune_keeps_the_newest_the_live_and_its_predecessor(repository: ModelRepository) -> None:
     for _ in range(7):
         publish(repository)
-    repository.activate(4)
-    assert repository.prune(2) == [1, 2, 5]
-    assert repository.versions() == [3, 4, 6, 7]
+    for version in (2, 4):
+        repository.activate(version)
+    assert repository.prune(2) == [1, 3, 5]
+    assert repository.versions() == [2, 4, 6, 7]
+
+
+def test_rollback_goes_through_what_was_live_and_past_what_never_was(repository: ModelRepository) -> None:
+    for _ in range(5):
+        publish(repository)
+    for version in (1, 2, 4, 5):
+        repository.activate(version)
+    assert repository.predecessors() == [4, 2, 1]
+    assert [repository.roll_back() for _ in range(3)] == [4, 2, 1]
+    assert (repository.active(), repository.predecessor()) == (1, None)
+    assert "versions: [1]" in (repository.folder / "config.pbtxt").read_text()
+    with pytest.raises(ContractError, match="version 1 of 'flowers' is live, and there is none to go back to"):
+        repository.roll_back()
+
+
+def test_rollback_of_a_bad_version_is_done_once_by_whoever_comes_first(repository: ModelRepository) -> None:
+    for _ in range(3):
+        repository.activate(publish(repository))
+    replicas = [ModelRepository(repository.folder.parent, "flowers") for _ in range(2)]
+    assert [replica.roll_back(bad={3: "golden check"}) for replica in replicas] == [2, 2]
+    assert (repository.active(), repository.predecessors()) == (2, [1])
+    assert repository.failures()[3].reason == "golden check"
+
+
+def test_failed_version_is_passed_over_until_it_is_activated_by_hand(repository: ModelRepository) -> None:
+    for _ in range(3):
+        repository.activate(publish(repository))
+    assert repository.roll_back(to=1, bad={3: "no", 2: "neither"}) == 1
+    for version in (3, 1):
+        repository.activate(version)
+    assert list(repository.failures()) == [2]
+    assert repository.predecessors() == [3]
+
+
+def test_rollback_to_a_version_that_is_not_there(repository: ModelRepository) -> None:
+    with pytest.raises(ContractError, match="no version of 'flowers' is live"):
+        repository.roll_back()
+    repository.activate(publish(repository))
+    with pytest.raises(VersionMissing):
+        repository.roll_back(to=7, bad={1: "no"})
+    assert (repository.active(), repository.failures()) == (1, {})
+
+
+def test_live_version_that_is_gone_can_be_rolled_back(repository: ModelRepository) -> None:
+    for _ in range(2):
+        repository.activate(publish(repository))
+    shutil.rmtree(repository.path(2))
+    assert repository.roll_back() == 1
+
+
+def test_activate_of_what_was_judged_by_another_live_version(repository: ModelRepository) -> None:
+    for _ in range(2):
+        publish(repository)
+    repository.activate(1, expected=None)
+    with pytest.raises(ActiveChanged, match="version None of 'flowers' should be live, it is 1"):
+        repository.activate(2, expected=None)
+    repository.activate(2, expected=1)
+    assert repository.active() == 2
+
+
+def test_package_of_one_run_is_published_once(repository: ModelRepository) -> None:
+    made = datetime.now(UTC)
+
+    def publish_run(created: datetime) -> int:
+        with repository.staging() as folder:
+            (folder / MODEL_FILE).write_bytes(b"weights")
+            return repository.publish(folder, manifest(run="job", created=created)).version
+
+    publish(repository)
+    (repository.path(publish(repository)) / MANIFEST_FILE).write_text("{")
+    assert [publish_run(made), publish_run(made)] == [3, 3]
+    assert publish_run(made + timedelta(seconds=1)) == 4  # exported again
+    assert repository.versions() == [1, 2, 3, 4]
 
 
 def test_prune_removes_what_an_old_crash_left(repository: ModelRepository) -> None:

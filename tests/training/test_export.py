@@ -12,7 +12,7 @@ from tests.training.conftest import Trained
 from training.classifier import images_per_second, onnx_classifier, published, read_folder
 from training.contract import Preprocessing
 from training.dataset_layout import DatasetError
-from training.export import ParityError, compare
+from training.verify import ParityError, compare
 
 
 @pytest.fixture(scope="module")

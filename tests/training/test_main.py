@@ -9,19 +9,18 @@ import pytest
 from tests.training.conftest import Trained
 from training.__main__ import main
 from training.contract import ModelRepository
-from training.train import recorded_config
+from training.run import Run
 
 
 @pytest.fixture
 def models(trained: Trained, tmp_path: Path) -> Path:
-    """A repository of its own with three versions of the small model, 3 of them live."""
+    """A repository of its own with three versions of the small model, each live in its turn."""
     repository = ModelRepository(tmp_path / "models", "small")
-    for _ in range(3):
+    for run in "abc":
         with repository.staging() as staged:
             shutil.copytree(trained.repository.path(1), staged, dirs_exist_ok=True)
             (staged / "manifest.json").unlink()
-            repository.publish(staged, trained.manifest)
-    repository.activate(3)
+            repository.activate(repository.publish(staged, trained.manifest.model_copy(update={"run": run})).version)
     return tmp_path / "models"
 
 
@@ -47,7 +46,22 @@ def test_rollback_goes_to_the_version_before_and_ends_at_the_first(
         assert repository.active() == expected
     code, _, err = call("models rollback", models, capsys)
     assert (code, repository.active()) == (1, 1)
-    assert "the oldest" in err
+    assert "there is none to go back to" in err
+
+
+def test_rollback_with_a_reason_is_listed_and_not_come_back_to(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repository = ModelRepository(models, "small")
+    arguments = ["models", "rollback", "--reason", "calls cats dogs", "--models", str(models), "--name", "small"]
+    assert main(arguments) == 0
+    _, out, _ = call("models list", models, capsys)
+    assert "2 (live)" in out
+    assert "3 (failed)" in out
+    assert out.endswith("calls cats dogs\n")
+    repository.activate(1)
+    repository.roll_back()
+    assert (repository.active(), repository.predecessors()) == (2, [1])
 
 
 def test_activate_refuses_a_version_whose_files_changed(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,7 +74,7 @@ def test_activate_refuses_a_version_whose_files_changed(models: Path, capsys: py
 
 
 def test_prune_keeps_the_live_one_and_the_one_before(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("models activate 2", models, capsys)[0] == 0
+    assert call("models rollback", models, capsys)[0] == 0
     code, out, _ = call("models prune --keep 1", models, capsys)
     assert code == 0
     assert "none" in out
@@ -155,6 +169,6 @@ def test_flags_beat_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         main(["train", str(tmp_path / "empty"), *flags, "--run", str(tmp_path / "run")]) == 1
     )  # there is no such data
     assert "is not there" in capsys.readouterr().err
-    config = recorded_config(tmp_path / "run")
+    config = Run(tmp_path / "run").config()
     assert (config.epochs, config.seed, config.augmentation.rotation, config.augmentation.zoom) == (2, 5, 3, 0.4)
     assert config.augmentation.shear == 0.2

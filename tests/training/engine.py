@@ -1,0 +1,90 @@
+"""Jobs with real workers: processes that a test starts, holds at a point and kills."""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.process import ROOT, environment, until
+from training.config import TrainConfig
+from training.job import DatasetRef, Job, JobState
+from training.jobs import Jobs
+from training.places import Places
+
+T = TypeVar("T")
+Process = subprocess.Popen[bytes]
+
+
+def ask(answer: Coroutine[Any, Any, T]) -> T:  # Any: what coroutines send and receive
+    return asyncio.run(answer)
+
+
+def gone(pid: int) -> bool:
+    """Whether the process has ended; one that nobody has waited for yet counts."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+class Engine:
+    """One installation: folders, a database, the jobs, and the workers that were started."""
+
+    def __init__(self, folder: Path, database: str = "") -> None:
+        self.settings = {name: str(folder / name) for name in ("models", "datasets", "state")}
+        if database:
+            self.settings["database"] = database
+        self.places = Places.model_validate(self.settings)
+        (self.places.datasets / "photos").mkdir(parents=True)
+        self.points = self.places.state / "points"
+        self.points.mkdir(parents=True)
+        self.jobs = Jobs(self.places)
+        self.workers: list[Process] = []
+
+    def submit(self, key: str | None = None, priority: int = 0, **config: object) -> Job:
+        wanted = TrainConfig.model_validate({"data": "photos", **config})
+        return ask(self.jobs.submit(wanted, DatasetRef(name="photos"), priority=priority, key=key))[0]
+
+    def worker(self, name: str = "worker-0", kind: str = "worker") -> Process:
+        """`kind` fast does nothing in each phase."""
+        log = (self.places.state / "workers.log").open("ab")
+        with log:
+            command = [sys.executable, "-m", "tests.training.stand_in", kind, name]
+            self.workers.append(subprocess.Popen(command, cwd=ROOT, env=environment(**self.settings), stderr=log))
+        return self.workers[-1]
+
+    def hold(self, phase: str, where: str) -> None:
+        (self.points / f"{phase}-{where}").touch()
+
+    def held(self, phase: str, where: str) -> int:
+        """Waits until the phase is there; its process."""
+        pattern = f"{phase}-{where}.*"
+        until(lambda: any(self.points.glob(pattern)))
+        answer = next(self.points.glob(pattern))
+        answer.unlink()
+        return int(answer.suffix[1:])
+
+    def release(self, phase: str, where: str) -> None:
+        (self.points / f"{phase}-{where}").unlink()
+
+    def ends(self, id: str, state: JobState = "succeeded", seconds: float = 60) -> Job:
+        """Waits until the job is over, in this state."""
+        over = ("succeeded", "rejected", "failed", "cancelled")
+        until(lambda: ask(self.jobs.get(id)).state in over, seconds)
+        job = ask(self.jobs.get(id))
+        assert job.state == state, (job.reason, self.log())
+        return job
+
+    def log(self) -> str:
+        return (self.places.state / "workers.log").read_text()
+
+    def close(self) -> None:
+        for process in self.workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, 9)
+            process.wait()
+        ask(self.jobs.close())

@@ -1,0 +1,123 @@
+"""A real worker whose phases are small programs without TensorFlow, each of which a test can hold at a point.
+
+A file `STATE/points/<phase>-<start|middle|end>` holds the phase there: it answers with a file whose suffix is its
+process id, and goes on once the first file is gone. `<phase>-fail` makes the phase fail.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from training import lifeline
+from training.contract import Verdict
+from training.records import PublishRecord
+from training.run import Phase, Run
+
+STEPS = 3
+
+
+class Note(BaseModel):
+    """What a phase has left that nobody looks into."""
+
+    steps: int = STEPS
+
+
+def verdict(run: Run) -> Verdict:
+    gate = run.config().gate
+    passed = gate.policy != "never"
+    return Verdict(
+        passed=passed,
+        reasons=[] if passed else ["gate.policy is never"],
+        notes=[],
+        policy=gate.policy,
+        dry_run=gate.dry_run,
+        accuracy=0.9,
+        minimum=0.5,
+        live_version=None,
+        live_accuracy=None,
+        classes={},
+    )
+
+
+def point(run: Run, phase: str, where: str) -> None:
+    file = run.folder.parent.parent / "points" / f"{phase}-{where}"
+    if file.exists():
+        file.with_suffix(f".{os.getpid()}").touch()
+    while file.exists():
+        time.sleep(0.01)
+
+
+def work(run: Run, phase: Phase) -> None:
+    """STEPS steps, each written down once however often it is killed in between."""
+    checkpoint = run.checkpoints / phase
+    run.checkpoints.mkdir(exist_ok=True)
+    for step in range(int(checkpoint.read_text()) if checkpoint.exists() else 0, STEPS):
+        with (run.folder / "steps.txt").open("a") as file:
+            file.write(f"{phase} {step}\n")
+        checkpoint.with_suffix(".tmp").write_text(str(step + 1))
+        checkpoint.with_suffix(".tmp").rename(checkpoint)
+        if step == 1:
+            point(run, phase, "middle")
+
+
+def phase_program(run: Run, phase: Phase) -> int:
+    point(run, phase, "start")
+    with run.locked():
+        if run.done(phase):
+            return 0
+        with run.progress.open("a") as file:
+            file.write(json.dumps({"event": "phase", "time": time.time(), "phase": phase}) + "\n")
+        if (run.folder.parent.parent / "points" / f"{phase}-fail").exists():
+            sys.stderr.write("a warning\nerror: the images are upside down\nanother warning\n")
+            return 1
+        work(run, phase)
+        dry = run.config().gate.dry_run
+        record: BaseModel = Note()
+        if phase == "gating":
+            record = verdict(run)
+        if phase == "publishing":
+            record = PublishRecord(version=None if dry else 1, active=not dry and verdict(run).passed)
+        run.finish(phase, record)
+    point(run, phase, "end")
+    return 0
+
+
+def fast(run: Run, phase: Phase) -> list[str]:
+    """Leaves the record and does nothing else: a few milliseconds."""
+    record: BaseModel = Note()
+    if phase == "gating":
+        record = verdict(run)
+    if phase == "publishing":
+        record = PublishRecord(version=1, active=True)
+    return ["sh", "-c", 'echo "$1" > "$2"; echo "$3" >> "$4"', "-", record.model_dump_json(),
+            str(run.folder / f"{phase}.json"), run.name, str(run.folder.parent.parent / "order.txt")]  # fmt: skip
+
+
+def own(run: Run, phase: Phase) -> list[str]:
+    return [sys.executable, "-m", "tests.training.stand_in", "phase", str(run.folder), phase]
+
+
+def main(kind: str, *arguments: str) -> int:
+    if kind == "phase":
+        folder, phase = arguments
+        lifeline.follow()
+        return phase_program(Run(Path(folder)), phase)  # type: ignore[arg-type]  # the worker's own word
+    from training.places import Places  # what only a worker needs: a phase starts in half the time
+    from training.worker import Worker
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    Worker(Places(), arguments[0], command=fast if kind == "fast" else own, poll_s=0.05).run(stop)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

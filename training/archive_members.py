@@ -1,0 +1,215 @@
+"""The members of a zip or tar archive, as it has them: names as they stand, bytes counted as they come out.
+
+The two formats are told apart by their first bytes. `zipfile` and `tarfile` parse; where they would take damage for the
+archive's end, or a header of any size into memory, this does not let them.
+"""
+
+import bz2
+import contextlib
+import errno
+import functools
+import gzip
+import io
+import lzma
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO, Protocol, Self
+
+from training.errors import TrainingError
+
+MAX_RATIO = 200  # unpacked to packed bytes; images hardly shrink, tar's padding of small ones may by 50
+HARMLESS_BYTES = 64 * 1024**2  # the ratio counts from here on
+MAX_TAR_HEADER_BYTES = 1024**2  # of an extended header, which tarfile reads into memory as a whole
+CHUNK_BYTES = 1024**2
+
+EXPECTED = "a zip or tar archive as it is (tar also packed by gzip, bzip2 or xz)"
+ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+
+
+class Stream(Protocol):
+    """What an archive is read through."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+PACKED_TAR: dict[bytes, Callable[[IO[bytes]], Stream]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
+}
+
+
+class ArchiveError(TrainingError):
+    """An archive that is no archive, is damaged, or has a member that is refused; the message names it."""
+
+
+class ArchiveTooLarge(ArchiveError):
+    """It unpacks to more than a limit; the message says which."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One entry as the archive has it. `kind` is file, folder, or what is refused, with its article."""
+
+    name: str
+    kind: str
+    open: Callable[[], Stream]
+
+
+class Meter:
+    """Counts the bytes that come out of an archive, whether they are kept or not."""
+
+    def __init__(self, limit: int, archive_bytes: int) -> None:
+        self._limit = limit
+        self._archive_bytes = archive_bytes
+        self._bytes = 0
+
+    def count(self, more: int) -> None:
+        self._bytes += more
+        if self._bytes > self._limit:
+            raise ArchiveTooLarge(f"an archive should unpack to at most {self._limit} bytes, this one has more")
+        if self._bytes > max(HARMLESS_BYTES, MAX_RATIO * self._archive_bytes):
+            raise ArchiveTooLarge(
+                f"an archive should unpack to at most {MAX_RATIO} times its size, this one has {self._archive_bytes} "
+                f"bytes and gave {self._bytes} before it was stopped"
+            )
+
+
+class _Metered(io.RawIOBase):
+    """A stream, counted as it is read."""
+
+    def __init__(self, stream: Stream, meter: Meter) -> None:
+        self._stream = stream
+        self._meter = meter
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self._meter.count(len(data))
+        return data
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def members(file: IO[bytes], meter: Meter) -> Iterator[Member]:
+    """Each member, to be read before the next one. Raises ArchiveError, ArchiveTooLarge, anything on hostile bytes."""
+    head = file.read(tarfile.BLOCKSIZE)
+    file.seek(0)
+    if head.startswith(ZIP_MAGIC):
+        return _zip_members(file, meter)
+    for magic, unpacked in PACKED_TAR.items():
+        if head.startswith(magic):
+            return _tar_members(unpacked(file), meter)
+    if not _is_tar_header(head):
+        came = f"it starts with {head[:16]!r}" if head else "it is empty"
+        raise ArchiveError(f"the upload should be {EXPECTED}, {came}")
+    return _tar_members(file, meter)
+
+
+def _is_tar_header(block: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return block.count(0) == tarfile.BLOCKSIZE  # an archive of nothing
+    return True
+
+
+def _zip_members(file: IO[bytes], meter: Meter) -> Iterator[Member]:
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            if info.flag_bits & 0x1:
+                raise ArchiveError(f"an archive should not be encrypted, {info.filename!r} is")
+            name = _zip_name(info)
+            kind = "folder" if name.endswith("/") else _unix_kind(info)
+            yield Member(name, kind, functools.partial(_open_zipped, archive, info, meter))
+
+
+def _open_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo, meter: Meter) -> Stream:
+    return _Metered(archive.open(info), meter)
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """macOS writes UTF-8 and does not say so, which zipfile takes for the code page of DOS; Windows may write `\\`."""
+    name = info.orig_filename  # `filename` is cut at a NUL
+    if not info.flag_bits & 0x800 and not name.isascii():
+        try:
+            name = name.encode("cp437").decode()
+        except UnicodeError:
+            raise ArchiveError(f"names should be UTF-8, {name!r} is not") from None
+    return name.replace("\\", "/")
+
+
+def _unix_kind(info: zipfile.ZipInfo) -> str:
+    mode = stat.S_IFMT(info.external_attr >> 16)
+    kinds = {0: "file", stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "a link"}
+    return kinds.get(mode, "a device")
+
+
+class _TarMember(tarfile.TarInfo):
+    """Does not take damage for the archive's end, as tarfile does, nor read a header of any size into memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        if member.type == tarfile.GNUTYPE_SPARSE:
+            raise ArchiveError(f"{member.name!r} should be a file or a folder, it is a sparse file")
+        extended = (*(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE), *tarfile.GNU_TYPES)
+        if member.size < 0 or (member.type in extended and member.size > MAX_TAR_HEADER_BYTES):
+            raise ArchiveError(f"a header should have 0 to {MAX_TAR_HEADER_BYTES} bytes, one says {member.size}")
+        return member
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed lacks it; a block of zeros
+            raise
+        except tarfile.HeaderError as error:
+            raise ArchiveError(f"the archive is damaged or cut short: {error}") from error
+
+
+def _tar_members(stream: Stream, meter: Meter) -> Iterator[Member]:
+    counted = _Metered(stream, meter)  # as a whole: what is skipped costs time too
+    with tarfile.open(fileobj=counted, mode="r|", encoding="utf-8", tarinfo=_TarMember) as archive:
+        while (member := archive.next()) is not None:
+            yield Member(member.name, _tar_kind(member), functools.partial(_open_tarred, archive, member))
+            archive.members.clear()  # type: ignore[attr-defined]  # typeshed lacks it; a million of them are a gigabyte
+    while counted.read(CHUNK_BYTES):
+        pass  # to the end, where the checksum is
+
+
+def _open_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Stream:
+    stream = archive.extractfile(member)
+    assert stream  # None stands for a folder, a device
+    return stream
+
+
+def _tar_kind(member: tarfile.TarInfo) -> str:
+    if member.issparse():
+        return "a sparse file"
+    if member.isreg():
+        return "file"
+    if member.isdir():
+        return "folder"
+    return "a link" if member.issym() or member.islnk() else "a device"
+
+
+@contextlib.contextmanager
+def damage_told() -> Iterator[None]:
+    """What the parsers raise on bytes that are not as they should be becomes an ArchiveError."""
+    try:
+        yield
+    except ArchiveError:
+        raise
+    except MemoryError:
+        raise ArchiveError("the archive's directory or dictionary does not fit in memory") from None
+    except Exception as error:  # parsers raise anything on hostile bytes: OSError, ValueError, RecursionError ...
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place no file has
+            raise  # the system's
+        raise ArchiveError(f"the archive is damaged or cut short: {error or type(error).__name__}") from error

@@ -1,0 +1,173 @@
+"""`python -m training worker` and `python -m training jobs`: run the queue, and look after it."""
+
+import asyncio
+import importlib.util
+import json
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from pydantic import BaseModel, Field
+from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand
+from rich.console import Console
+from rich.table import Column, Table
+
+from training import lifeline
+from training.job import JobState
+from training.jobs import Jobs
+from training.places import Places
+from training.presence import PresenceError
+from training.worker import Worker
+
+console = Console(soft_wrap=True)
+T = TypeVar("T")
+
+NOT_INSTALLED = 2
+NAME_TAKEN = 3
+
+
+class Work(Places):
+    """Runs training jobs, one at a time; start several for more, each with a name of its own."""
+
+    name: str = Field(
+        "worker-0", description="a worker that starts under the name of one that is gone takes its job up"
+    )
+    keep_jobs: int = Field(20, ge=1, description="how many finished jobs stay, the newest")
+    keep_versions: int = Field(10, ge=1, description="how many of a model's versions stay beside the live ones")
+    lifeline: bool = Field(
+        False, description="end when stdin does: it is a pipe that the starter of this process holds"
+    )
+
+    def cli_cmd(self) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+        if importlib.util.find_spec("tensorflow") is None:
+            sys.stderr.write("error: training needs TensorFlow: install the extra `train`\n")
+            sys.exit(NOT_INSTALLED)
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        if self.lifeline:
+            lifeline.follow(stop.set)
+        try:
+            Worker(self, self.name, keep_jobs=self.keep_jobs, keep_versions=self.keep_versions).run(stop)
+        except PresenceError as error:
+            sys.stderr.write(f"error: {error}\n")
+            sys.exit(NAME_TAKEN)
+
+
+class ListJobs(Places):
+    """Lists the jobs, the newest first."""
+
+    only: list[JobState] = Field([], description="of these states")
+    limit: int = Field(20, ge=1, description="at most so many")
+    json_: bool = Field(False, alias="json", description="print JSON")
+
+    def cli_cmd(self) -> None:
+        jobs, total = ask(self, lambda jobs: jobs.list(self.only, limit=self.limit))
+        if self.json_:
+            sys.stdout.write(json.dumps([job.model_dump(mode="json") for job in jobs], indent=2) + "\n")
+            return
+        table = Table(Column("job", no_wrap=True), "state", "phase", "dataset", "model", "worker", "version")
+        for job in jobs:
+            table.add_row(
+                job.id,
+                job.state,
+                job.phase or "-",
+                job.dataset.name + (f"@{job.dataset.revision}" if job.dataset.revision else ""),
+                job.config.name,
+                job.worker or "-",
+                str(job.version or "-"),
+            )
+        console.print(table)
+        console.print(f"{len(jobs)} of {total}", highlight=False)
+
+
+class OneJob(Places):
+    """Which job."""
+
+    id: CliPositionalArg[str] = Field(description="the job's id")
+
+
+class ShowJob(OneJob):
+    """Says how far a job is, and what became of it."""
+
+    json_: bool = Field(False, alias="json", description="print JSON")
+
+    def cli_cmd(self) -> None:
+        job = ask(self, lambda jobs: jobs.get(self.id))
+        if self.json_:
+            sys.stdout.write(job.model_dump_json(indent=2) + "\n")
+            return
+        table = Table("", "", show_header=False)
+        for field, value in job.model_dump(mode="json", exclude={"config", "progress", "verdict"}).items():
+            table.add_row(field, "-" if value is None else str(value))
+        for phase in job.progress.phases:
+            table.add_row(phase.name, f"{phase.seconds:.1f} s" + ("" if phase.done else ", not done"))
+        table.add_row("folder", str(Jobs(self).run(job.id).folder))
+        console.print(table)
+
+
+class CancelJob(OneJob):
+    """Takes a job from the queue, or ends its process; what it has done so far stays."""
+
+    def cli_cmd(self) -> None:
+        job = ask(self, lambda jobs: jobs.cancel(self.id))
+        console.print(f"job {job.id} is {job.state}", highlight=False)
+
+
+class ResumeJob(OneJob):
+    """Queues a cancelled or failed job again; it goes on from its last checkpoint."""
+
+    def cli_cmd(self) -> None:
+        job = ask(self, lambda jobs: jobs.resume(self.id))
+        console.print(f"job {job.id} is {job.state}, attempt {job.attempt}", highlight=False)
+
+
+class Reassign(Places):
+    """Queues the jobs of a worker that will not come back, for the others."""
+
+    worker_name: CliPositionalArg[str] = Field(description="name of the worker that is gone")
+
+    def cli_cmd(self) -> None:
+        moved = ask(self, lambda jobs: jobs.reassign(self.worker_name))
+        console.print(f"queued again: {', '.join(job.id for job in moved) or 'none'}", highlight=False)
+
+
+class PruneJobs(Places):
+    """Deletes finished jobs with all that lies in their folders; what they published stays."""
+
+    keep: int = Field(20, ge=0, description="how many stay, those that ended last")
+
+    def cli_cmd(self) -> None:
+        gone = ask(self, lambda jobs: jobs.prune(self.keep))
+        console.print(f"deleted jobs: {', '.join(gone) or 'none'}", highlight=False)
+
+
+class JobsCommand(BaseModel):
+    """The training jobs: what is queued, runs, and became of it."""
+
+    list: CliSubCommand[ListJobs]
+    show: CliSubCommand[ShowJob]
+    cancel: CliSubCommand[CancelJob]
+    resume: CliSubCommand[ResumeJob]
+    reassign: CliSubCommand[Reassign]
+    prune: CliSubCommand[PruneJobs]
+
+    def cli_cmd(self) -> None:
+        CliApp.run_subcommand(self)
+
+
+def ask(places: Places, question: Callable[[Jobs], Awaitable[T]]) -> T:
+    """Opens the jobs for one question."""
+
+    async def answer() -> T:
+        jobs = Jobs(places)
+        try:
+            return await question(jobs)
+        finally:
+            await jobs.close()
+
+    return asyncio.run(answer())

@@ -1,0 +1,64 @@
+"""Where a training's weights start when it does not start from random ones: a published version."""
+
+from training import resnext
+from training.config import Architecture, TrainConfig
+from training.contract import WEIGHTS_FILE, Manifest, ModelRepository
+from training.errors import TrainingError
+from training.run import Run
+from training.runtime import keras
+
+HEAD = "logits"
+
+
+class InitialWeightsError(TrainingError):
+    """A version that this training can not start from."""
+
+
+def pinned_version(run: Run, init: str, repository: ModelRepository) -> int | None:
+    """The version that `init` means, None for random weights; the same one each time the run is continued.
+
+    Raises InitialWeightsError.
+    """
+    if init == "random":
+        return None
+    pin = run.folder / "init.txt"
+    if not pin.exists():
+        version = repository.active() if init == "live" else int(init)
+        if version is None:
+            raise InitialWeightsError(f"init is live, and no version of {repository.name!r} is")
+        temporary = pin.with_suffix(".tmp")
+        temporary.write_text(f"{version}\n")
+        temporary.replace(pin)
+    return int(pin.read_text())
+
+
+def load_initial(
+    model: keras.Model, config: TrainConfig, labels: list[str], repository: ModelRepository, version: int
+) -> None:
+    """Gives `model` a version's weights; where its labels are others, all but the classifier's.
+
+    The input size may differ: the network is convolutional up to its pooling. Raises ContractError, and
+    InitialWeightsError when the version is another network or carries no weights.
+    """
+    manifest = repository.manifest(version)
+    theirs = Architecture.model_validate(manifest.config["architecture"])
+    if theirs != config.architecture:
+        raise InitialWeightsError(
+            f"version {version} is {resnext.name_of(theirs)} with depths {theirs.depths}, this training is "
+            f"{resnext.name_of(config.architecture)} with depths {config.architecture.depths}"
+        )
+    if WEIGHTS_FILE not in manifest.files:
+        raise InitialWeightsError(f"version {version} should hold {WEIGHTS_FILE}, it holds {', '.join(manifest.files)}")
+    weights = repository.path(version) / WEIGHTS_FILE
+    if manifest.labels == labels:
+        model.load_weights(weights)
+        return
+    source = _network_of(manifest, theirs)
+    source.load_weights(weights)
+    for layer in model.layers:
+        if layer.name != HEAD:
+            layer.set_weights(source.get_layer(layer.name).get_weights())
+
+
+def _network_of(manifest: Manifest, architecture: Architecture) -> keras.Model:
+    return resnext.build(architecture, manifest.preprocessing, len(manifest.labels))

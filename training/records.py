@@ -1,0 +1,39 @@
+"""What each phase leaves as its record; `checking` leaves a DatasetReport, `gating` a Verdict."""
+
+from datetime import datetime
+
+from pydantic import BaseModel
+
+from training.contract import Metrics, Parity, Variant
+
+
+class TrainingRecord(BaseModel):
+    """What a training came to. `init_version` is the version that its weights came from, None for random ones."""
+
+    epochs: int
+    best_epoch: int
+    val_accuracy: float
+    seconds: float
+    init_version: int | None
+
+
+class ExportRecord(BaseModel):
+    """What was exported."""
+
+    parameters: dict[str, int]
+
+
+class VerificationRecord(BaseModel):
+    """The proof and the figures; `created` tells this package from another one of the same run."""
+
+    created: datetime
+    parity: Parity
+    metrics: dict[str, Metrics]
+    variants: dict[str, Variant]
+
+
+class PublishRecord(BaseModel):
+    """The version that was made, None after a dry run; `active` where it went live."""
+
+    version: int | None
+    active: bool

@@ -1,0 +1,193 @@
+"""A training run's folder: its config, what each phase has left there, and what is written while it goes.
+
+    config.json  progress.jsonl  log.txt  checkpoints/  tensorboard/  package/  report/
+    checking.json  training.json  exporting.json  verifying.json  gating.json  publishing.json
+
+A phase's record is written last, in one rename: where it lies, the phase is done and is not run again. Nothing here
+needs TensorFlow.
+"""
+
+import contextlib
+import fcntl
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, Field
+
+from training.config import TrainConfig
+from training.errors import TrainingError
+
+Phase = Literal["checking", "training", "exporting", "verifying", "gating", "publishing"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+class RunError(TrainingError):
+    """A run's folder that can not be used as asked."""
+
+
+class Run:
+    """The folder of one run. Its name is the run's name, or the job's id."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.progress = folder / "progress.jsonl"
+        self.log = folder / "log.txt"
+        self.checkpoints = folder / "checkpoints"
+        self.tensorboard = folder / "tensorboard"
+        self.samples = folder / "samples.json"
+        self.reference = folder / "reference.npy"  # Keras' probabilities of the validation images
+        self.package = folder / "package"  # becomes the version
+        self.report = self.package / "report"
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def config(self) -> TrainConfig:
+        """What the run was started with. Raises RunError when the folder holds no run."""
+        try:
+            return TrainConfig.model_validate_json((self.folder / "config.json").read_bytes())
+        except FileNotFoundError:
+            raise RunError(f"there is no run in {self.folder}: config.json is missing") from None
+
+    def claim(self, config: TrainConfig, *, resume: bool) -> None:
+        """Makes the folder this config's. Raises RunError when it holds another run, or there is nothing to resume."""
+        if resume:
+            if (recorded := self.config()) != config:
+                changed = [name for name, value in config if value != getattr(recorded, name)]
+                raise RunError(f"a resumed run keeps its config; {', '.join(changed)} would change in {self.folder}")
+        elif (self.folder / "config.json").exists():
+            raise RunError(f"{self.folder} holds a run already: resume it, or name another folder")
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write(self.folder / "config.json", config.model_dump_json(indent=1))
+
+    def done(self, phase: Phase) -> bool:
+        """Whether the phase has left its record."""
+        return self._record(phase).exists()
+
+    def record(self, phase: Phase, kind: type[Record]) -> Record:
+        """What a phase has left. Raises RunError when it is not done."""
+        try:
+            return kind.model_validate_json(self._record(phase).read_bytes())
+        except FileNotFoundError:
+            raise RunError(f"{self.folder} should hold {phase}.json: that phase is not done") from None
+
+    def finish(self, phase: Phase, record: BaseModel) -> None:
+        """Writes a phase's record: the phase is done."""
+        _write(self._record(phase), record.model_dump_json(indent=1))
+
+    def forget(self, *phases: Phase) -> None:
+        """Removes records: these phases will run again."""
+        for phase in phases:
+            self._record(phase).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def locked(self, seconds: float = 15) -> Iterator[None]:
+        """Keeps two processes from working in the folder at once. Raises RunError when another one does not end."""
+        end = time.monotonic() + seconds
+        with (self.folder / ".lock").open("w") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        raise RunError(f"another process works in {self.folder}") from None
+                    time.sleep(0.05)
+            yield
+
+    def busy(self) -> bool:
+        """Whether a process works in the folder now."""
+        try:
+            with (self.folder / ".lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            pass
+        return False
+
+    def _record(self, phase: Phase) -> Path:
+        return self.folder / f"{phase}.json"
+
+
+class PhaseProgress(BaseModel):
+    """One phase of a run: seconds spent in it, over all attempts, each up to its last sign of life."""
+
+    name: Phase
+    done: bool = False
+    seconds: float = 0
+
+
+class Progress(BaseModel):
+    """How far a run is, from its `progress.jsonl`. Times are Unix seconds, accuracies fractions of 1."""
+
+    phases: list[PhaseProgress] = Field([], description="those that have begun, in order")
+    step: dict[str, float] | None = Field(
+        None, description="the newest: epoch, epochs, step, steps, loss, accuracy, images_per_second, eta_seconds, time"
+    )
+    epochs: list[dict[str, float]] = Field([], description="of each epoch: loss, accuracy, val_loss, val_accuracy")
+
+
+def read_progress(path: Path) -> Progress:
+    """The progress so far; empty where nothing was written yet."""
+    phases: dict[Phase, PhaseProgress] = {}
+    epochs: dict[int, dict[str, float]] = {}  # by number: one that was cut off and trained again counts once
+    newest: bytes | None = None
+    current, since, now = None, 0.0, 0.0
+    for _, line in lines(path):
+        if b'"event": "step"' in line[:60]:
+            newest = line  # parsed only where it matters: a day of training writes tens of thousands
+            continue
+        event = json.loads(line)
+        if event["event"] == "phase":
+            if current:
+                current.seconds += max(now, _time(newest)) - since
+            current = phases.setdefault(event["phase"], PhaseProgress(name=event["phase"]))
+            since = event["time"]
+        elif event["event"] == "done" and current:
+            current.done = True
+        elif event["event"] == "epoch":
+            epochs[event["epoch"]] = _figures(event)
+        now = event["time"]
+    if current:
+        current.seconds += max(now, _time(newest)) - since
+    for phase in phases.values():
+        phase.seconds = round(phase.seconds, 3)
+    step = _figures(json.loads(newest)) if newest else None
+    return Progress(phases=list(phases.values()), step=step, epochs=[epochs[n] for n in sorted(epochs)])
+
+
+def lines(path: Path, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The whole lines of a `progress.jsonl` from a byte offset on, each with the offset that follows it."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return  # still being written, or cut off by a crash: ProgressLog removes it
+                offset += len(line)
+                yield offset, line
+    except FileNotFoundError:
+        return
+
+
+def _time(line: bytes | None) -> float:
+    return float(json.loads(line)["time"]) if line else 0.0
+
+
+def _figures(event: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in event.items() if name != "event"}
+
+
+def _write(path: Path, text: str) -> None:
+    """In one rename: a reader, or a restart after a crash, finds all of it or nothing."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
