@@ -7,13 +7,13 @@ BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
   --no-emit-index-url --no-emit-find-links pyproject.toml
 
-.PHONY: help install serve starter test check format tensorboard bench-input lock clean
+.PHONY: help install serve starter test check format tensorboard bench-input bench-fashion lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
 serve: starter ## set up, train the starter model if there is none yet, and serve (HOST, PORT)
-	@RESNEXT_MODELS=$(MODELS) RESNEXT_HOST=$(HOST) RESNEXT_PORT=$(PORT) exec $(BIN)/python -m app
+	@RESNEXT_MODELS=$(MODELS) RESNEXT_HOST=$(HOST) RESNEXT_PORT=$(PORT) RESNEXT_WORKER=true exec $(BIN)/python -m app
 
 starter: install ## train ResNeXt-50 on scikit-learn's handwritten digits, if nothing is published yet
 	@test -e $(MODELS)/resnext50/ACTIVE || { \
@@ -49,7 +49,10 @@ tensorboard: install ## show the curves of all runs on port 6006
 	$(BIN)/tensorboard --logdir runs
 
 bench-input: install ## time the input pipeline against Keras' ImageDataGenerator
-	$(BIN)/python benchmarks/input_pipeline.py
+	$(BIN)/python -m benchmarks.input_pipeline
+
+bench-fashion: install ## train on all of Fashion-MNIST over HTTP and ask for all its test images; takes hours
+	$(BIN)/python -m benchmarks.fashion
 
 lock: install ## resolve the dependencies anew into requirements/
 	$(COMPILE) --extra train --group dev -o requirements/dev.txt

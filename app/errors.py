@@ -1,5 +1,6 @@
 """Every error that a client can see, and the one place that turns them into RFC 9457 problems."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar, cast
 
@@ -13,17 +14,21 @@ PROBLEM_TYPE = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is left to read it
 
 
-class ServiceError(Exception):
-    """Base of what a client is told. `extra` are further members of the problem object."""
+class ServiceError(HTTPException):
+    """Base of what a client is told. `extra` are further members of the problem object.
+
+    An HTTPException, since FastAPI lets only those through while it reads a body; any other becomes its own 400.
+    """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
 
     def __init__(self, detail: str, *, headers: dict[str, str] | None = None, **extra: object) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.headers = headers
+        super().__init__(self.status, detail, headers)
         self.extra = extra
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 class MalformedBody(ServiceError):
@@ -38,12 +43,40 @@ class VersionNotFound(ServiceError):
     status, code = 404, "version_not_found"
 
 
+class DatasetNotFound(ServiceError):
+    status, code = 404, "dataset_not_found"
+
+
+class JobNotFound(ServiceError):
+    status, code = 404, "job_not_found"
+
+
+class ReportNotFound(ServiceError):
+    status, code = 404, "report_not_found"
+
+
 class VersionLive(ServiceError):
     status, code = 409, "version_live"
 
 
 class VersionUnusable(ServiceError):
     status, code = 409, "version_unusable"
+
+
+class DatasetMounted(ServiceError):
+    status, code = 409, "dataset_mounted"
+
+
+class DatasetInUse(ServiceError):
+    status, code = 409, "dataset_in_use"
+
+
+class JobFinished(ServiceError):
+    status, code = 409, "job_finished"
+
+
+class JobNotResumable(ServiceError):
+    status, code = 409, "job_not_resumable"
 
 
 class UploadTooLarge(ServiceError):
@@ -54,12 +87,20 @@ class TooManyFiles(ServiceError):
     status, code = 413, "too_many_files"
 
 
+class ArchiveTooLarge(ServiceError):
+    status, code = 413, "archive_too_large"
+
+
 class UnsupportedBody(ServiceError):
     status, code = 415, "unsupported_body"
 
 
 class InvalidRequest(ServiceError):
     status, code = 422, "invalid_request"
+
+
+class IdempotencyKeyReused(ServiceError):
+    status, code = 422, "idempotency_key_reused"
 
 
 class NoFile(ServiceError):
@@ -74,12 +115,28 @@ class NoValidImage(ServiceError):
     status, code = 422, "no_valid_image"
 
 
+class ArchiveUnusable(ServiceError):
+    status, code = 422, "archive_unusable"
+
+
+class DatasetUnusable(ServiceError):
+    status, code = 422, "dataset_unusable"
+
+
 class ClientGone(ServiceError):
     status, code = CLIENT_CLOSED_REQUEST, "client_gone"
 
 
 class InferenceFailed(ServiceError):
     status, code = 500, "inference_failed"
+
+
+class DatasetDamaged(ServiceError):
+    status, code = 500, "dataset_damaged"
+
+
+class IntakeFailed(ServiceError):
+    status, code = 500, "intake_failed"
 
 
 class NoModel(ServiceError):
@@ -90,12 +147,28 @@ class QueueFull(ServiceError):
     status, code = 503, "queue_full"
 
 
+class JobsUnavailable(ServiceError):
+    status, code = 503, "jobs_unavailable"
+
+
+class StorageUnavailable(ServiceError):
+    status, code = 503, "storage_unavailable"
+
+
 class DeadlineExceeded(ServiceError):
     status, code = 504, "deadline_exceeded"
 
 
+class StorageFull(ServiceError):
+    status, code = 507, "storage_full"
+
+
 def problem(
-    status: int, code: str, detail: str, headers: dict[str, str] | None = None, extra: dict[str, object] | None = None
+    status: int,
+    code: str,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    extra: dict[str, object] | None = None,
 ) -> Response:
     """An `application/problem+json` response (RFC 9457). `code` is stable, `detail` is for people."""
     title = "Client Closed Request" if status == CLIENT_CLOSED_REQUEST else HTTPStatus(status).phrase
@@ -149,9 +222,16 @@ async def _service_error(_: Request, error: Exception) -> Response:
 
 async def _invalid_request(_: Request, error: Exception) -> Response:
     items = cast(RequestValidationError, error).errors()
-    fields = [{"field": ".".join(map(str, e["loc"])), "message": e["msg"], "got": repr(e.get("input"))} for e in items]
+    fields = [
+        {"field": ".".join(map(str, e["loc"])), "message": _message(e), "got": repr(e.get("input"))} for e in items
+    ]
     detail = "; ".join(f"{f['field']}: {f['message']}, got {f['got']}" for f in fields)
     return problem(422, InvalidRequest.code, detail, extra={"errors": fields})
+
+
+def _message(item: Mapping[str, Any]) -> str:
+    """Without what pydantic writes before the words of a rule between fields."""
+    return str(item["msg"]).removeprefix("Value error, ")
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -7,20 +7,25 @@ from app.errors import UploadTooLarge, service_problem
 
 
 class BodyLimit:
-    """Pure ASGI. FastAPI's own `max_body_size` does the same and answers in plain text, not with a problem."""
+    """Pure ASGI. FastAPI's own `max_body_size` does the same and answers in plain text, not with a problem.
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    `limit` is in bytes; `dataset_limit` is that of `PUT /datasets/{name}`.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, dataset_limit: int) -> None:
         self.app = app
-        self.limit = limit
+        self._limit = limit
+        self._dataset_limit = dataset_limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        limit = self._dataset_limit if _is_dataset_upload(scope) else self._limit
         announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced) > self.limit:
+        if announced.isdecimal() and int(announced) > limit:
             # the connection stays open: closing it with bytes on their way resets it, and the client never reads this
-            await service_problem(self._error(f"{announced} bytes are announced"))(scope, receive, send)
+            await service_problem(_error(limit, f"{announced} bytes are announced"))(scope, receive, send)
             return
         received = 0
 
@@ -28,11 +33,17 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.limit:
-                raise self._error(f"the upload was cut off after {received}")
+            if received > limit:
+                raise _error(limit, f"the upload was cut off after {received}")
             return message
 
         await self.app(scope, counted, send)
 
-    def _error(self, came: str) -> UploadTooLarge:
-        return UploadTooLarge(f"a request's body should have at most {self.limit} bytes, {came}")
+
+def _is_dataset_upload(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return scope["method"] == "PUT" and path.startswith("/datasets/")
+
+
+def _error(limit: int, came: str) -> UploadTooLarge:
+    return UploadTooLarge(f"a request's body should have at most {limit} bytes, {came}")

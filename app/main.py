@@ -1,6 +1,8 @@
 """The map of the service: every part is made and joined here."""
 
+import asyncio
 import functools
+import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -15,14 +17,21 @@ from app.auth import ApiKeys
 from app.cores import usable_cores
 from app.drain import AnnounceDrain
 from app.errors import install_error_handlers
+from app.intake import Intake
+from app.jobs import LIMIT_S, JobStates
 from app.limits import BodyLimit
+from app.metrics import Metrics
 from app.model import load_model
 from app.provider import choose_provider
-from app.routes import health, models, predict
+from app.rollback import RollbackPolicy
+from app.routes import datasets, health, metrics, models, predict, train
 from app.services import Services
 from app.serving import Serving
 from app.settings import Settings, read_settings
+from app.trainer import Trainer
 from training.contract import ModelRepository
+from training.dataset_store import DatasetStore
+from training.jobs import Jobs
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -35,9 +44,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with services.serving:
+        async with services.trainer, services.serving:
+            opening = asyncio.create_task(services.jobs.open())  # takes more than a second, nothing waits for it
             yield
+            await asyncio.wait({opening}, timeout=LIMIT_S)
         services.decoders.shutdown()
+        await services.jobs.close()
 
     app = FastAPI(title="ResNeXt Service", version=__version__, lifespan=lifespan, redoc_url=None)
     app.state.services = services
@@ -45,11 +57,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     guarded = [Security(HTTPBearer(auto_error=False))] if keys else []  # for /docs; ApiKeys does the work
     app.include_router(predict.router, dependencies=guarded)
     app.include_router(models.router, dependencies=guarded)
+    app.include_router(datasets.router, dependencies=guarded)
+    app.include_router(train.router, dependencies=guarded)
+    app.include_router(metrics.router, dependencies=guarded)
     app.include_router(health.router)
     install_error_handlers(app)
 
     # the last one added sees a request first
-    app.add_middleware(BodyLimit, limit=settings.max_upload)
+    app.add_middleware(BodyLimit, limit=settings.max_upload, dataset_limit=settings.max_dataset_upload)
     if keys:
         app.add_middleware(ApiKeys, keys=keys)
     if settings.cors_origins:
@@ -72,10 +87,23 @@ def _make_services(settings: Settings) -> Services:
         max_batch=settings.max_batch,
         limit=settings.queue_size,
     )
+    admission = Admission(settings.queue_size)
+    collected = Metrics(lambda: admission.depth)
+    policy = RollbackPolicy(settings.rollback, settings.probation_images, settings.probation_error_rate)
     decode_threads = cores if settings.decode_threads == "auto" else settings.decode_threads
+    store = DatasetStore(settings.datasets)
+    jobs = Jobs(settings)
+    serving = Serving(repository, load, settings.poll_interval, settings.batch_delay / 1000, policy, collected)
+    worker = [sys.executable, "-m", "training", "worker", "--lifeline"] if settings.worker else None
     return Services(
         settings=settings,
-        serving=Serving(repository, load, settings.poll_interval, settings.batch_delay / 1000),
-        admission=Admission(settings.queue_size),
+        serving=serving,
+        admission=admission,
+        metrics=collected,
         decoders=ThreadPoolExecutor(decode_threads, thread_name_prefix="decode"),
+        datasets=store,
+        intake=Intake(store, settings.max_dataset_files, settings.max_dataset_bytes),
+        jobs=jobs,
+        job_states=JobStates(jobs),
+        trainer=Trainer(worker, settings.environment(), lambda: serving.draining),
     )

@@ -5,7 +5,12 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from training.activation import Failure
+from training.config import TrainConfig
 from training.contract import Metrics, Parity, Variant
+from training.dataset_report import DatasetReport
+from training.job import Job
+from training.presence import WorkerInfo
 
 
 class Prediction(BaseModel):
@@ -85,7 +90,25 @@ class LoadErrorHealth(BaseModel):
     at: datetime
 
 
+class RollbackHealth(BaseModel):
+    """The service went back from a version by itself, as it did not load or failed on images."""
+
+    from_version: int
+    to_version: int
+    reason: str
+    at: datetime
+
+
 Status = Literal["ready", "loading", "no_model", "draining"]
+
+
+class TrainerHealth(BaseModel):
+    """The training jobs and who runs them."""
+
+    workers: list[WorkerInfo]
+    queued: int | None = Field(description="jobs that wait; null while the jobs' database does not answer")
+    running: list[str] = Field(description="ids of the jobs that run or are being cancelled")
+    error: str | None = Field(description="why jobs can not be read, or the worker does not run")
 
 
 class Health(BaseModel):
@@ -96,6 +119,8 @@ class Health(BaseModel):
     queue: QueueHealth
     uptime_seconds: float
     load_error: LoadErrorHealth | None
+    rollback: RollbackHealth | None = Field(description="the last one, until a version is activated through the API")
+    trainer: TrainerHealth
     service_version: str
 
 
@@ -115,6 +140,7 @@ class VersionSummary(BaseModel):
     metrics: dict[str, Metrics] = {}
     variants: dict[str, Variant] = {}
     parity: Parity | None = None
+    failure: Failure | None = Field(None, description="why it was taken back; activating it takes this away")
     error: str | None = None
 
 
@@ -125,3 +151,51 @@ class ModelList(BaseModel):
     live: int | None
     active: int | None
     versions: list[VersionSummary]
+
+
+class DatasetSummary(BaseModel):
+    """One dataset. A mounted one is a folder that the operator put there; it is counted when it is asked for alone."""
+
+    name: str
+    source: Literal["uploaded", "mounted"]
+    revision: int | None = Field(None, description="grows with each upload; a mounted dataset has none")
+    created: datetime | None = None
+    images: int | None = Field(None, description="readable images")
+    classes: int | None = None
+    bytes: int | None = Field(None, description="of the images' files")
+    error: str | None = Field(None, description="why it can not be trained on")
+
+
+class DatasetDetail(DatasetSummary):
+    """One dataset with what `python -m training dataset check` reports of it."""
+
+    report: DatasetReport | None
+
+
+class DatasetList(BaseModel):
+    """All datasets, by name."""
+
+    datasets: list[DatasetSummary]
+
+
+class TrainRequest(TrainConfig):
+    """What a training job is asked for; only `data` has to be said."""
+
+    data: str = Field(  # type: ignore[assignment]  # a dataset's name, not a folder
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(@[1-9][0-9]{0,8})?$",
+        description="name of a dataset, `photos`, or one of its revisions, `photos@3`; by default the current one",
+    )
+    name: str | None = Field(  # type: ignore[assignment]  # None is the served model
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="model name in the repository; by default the model that is served",
+    )
+
+
+class JobPage(BaseModel):
+    """Jobs, the newest first; `total` counts those beyond this page too."""
+
+    jobs: list[Job]
+    total: int
+    limit: int
+    offset: int

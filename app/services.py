@@ -8,8 +8,14 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, Request
 
 from app.admission import Admission
+from app.intake import Intake
+from app.jobs import JobStates
+from app.metrics import Metrics
 from app.serving import Serving
 from app.settings import Settings
+from app.trainer import Trainer
+from training.dataset_store import DatasetStore
+from training.jobs import Jobs
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,13 @@ class Services:
     settings: Settings
     serving: Serving
     admission: Admission
+    metrics: Metrics
     decoders: ThreadPoolExecutor
+    datasets: DatasetStore
+    intake: Intake
+    jobs: Jobs
+    job_states: JobStates
+    trainer: Trainer
     started: float = field(default_factory=time.monotonic)
 
 

@@ -1,58 +1,23 @@
-"""Which version is live: load it off the hot path, verify it, swap, drain the old one."""
+"""Which version is live: load it off the hot path, verify it, swap, drain the old one, go back from a bad one."""
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from app.batcher import Batcher
+from app.attempts import ActiveState, Attempts, LoadFailure, find_active
+from app.deployment import Deployment
 from app.errors import NoModel, VersionLive, VersionNotFound, VersionUnusable
+from app.metrics import Metrics
 from app.model import Model
-from training.contract import MANIFEST_FILE, ContractError, ModelRepository
+from app.probation import Probation
+from app.provider import EXECUTION_PROVIDERS
+from app.rollback import Cause, Rollback, RollbackPolicy, go_back, is_momentary
+from training.contract import ContractError, ModelRepository
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class LoadFailure:
-    """A version that should be live and can not be."""
-
-    version: int | None
-    reason: str
-    at: datetime
-
-
-class Deployment:
-    """A model with its batcher; ends when it is retired and its last request is answered."""
-
-    def __init__(self, model: Model, delay: float) -> None:
-        self.model = model
-        self.batcher = Batcher(model.run, model.shape, model.max_batch, model.padded, delay)
-        self._leases = 0
-        self._retired = False
-
-    @contextlib.contextmanager
-    def lease(self) -> Iterator["Deployment"]:
-        """Keeps the deployment running for the length of the block."""
-        self._leases += 1
-        try:
-            yield self
-        finally:
-            self._leases -= 1
-            self._end_if_unused()
-
-    def retire(self) -> None:
-        """Ends the deployment now, or with its last lease."""
-        self._retired = True
-        self._end_if_unused()
-
-    def _end_if_unused(self) -> None:
-        if self._retired and not self._leases:
-            self.batcher.close()  # its thread held the last reference; the session goes with it
 
 
 class Serving:
@@ -67,17 +32,23 @@ class Serving:
         load: Callable[[int], Model],
         poll_interval: float = 1.0,
         batch_delay: float = 0.0,
+        policy: RollbackPolicy | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.repository = repository
         self.live: Deployment | None = None
         self.failure: LoadFailure | None = None
+        self.rollback: Rollback | None = None  # the last one, until a version is activated by hand
         self.loading = False
         self.draining = False
         self._load = load
         self._poll_interval = poll_interval
         self._batch_delay = batch_delay
         self._swapping = asyncio.Lock()  # one load at a time: each needs memory for a second model
-        self._failed: tuple[int, int] | None = None
+        self._attempts = Attempts(poll_interval)
+        self._policy = policy or RollbackPolicy()
+        self.metrics = metrics or Metrics()
+        self._leaving: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self._following = asyncio.create_task(self._follow())
@@ -85,8 +56,10 @@ class Serving:
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.draining = True
-        self._following.cancel()
-        await asyncio.gather(self._following, return_exceptions=True)
+        tasks = [task for task in (self._following, self._leaving) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self.live:
             self.live.batcher.close()  # whatever still holds a lease has had its time
             await asyncio.to_thread(self.live.batcher.join)
@@ -104,27 +77,28 @@ class Serving:
         return self.live
 
     async def refresh(self) -> None:
-        """Makes the version that ACTIVE names live, when it is not; a failure keeps what is live and is noted.
+        """Makes the version that ACTIVE names live, when it is not; goes back from one that is not fit to be served.
 
-        The same version in the same state is not tried twice.
+        What is live stays meanwhile. The same version in the same state is not tried twice.
         """
         async with self._swapping:
             try:
-                found = await asyncio.to_thread(self._find_active)
+                state = await asyncio.to_thread(find_active, self.repository)
             except (ContractError, OSError) as error:
                 self._note(None, error)
                 return
-            if found is None or found == self._failed:
+            if state is None or self._attempts.forbid(state):
                 return
-            version = found[0]
-            if self.live and self.live.model.version == version:
-                self.failure = self._failed = None  # ACTIVE came back to what serves
+            if self.live and self.live.model.version == state.version:
+                self._settle()  # ACTIVE came back to what serves
                 return
             try:
-                self._go_live(await self._load_in_thread(version))
+                model = await asyncio.to_thread(self._try_load, state.version)
             except Exception as error:  # whatever it is, the service goes on with what it has
-                self._failed = found
-                self._note(version, error)
+                await self._load_failed(state, error)
+            else:
+                self._go_live(model)
+                self._settle()
 
     async def activate(self, version: int) -> None:
         """Loads and verifies a version, writes ACTIVE, then swaps; ACTIVE is not touched by a version that fails.
@@ -136,14 +110,15 @@ class Serving:
             model = None
             if not (self.live and self.live.model.version == version):
                 try:
-                    model = await self._load_in_thread(version)
+                    model = await asyncio.to_thread(self._try_load, version)
                 except Exception as error:  # whatever makes it unusable is the answer
                     log.exception("version %d can not be activated", version)
                     raise VersionUnusable(f"version {version} can not be served: {self.reason(error)}") from error
             await asyncio.to_thread(self.repository.activate, version)
-            self.failure = self._failed = None
+            self.rollback = None
             if model:
                 self._go_live(model)
+            self._settle()
 
     async def delete(self, version: int) -> None:
         """Removes a version from the repository. Raises VersionNotFound, VersionLive."""
@@ -161,29 +136,76 @@ class Serving:
             await self.refresh()
             await asyncio.sleep(self._poll_interval)
 
-    def _find_active(self) -> tuple[int, int] | None:
-        """The version that ACTIVE names and its manifest's time of change: when that changes, it is tried again."""
-        version = self.repository.active()
-        if version is None:
-            return None
-        try:
-            return version, (self.repository.folder / str(version) / MANIFEST_FILE).stat().st_mtime_ns
-        except FileNotFoundError:
-            return version, 0
-
-    async def _load_in_thread(self, version: int) -> Model:
+    def _try_load(self, version: int) -> Model:
         self.loading = True
         try:
-            return await asyncio.to_thread(self._load, version)
+            return self._load(version)
+        except Exception:
+            self.metrics.load_failures.inc()
+            raise
         finally:
             self.loading = False
 
-    def _go_live(self, model: Model) -> None:
-        old, self.live = self.live, Deployment(model, self._batch_delay)
-        self.failure = self._failed = None
+    def _go_live(self, model: Model, *, proven: bool = False) -> None:
+        old = self.live
+        # nothing to go back to at the start of the process: what was live before was live in another one
+        probation = self._policy.probation(self._fail_probation) if old and not proven else None
+        self.live = Deployment(model, self._batch_delay, probation)
+        self.metrics.show_model(model.name, model.version, model.precision, EXECUTION_PROVIDERS[model.provider])
         log.info("version %d is live%s", model.version, f", after version {old.model.version}" if old else "")
         if old:
+            self.metrics.swaps.inc()
             old.retire()
+
+    def _settle(self) -> None:
+        """What serves is what ACTIVE names."""
+        self.failure = None
+        self._attempts.clear()
+
+    async def _load_failed(self, state: ActiveState, error: Exception) -> None:
+        momentary = is_momentary(error)
+        self._note(state.version, error)
+        self._attempts.failed(state, momentary=momentary)
+        if momentary or not self._policy.enabled:
+            return
+        serving = self.live.model.version if self.live else None
+        try:
+            await self._go_back(state.version, self.reason(error), "load", serving)
+        except Exception as second:  # as if there were no way back
+            log.exception("no way back from version %d", state.version)
+            self._attempts.failed(state, momentary=is_momentary(second))
+
+    def _fail_probation(self, probation: Probation) -> None:
+        self._leaving = asyncio.create_task(self._leave(probation))
+
+    async def _leave(self, probation: Probation) -> None:
+        """Goes back from the live version, when it is still the one that failed its probation and ACTIVE names it."""
+        async with self._swapping:
+            if not (self.live and self.live.probation is probation):
+                return
+            version = self.live.model.version
+            try:
+                state = await asyncio.to_thread(find_active, self.repository)
+                if state and state.version == version:
+                    self._attempts.failed(state, momentary=False)  # not loaded again where ACTIVE can not be written
+                    await self._go_back(version, probation.reason, "errors")
+            except Exception:  # it goes on serving, and is judged by its next images
+                log.exception("no way back from version %d, though %s", version, probation.reason)
+                probation.restart()
+
+    async def _go_back(self, version: int, reason: str, cause: Cause, serving: int | None = None) -> None:
+        way = await asyncio.to_thread(
+            go_back, self.repository, self._try_load, version, reason, serving=serving, describe=self.reason
+        )
+        if way is None:
+            return
+        if way.model:
+            self._go_live(way.model, proven=True)
+        if way.written:
+            self._settle()
+        self.rollback = Rollback(version, way.to, reason, datetime.now(UTC))
+        self.metrics.rollbacks.labels(cause).inc()
+        log.error("went back from version %d to version %d: %s", version, way.to, reason)
 
     async def require(self, version: int) -> None:
         versions = await asyncio.to_thread(self.repository.versions)

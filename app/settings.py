@@ -1,26 +1,33 @@
 """All that an operator may set, read from the environment once, at start."""
 
-from pathlib import Path
+import os
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ByteSize, Field, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import (
+    ByteSize,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from training.images import MAX_PIXELS
-
-ENV_PREFIX = "RESNEXT_"
+from training.places import ENV_PREFIX, Places
 
 
 class SettingsError(Exception):
     """An environment that does not make valid settings; the message is one line for the operator."""
 
 
-class Settings(BaseSettings):
+class Settings(Places):
     """The service's settings. Each field is the environment variable `RESNEXT_<FIELD>`; empty means the default."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
-    models: Path = Field(Path("models"), description="folder of the model repository")
     model: str = Field(
         "resnext50", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the model to serve from it"
     )
@@ -54,6 +61,15 @@ class Settings(BaseSettings):
     )
     max_files: PositiveInt = Field(64, description="images in one request, at most")
     max_pixels: PositiveInt = Field(MAX_PIXELS, description="width times height of an image, at most")
+    max_dataset_upload: ByteSize = Field(
+        ByteSize(10 * 1024**3), gt=0, description="bytes of an archive that is uploaded as a dataset, at most"
+    )
+    max_dataset_files: PositiveInt = Field(1_000_000, description="files and folders in such an archive, at most")
+    max_dataset_bytes: ByteSize = Field(
+        ByteSize(50 * 1024**3), gt=0, description="bytes that come out of such an archive, at most"
+    )
+
+    worker: bool = Field(False, description="keep a training worker alive beside the service; `make serve` sets it")
 
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="keys, separated by commas; when set, all but /health* and /docs asks for one of them"
@@ -68,6 +84,15 @@ class Settings(BaseSettings):
         "info", description="least severe message that is logged; debug adds a line for each request"
     )
     poll_interval: float = Field(1.0, gt=0, description="seconds between two looks at which version is ACTIVE")
+    rollback: bool = Field(
+        True, description="whether the service goes back by itself from a version that does not load or fails on images"
+    )
+    probation_images: NonNegativeInt = Field(
+        200, description="first images of a version after a swap, in which its failures are counted; 0 counts none"
+    )
+    probation_error_rate: float = Field(
+        0.05, ge=0, lt=1, description="share of RESNEXT_PROBATION_IMAGES that may fail; one more, and it goes back"
+    )
     drain_delay: float = Field(
         0.0,
         ge=0,
@@ -88,6 +113,13 @@ class Settings(BaseSettings):
                 f"RESNEXT_MAX_FILES should be at most RESNEXT_QUEUE_SIZE ({self.queue_size}), got {self.max_files}"
             )
         return self
+
+    def environment(self) -> dict[str, str]:
+        """This process' environment with these places: for a process that works in the same ones."""
+        places = {name: getattr(self, name) for name in Places.model_fields}
+        secret = places.pop("database")
+        places["database"] = secret.get_secret_value() if secret else ""
+        return {**os.environ, **{ENV_PREFIX + name.upper(): str(value) for name, value in places.items()}}
 
 
 def read_settings() -> Settings:

@@ -8,26 +8,24 @@ import argparse
 import contextlib
 import io
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from benchmarks.machine import machine
 from training.config import AUGMENTATIONS, TrainConfig
-from training.dataset import load, scan
+from training.dataset import load, scan, survey
 from training.pipeline import steps_per_epoch, training_batches
-from training.runtime import device_names, keras, tf
+from training.runtime import keras
 
 TUTORIAL = AUGMENTATIONS["tutorial"]
 CORES = len(os.sched_getaffinity(0))
@@ -52,7 +50,8 @@ def write_photos(folder: Path, train: int) -> None:
 def ours(folder: Path, size: int, batch: int) -> Epoch:
     """Reads and decodes all; then one augmented epoch a call."""
     config = TrainConfig(data=folder, image_size=size)
-    _, splits = load(scan(folder, 0.15, 0.15, 0), config.preprocessing, folder)
+    _, samples = survey(scan(folder, 0.15, 0.15, 0), config.preprocessing)
+    splits = load(samples, config.preprocessing, folder)
     batches = training_batches(splits["train"], 2, batch, TUTORIAL, seed=0).as_numpy_iterator()
     steps = steps_per_epoch(len(splits["train"]), batch)
     return lambda: (next(batches)[0] for _ in range(steps))
@@ -147,18 +146,6 @@ def table(first: dict[str, list[float]], steady: dict[str, list[float]]) -> str:
             cells.append(f"{statistics.median(rates['ours']) / median:.1f}x")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def machine() -> str:
-    """Where and when: processor, devices, versions, commit, date."""
-    info = Path("/proc/cpuinfo")
-    models = [line.split(": ")[1] for line in info.read_text().splitlines() if line.startswith("model name")]
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    return (
-        f"{models[0] if models else platform.machine()}, {CORES} cores, {', '.join(device_names())}; "
-        f"Python {platform.python_version()}, TensorFlow {tf.__version__}, Keras {keras.__version__}, "
-        f"NumPy {np.__version__}; commit {git.stdout.strip() or 'none'}; {datetime.now(UTC):%Y-%m-%d}"
-    )
 
 
 if __name__ == "__main__":

@@ -55,7 +55,8 @@ def run(**settings: str) -> subprocess.Popen[str]:
 def service(root: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The process and its port, once it is live."""
     port = free_port()
-    process = run(**{"models": str(root), "port": str(port), "threads": "1", "poll_interval": "0.05"} | settings)
+    places = {"models": str(root), "datasets": f"{root}-datasets", "state": f"{root}-state"}
+    process = run(**places | {"port": str(port), "threads": "1", "poll_interval": "0.05"} | settings)
     try:
         until(lambda: answers(f"http://127.0.0.1:{port}/health/live", 200))
         yield process, port

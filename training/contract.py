@@ -222,6 +222,19 @@ class ModelRepository:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def published_as(self, manifest: Manifest) -> Manifest | None:
+        """The version that a run's package has become already: the one of the same run and time of creation."""
+        if manifest.run is None:
+            return None
+        for version in reversed(self.versions()):
+            try:
+                other = self.manifest(version)
+            except ContractError:  # one that can not be read is none that was just published
+                continue
+            if (other.run, other.created) == (manifest.run, manifest.created):
+                return other
+        return None
+
     def publish(self, staged: Path, manifest: Manifest) -> Manifest:
         """Makes the staged folder the next version, in one rename; returns its manifest.
 
@@ -229,7 +242,7 @@ class ModelRepository:
         that is a version already is not published twice: that version's manifest comes back.
         """
         with self._lock():
-            if manifest.run is not None and (done := self._find(manifest.run, manifest.created)):
+            if done := self.published_as(manifest):
                 return done
             version = max(self.versions(), default=0) + 1
             files = {p.relative_to(staged).as_posix(): sha256(p) for p in sorted(staged.rglob("*")) if p.is_file()}
@@ -304,16 +317,6 @@ class ModelRepository:
         self.path(version).rename(grave / "deleted")
         self._activations.forget(version)
         shutil.rmtree(grave)
-
-    def _find(self, run: str, created: datetime) -> Manifest | None:
-        for version in reversed(self.versions()):
-            try:
-                manifest = self.manifest(version)
-            except ContractError:  # one that can not be read is none that was just published
-                continue
-            if (manifest.run, manifest.created) == (run, created):
-                return manifest
-        return None
 
     def _write_for_triton(self, version: int) -> None:
         # before ACTIVE: a crash in between leaves the old version live, and the next activation repairs the rest

@@ -7,6 +7,7 @@ first use, in a thread.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import re
@@ -14,8 +15,8 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,6 +50,8 @@ QUEUE = "training"
 WORKFLOW = "training"
 ENGINE_VERSION = "1"  # pinned: by default it is a hash of the code, and an edit would strand the jobs of the day before
 MAX_RECOVERIES = 50  # of one attempt, each after its worker had ended
+ASKING = 8  # questions at once
+PATIENCE_S = 5.0  # of a question behind others
 MIDDLE = 1000  # the engine's priorities count from 1, the lowest first
 
 __all__ = [
@@ -85,9 +88,8 @@ class Jobs:
         self.places = places
         self.presence = places.state / "workers"
         self._client: DBOSClient | None = None
-        self._opening = threading.Lock()
-        # not asyncio's own: a database that hangs would stop whatever else runs there
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix="jobs")
+        self._opening = threading.BoundedSemaphore(1)
+        self._asking = threading.BoundedSemaphore(ASKING)
 
     async def open(self) -> None:
         """Connects, and makes the tables where there are none. A database that is away is logged, not raised."""
@@ -157,16 +159,28 @@ class Jobs:
         return presence.workers(self.presence)
 
     async def _ask(self, question: Callable[["DBOSClient"], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, question)
+        """In a thread of its own, for an executor's the process waits at its end: a database may never answer."""
+        future: Future[T] = Future()
+
+        def answer() -> None:
+            try:
+                future.set_result(self._answer(question))
+            except BaseException as error:
+                future.set_exception(error)
+
+        future.set_running_or_notify_cancel()
+        threading.Thread(target=answer, name="jobs", daemon=True).start()
+        return await asyncio.wrap_future(future)
 
     def _answer(self, question: Callable[["DBOSClient"], T]) -> T:
         """Runs in a thread: the database may take its time, and the first import does."""
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            with self._opening:
-                self._client = self._client or _connect(self.places)
-            return question(self._client)
+            with _held(self._asking):
+                with _held(self._opening):
+                    self._client = self._client or _connect(self.places)
+                return question(self._client)
         except SQLAlchemyError as error:
             cause = str(getattr(error, "orig", None) or error).splitlines()[0]
             raise JobsUnavailable(f"the jobs' database does not answer: {cause}") from error
@@ -325,6 +339,17 @@ class Jobs:
             version=run.record("publishing", PublishRecord).version if run.done("publishing") else None,
             reason=_reason(newest, state, verdict),
         )
+
+
+@contextlib.contextmanager
+def _held(lock: threading.Semaphore) -> Iterator[None]:
+    """Raises JobsUnavailable when those before do not get on."""
+    if not lock.acquire(timeout=PATIENCE_S):
+        raise JobsUnavailable("the jobs' database does not answer: earlier questions still wait for it")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _connect(places: Places) -> "DBOSClient":

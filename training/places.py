@@ -6,6 +6,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "RESNEXT_"
+CONNECT_TIMEOUT_S = 5  # the driver's own is more than two minutes
 
 
 class Places(BaseSettings):
@@ -32,5 +33,8 @@ class Places(BaseSettings):
     def database_url(self) -> str:
         """What the jobs' engine connects to."""
         if self.database:
-            return self.database.get_secret_value()
+            url = self.database.get_secret_value()
+            if "connect_timeout=" in url:
+                return url
+            return f"{url}{'&' if '?' in url else '?'}connect_timeout={CONNECT_TIMEOUT_S}"
         return f"sqlite:///{(self.state / 'jobs.sqlite').absolute()}"

@@ -24,35 +24,26 @@ def publish(run: Run, repository: ModelRepository, log: ProgressLog) -> PublishR
     while True:
         manifest = make_manifest(run, repository)
         verdict = run.record("gating", Verdict)
-        version = version_of(manifest, repository)
-        if version is not None and version == repository.active():
-            return PublishRecord(version=version, active=True)
+        done = repository.published_as(manifest)
+        if done and done.version == repository.active():
+            return PublishRecord(version=done.version, active=True)
         if verdict.live_version != repository.active():
             run.finish("gating", gate(run, repository, log))
             continue
         log.phase("publishing", f"into {repository.folder}")
         if verdict.dry_run:
             return PublishRecord(version=None, active=False)
-        if version is None:
+        if not done:
             with repository.staging() as staged:
                 shutil.copytree(run.package, staged, dirs_exist_ok=True)
-                version = repository.publish(staged, manifest).version
+                done = repository.publish(staged, manifest)
         if not verdict.passed:
-            return PublishRecord(version=version, active=False)
+            return PublishRecord(version=done.version, active=False)
         try:
-            repository.activate(version, expected=verdict.live_version)
+            repository.activate(done.version, expected=verdict.live_version)
         except ActiveChanged:
             continue
-        return PublishRecord(version=version, active=True)
-
-
-def version_of(manifest: Manifest, repository: ModelRepository) -> int | None:
-    """The version that this package has become already, None when it has not."""
-    for version in reversed(repository.versions()):
-        other = repository.manifest(version)
-        if (other.run, other.created) == (manifest.run, manifest.created):
-            return version
-    return None
+        return PublishRecord(version=done.version, active=True)
 
 
 def make_manifest(run: Run, repository: ModelRepository) -> Manifest:

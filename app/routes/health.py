@@ -1,16 +1,31 @@
 """GET /health and the probes of an orchestrator."""
 
+import asyncio
+import dataclasses
 import time
 
 from fastapi import APIRouter
 
 from app import __version__
-from app.errors import NoModel, documented
+from app.errors import JobsUnavailable, NoModel, documented
 from app.model import Model
 from app.provider import EXECUTION_PROVIDERS
-from app.schemas import Alive, Health, LatencyPoint, LoadErrorHealth, ModelHealth, QueueHealth, Status
-from app.services import ServicesDep
+from app.schemas import (
+    Alive,
+    Health,
+    LatencyPoint,
+    LoadErrorHealth,
+    ModelHealth,
+    QueueHealth,
+    RollbackHealth,
+    Status,
+    TrainerHealth,
+)
+from app.services import Services, ServicesDep
 from app.serving import Serving
+from training.presence import WorkerInfo
+
+JOBS_LIMIT_S = 0.5
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -25,6 +40,8 @@ async def health(services: ServicesDep) -> Health:
         queue=QueueHealth(depth=services.admission.depth, capacity=services.admission.capacity),
         uptime_seconds=round(time.monotonic() - services.started, 3),
         load_error=failure and LoadErrorHealth(version=failure.version, reason=failure.reason, at=failure.at),
+        rollback=serving.rollback and RollbackHealth(**dataclasses.asdict(serving.rollback)),
+        trainer=await _trainer(services),
         service_version=__version__,
     )
 
@@ -42,6 +59,25 @@ async def ready(services: ServicesDep) -> Alive:
         raise NoModel("the service is shutting down")
     services.serving.deployment()
     return Alive(status="ready")
+
+
+async def _trainer(services: Services) -> TrainerHealth:
+    error = services.trainer.error
+    try:
+        states = await services.job_states.all(JOBS_LIMIT_S)
+    except JobsUnavailable as unavailable:
+        states, error = None, unavailable.detail
+    workers: list[WorkerInfo] = []
+    try:
+        workers = await asyncio.to_thread(services.jobs.workers)
+    except OSError as unreadable:
+        error = f"the signs of life of the workers can not be read: {unreadable.strerror}"
+    return TrainerHealth(
+        workers=workers,
+        queued=None if states is None else sum(status.state == "queued" for status in states.values()),
+        running=[id for id, status in (states or {}).items() if status.state in ("running", "cancelling")],
+        error=error,
+    )
 
 
 def _status(serving: Serving) -> Status:

@@ -1,6 +1,7 @@
 """The versions of the served model: list, look, roll back or forward, delete."""
 
 import asyncio
+import logging
 from typing import Annotated
 
 from fastapi import APIRouter, Path
@@ -9,7 +10,10 @@ from app.errors import InvalidRequest, Unauthorized, VersionLive, VersionNotFoun
 from app.schemas import ModelList, ModelRef, VersionSummary
 from app.services import ServicesDep
 from app.serving import Serving
+from training.activation import Failure
 from training.contract import ContractError, Manifest
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -62,6 +66,7 @@ async def delete_version(version: Version, services: ServicesDep) -> None:
 def _list(serving: Serving) -> ModelList:
     repository = serving.repository
     live = serving.live.model.version if serving.live else None
+    failures = _failures(serving)
     try:
         active = repository.active()
     except ContractError:  # /health tells of it
@@ -70,19 +75,31 @@ def _list(serving: Serving) -> ModelList:
         name=repository.name,
         live=live,
         active=active,
-        versions=[_summary(serving, v, live=v == live, active=v == active) for v in repository.versions()],
+        versions=[
+            _summary(serving, v, live=v == live, active=v == active, failure=failures.get(v))
+            for v in repository.versions()
+        ],
     )
 
 
-def _summary(serving: Serving, version: int, *, live: bool, active: bool) -> VersionSummary:
+def _failures(serving: Serving) -> dict[int, Failure]:
+    try:
+        return serving.repository.failures()
+    except ContractError:
+        log.exception("which versions failed can not be told")
+        return {}
+
+
+def _summary(serving: Serving, version: int, *, live: bool, active: bool, failure: Failure | None) -> VersionSummary:
     try:
         manifest = serving.repository.manifest(version)
     except ContractError as error:
-        return VersionSummary(version=version, live=live, active=active, error=serving.reason(error))
+        return VersionSummary(version=version, live=live, active=active, failure=failure, error=serving.reason(error))
     return VersionSummary(
         version=version,
         live=live,
         active=active,
+        failure=failure,
         created=manifest.created,
         metrics=manifest.metrics,
         variants=manifest.variants,

@@ -42,6 +42,7 @@ def serve(tmp_path: Path) -> Serve:
     async def start(**settings: object) -> AsyncIterator[tuple[httpx.AsyncClient, Services]]:
         # a version is looked for when the test asks: refresh() waits for a load that is under way
         values: dict[str, object] = {"models": tmp_path, "provider": "cpu", "threads": 1, "poll_interval": 3600}
+        values |= {"datasets": tmp_path / "datasets", "state": tmp_path / "state"}
         app = create_app(Settings.model_validate(values | settings))
         async with app.router.lifespan_context(app), client_of(app) as client:
             await services_of(app).serving.refresh()

@@ -38,10 +38,12 @@ def network(
     batch: int | str = "N",
     classes: int = len(LABELS),
     fragile: bool = False,
+    blind: bool = False,
 ) -> onnx.ModelProto:
     """uint8 [N, 16, 16, 3] -> Conv, Relu, mean, MatMul, Softmax -> float32 [N, classes]; weights from the seed.
 
-    A `fragile` one fails to run on an image with a 255 in it: that looks up row 255 of a table of 255.
+    A `fragile` one fails to run on an image with a 255 in it: that looks up row 255 of a table of 255. A `blind` one
+    gives NaN for such an image: 0 / 0.
     """
     random = np.random.default_rng(seed)
     weights = {
@@ -68,6 +70,17 @@ def network(
             helper.make_node("Add", ["logits", "zeros"], ["checked"]),
             helper.make_node("Softmax", ["checked"], [OUTPUT_NAME], axis=1),
         ]
+    if blind:
+        weights["white"] = np.array(255, np.float32)
+        nodes[-1:] = [
+            helper.make_node("ReduceMax", ["float"], ["brightest"], axes=[1, 2, 3], keepdims=0),
+            helper.make_node("Sub", ["white", "brightest"], ["darkness"]),
+            helper.make_node("Div", ["darkness", "darkness"], ["one"]),
+            helper.make_node("Unsqueeze", ["one", "last"], ["ones"]),
+            helper.make_node("Mul", ["logits", "ones"], ["checked"]),
+            helper.make_node("Softmax", ["checked"], [OUTPUT_NAME], axis=1),
+        ]
+        weights["last"] = np.array([1], np.int64)
     graph = helper.make_graph(
         nodes,
         "small",

@@ -7,8 +7,9 @@ from pathlib import Path
 from app import __version__, errors
 from app.errors import ServiceError
 from app.main import create_app
-from app.settings import ENV_PREFIX, Settings
+from app.settings import Settings
 from training import images
+from training.places import ENV_PREFIX
 
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs/api.md").read_text()

@@ -25,6 +25,20 @@ async def test_list(serve: Serve, repository: ModelRepository) -> None:
     assert first["error"] is None
 
 
+async def test_list_says_why_a_version_was_taken_back(serve: Serve, repository: ModelRepository) -> None:
+    for seed in range(2):
+        publish(repository, seed)
+    async with serve() as (client, _):
+        repository.roll_back(bad={2: "golden check"})
+        first, second = (await client.get("/models")).json()["versions"]
+        assert (first["failure"], second["failure"]["reason"]) == (None, "golden check")
+        assert second["failure"]["time"]
+        await client.post("/models/2/activate")
+        assert (await client.get("/models")).json()["versions"][1]["failure"] is None
+        (repository.folder / "FAILURES").write_text("x")
+        assert (await client.get("/models")).json()["live"] == 2
+
+
 async def test_list_of_an_empty_repository(serve: Serve) -> None:
     async with serve() as (client, _):
         assert (await client.get("/models")).json() == {

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from app.errors import NoModel, VersionLive, VersionNotFound, VersionUnusable
+from app.metrics import Metrics
 from app.model import Model, load_model
+from app.rollback import RollbackPolicy
 from app.serving import Serving
 from tests.app.network import network, publish, random_images, reference
 from training.contract import MANIFEST_FILE, MODEL_FILE, ModelRepository
@@ -35,8 +37,13 @@ class Loader:
         return self._load(version)
 
 
-def serving_of(repository: ModelRepository, load: Callable[[int], Model] | None = None) -> Serving:
-    return Serving(repository, load or Loader(repository), poll_interval=0.01)
+def serving_of(
+    repository: ModelRepository,
+    load: Callable[[int], Model] | None = None,
+    policy: RollbackPolicy | None = None,
+    metrics: Metrics | None = None,
+) -> Serving:
+    return Serving(repository, load or Loader(repository), poll_interval=0.01, policy=policy, metrics=metrics)
 
 
 def live_version(serving: Serving) -> int | None:
@@ -86,7 +93,7 @@ async def test_published_and_not_active_is_not_served(repository: ModelRepositor
 async def test_version_that_fails_keeps_the_old_one_and_is_tried_once(repository: ModelRepository) -> None:
     load = Loader(repository)
     publish(repository, 1)
-    async with serving_of(repository, load) as serving:
+    async with serving_of(repository, load, RollbackPolicy(enabled=False)) as serving:
         await until(lambda: live_version(serving) == 1)
         bad = publish(repository, 2, activate=False)
         break_file(repository, bad)
@@ -259,7 +266,7 @@ async def test_delete(repository: ModelRepository) -> None:
 
 async def test_active_version_is_not_deleted_though_another_one_serves(repository: ModelRepository) -> None:
     publish(repository, 1)
-    async with serving_of(repository) as serving:
+    async with serving_of(repository, policy=RollbackPolicy(enabled=False)) as serving:
         await until(lambda: live_version(serving) == 1)
         bad = publish(repository, 2, activate=False)
         break_file(repository, bad)

@@ -1,7 +1,5 @@
 """The main job with nothing small about it: ResNeXt-50 trained on real digits by command, served, asked over HTTP."""
 
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,44 +8,21 @@ import httpx
 import onnx
 import pytest
 
-from tests.process import ROOT, answers, environment, service, until
+from tests.e2e.conftest import command
+from tests.process import answers, service, until
 from training.contract import ModelRepository
-from training.train import read_data, recorded_config
-
-
-def command(*arguments: object) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "training", *map(str, arguments)],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+from training.dataset import read_samples
+from training.run import Run
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Digits, a run of the starter's config cut to three epochs, and the repository that it published to."""
-    work = tmp_path_factory.mktemp("e2e")
-    command("dataset", "digits", work / "digits")
-    command(
-        *("train", work / "digits", "--config=training/starter.toml", "--epochs=3"),
-        *(f"--run={work / 'run'}", f"--models={work / 'models'}"),
-    )
-    return work
+def repository(starter: Path) -> ModelRepository:
+    return ModelRepository(starter / "models", "resnext50")
 
 
 @pytest.fixture(scope="module")
-def repository(work: Path) -> ModelRepository:
-    return ModelRepository(work / "models", "resnext50")
-
-
-@pytest.fixture(scope="module")
-def client(work: Path) -> Iterator[httpx.Client]:
-    with service(work / "models", threads="auto") as (_, port):
+def client(starter: Path) -> Iterator[httpx.Client]:
+    with service(starter / "models", threads="auto") as (_, port):
         until(lambda: answers(f"http://127.0.0.1:{port}/health/ready", 200))
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             yield client
@@ -74,13 +49,13 @@ def test_the_graph_is_resnext50_and_nothing_else(repository: ModelRepository) ->
 
 
 def test_every_test_image_over_http_gives_the_accuracy_that_training_reported(
-    work: Path, repository: ModelRepository, client: httpx.Client
+    starter: Path, repository: ModelRepository, client: httpx.Client
 ) -> None:
-    names = held_out(work)
+    names = held_out(starter)
     right = 0
     for start in range(0, len(names), 16):
         chunk = names[start : start + 16]
-        files = [("file", (name, (work / "digits" / name).read_bytes())) for name in chunk]
+        files = [("file", (name, (starter / "digits" / name).read_bytes())) for name in chunk]
         response = client.post("/predict?top_k=1", files=files)
         assert response.status_code == 200, response.text
         body = response.json()
@@ -93,8 +68,8 @@ def test_every_test_image_over_http_gives_the_accuracy_that_training_reported(
     assert metrics.accuracy > 0.2  # it has learned something: guessing gives 0.1
 
 
-def test_one_image_by_hand(work: Path, client: httpx.Client) -> None:
-    image = next((work / "digits" / "3").iterdir()).read_bytes()
+def test_one_image_by_hand(starter: Path, client: httpx.Client) -> None:
+    image = next((starter / "digits" / "3").iterdir()).read_bytes()
     part = client.post("/predict", files={"file": image}).json()["results"][0]["predictions"]
     raw = client.post("/predict", content=image).json()["results"][0]["predictions"]
     assert part == raw
@@ -104,9 +79,9 @@ def test_one_image_by_hand(work: Path, client: httpx.Client) -> None:
 
 
 def test_a_new_version_goes_live_under_load_without_a_failed_request(
-    work: Path, repository: ModelRepository, client: httpx.Client
+    starter: Path, repository: ModelRepository, client: httpx.Client
 ) -> None:
-    image = next((work / "digits" / "5").iterdir()).read_bytes()
+    image = next((starter / "digits" / "5").iterdir()).read_bytes()
     expected = client.post("/predict", content=image).json()["results"]
     seen: list[tuple[int, int, bool]] = []
     stop = threading.Event()
@@ -121,7 +96,7 @@ def test_a_new_version_goes_live_under_load_without_a_failed_request(
     for loader in loaders:
         loader.start()
     try:
-        command("export", work / "run", f"--models={work / 'models'}")  # the same weights, as version 2
+        command("export", starter / "run", f"--models={starter / 'models'}")  # the same weights, as version 2
         until(lambda: client.get("/health").json()["model"]["version"] == 2)
         until(lambda: seen[-1][1] == 2)
     finally:
@@ -134,7 +109,7 @@ def test_a_new_version_goes_live_under_load_without_a_failed_request(
     assert repository.active() == 2
 
 
-def held_out(work: Path) -> list[str]:
+def held_out(starter: Path) -> list[str]:
     """Names of the test split's images: those the training kept out, by its own record."""
-    _, splits = read_data(recorded_config(work / "run"), work)
-    return [sample.name for sample in splits["test"].samples]
+    samples = read_samples(Run(starter / "run").samples)
+    return [sample.name for sample in samples if sample.split == "test"]

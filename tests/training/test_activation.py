@@ -59,6 +59,15 @@ def test_first_activation_takes_nothing_for_live_that_never_was(activations: Act
     assert activations.predecessors(VERSIONS) == []
 
 
+def test_first_activation_that_breaks_off_at_active_leaves_an_empty_history(
+    activations: Activations, tmp_path: Path
+) -> None:
+    (tmp_path / ".ACTIVE.tmp").mkdir()  # where it would be written
+    with pytest.raises(IsADirectoryError):
+        live(activations, 3)
+    assert on_disk(tmp_path) == []
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_crash_between_the_files_of_an_activation(activations: Activations, tmp_path: Path, first: bool) -> None:
     live(activations, *([] if first else [1, 2]))

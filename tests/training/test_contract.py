@@ -227,6 +227,17 @@ def test_live_version_that_is_gone_can_be_rolled_back(repository: ModelRepositor
     assert repository.roll_back() == 1
 
 
+def test_deleted_version_leaves_no_trace(repository: ModelRepository) -> None:
+    for _ in range(3):
+        repository.activate(publish(repository))
+    repository.roll_back(bad={3: "no"})
+    for version in (1, 3):
+        repository.delete(version)
+    assert (repository.failures(), repository.predecessors()) == ({}, [])
+    publish(repository)
+    assert repository.predecessors() == []
+
+
 def test_activate_of_what_was_judged_by_another_live_version(repository: ModelRepository) -> None:
     for _ in range(2):
         publish(repository)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from tests.postgres import postgres
 from tests.process import ROOT, environment, free_port, until
@@ -84,6 +85,23 @@ def test_the_list_is_newest_first_and_in_pages(engine: Engine) -> None:
     page, total = ask(engine.jobs.list(["cancelled", "failed"]))
     assert ([job.id for job in page], total) == ([ids[3]], 1)
     assert ask(engine.jobs.list(offset=7)) == ([], 7)
+
+
+def test_states_are_of_the_newest_attempts(engine: Engine) -> None:
+    first, second = engine.submit().id, engine.submit().id
+    ask(engine.jobs.cancel(first))
+    assert ask(engine.jobs.states()) == {first: (1, "cancelled"), second: (1, "queued")}
+    ask(engine.jobs.resume(first))
+    assert ask(engine.jobs.states())[first] == (2, "queued")
+
+
+def test_connecting_takes_seconds_at_most() -> None:
+    for url, expected in (
+        ("postgresql://a@b/c", "postgresql://a@b/c?connect_timeout=5"),
+        ("postgresql://a@b/c?sslmode=require", "postgresql://a@b/c?sslmode=require&connect_timeout=5"),
+        ("postgresql://a@b/c?connect_timeout=9", "postgresql://a@b/c?connect_timeout=9"),
+    ):
+        assert Places(database=SecretStr(url)).database_url == expected
 
 
 def test_a_queued_job_is_cancelled_and_resumed(engine: Engine) -> None:

@@ -92,3 +92,16 @@ def test_a_phase_by_command_says_why_it_failed(
     )
     assert not run.done("checking")
     assert ModelRepository(tmp_path, "small").versions() == []
+
+
+def test_a_full_disk_is_the_reason_in_words(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path / "run")
+    run.claim(trained.config, resume=False)
+    (run.folder / ".checking.json.tmp").symlink_to("/dev/full")  # the record's first name
+    assert main([str(run.folder), "checking", f"--models={tmp_path}"]) == 1
+    assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
+    assert not run.done("checking")
+    (run.folder / ".checking.json.tmp").unlink()
+    assert main([str(run.folder), "checking", f"--models={tmp_path}"]) == 0

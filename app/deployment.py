@@ -1,0 +1,61 @@
+"""A model at work: with its batcher, from the swap to the last answer."""
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.batcher import Answer, Batcher
+from app.errors import InferenceFailed
+from app.model import Model
+from app.probation import Probation
+
+
+class Deployment:
+    """A model with its batcher; ends when it is retired and its last request is answered."""
+
+    def __init__(self, model: Model, delay: float, probation: Probation | None = None) -> None:
+        self.model = model
+        self.batcher = Batcher(model.run, model.shape, model.max_batch, model.padded, delay)
+        self.probation = probation
+        self._leases = 0
+        self._retired = False
+
+    async def classify(self, image: NDArray[np.uint8]) -> Answer:
+        """The answer for one image, uint8 `model.shape`. Raises InferenceFailed, also on NaN and infinity.
+
+        Both count against a version on probation; a deadline or a client that left counts neither way.
+        """
+        try:
+            answer = await self.batcher.submit(image)
+            if not np.isfinite(answer.probabilities).all():
+                raise InferenceFailed("the model gave probabilities that are not finite numbers")
+        except InferenceFailed:
+            self._count(failed=True)
+            raise
+        self._count(failed=False)
+        return answer
+
+    @contextlib.contextmanager
+    def lease(self) -> Iterator["Deployment"]:
+        """Keeps the deployment running for the length of the block."""
+        self._leases += 1
+        try:
+            yield self
+        finally:
+            self._leases -= 1
+            self._end_if_unused()
+
+    def retire(self) -> None:
+        """Ends the deployment now, or with its last lease."""
+        self._retired = True
+        self._end_if_unused()
+
+    def _count(self, failed: bool) -> None:
+        if self.probation:
+            self.probation.count(failed)
+
+    def _end_if_unused(self) -> None:
+        if self._retired and not self._leases:
+            self.batcher.close()  # its thread held the last reference; the session goes with it

@@ -1,0 +1,33 @@
+"""The first images of a version that has just taken over from another one."""
+
+from collections.abc import Callable
+
+
+class Probation:
+    """Counts what becomes of the first `images` images, and calls `on_failure` as soon as more than that share of
+    `images`, `error_rate`, has failed. Used by the event loop's thread alone."""
+
+    def __init__(self, images: int, error_rate: float, on_failure: Callable[["Probation"], None]) -> None:
+        self._images = images
+        self._allowed = images * error_rate
+        self._on_failure = on_failure
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins anew with the next image."""
+        self._seen = 0
+        self._failed = 0
+
+    def count(self, failed: bool) -> None:
+        """One image was answered, or the model failed on it."""
+        if self._seen >= self._images or self._failed > self._allowed:
+            return
+        self._seen += 1
+        self._failed += failed
+        if self._failed > self._allowed:
+            self._on_failure(self)
+
+    @property
+    def reason(self) -> str:
+        """What an operator is told of it."""
+        return f"the model failed on {self._failed} of the first {self._seen} images after it went live"

@@ -1,0 +1,23 @@
+"""Where and when a figure was measured."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+LIBRARIES = ("tensorflow", "keras", "onnxruntime-gpu", "numpy", "pillow", "fastapi")
+
+
+def machine() -> str:
+    """Processor, cores, load, versions, commit, date, in one line."""
+    info = Path("/proc/cpuinfo").read_text().splitlines()
+    processors = [line.split(": ")[1] for line in info if line.startswith("model name")]
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
+    git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return (
+        f"{processors[0] if processors else platform.machine()}, {len(os.sched_getaffinity(0))} cores, "
+        f"load {os.getloadavg()[1]:.1f}; Python {platform.python_version()}, {versions}; "
+        f"commit {git.stdout.strip() or 'none'}; {datetime.now(UTC):%Y-%m-%d}"
+    )
