@@ -85,7 +85,7 @@ async def test_a_revision_is_settled_when_the_job_is_queued(serve: Serve, tmp_pa
     store = DatasetStore(tmp_path / "datasets")
     for fingerprint in ("first", "second"):
         staged = store.staging()
-        summary = Summary(created="2026-01-01T00:00:00Z", images=4, classes=2, bytes=9, fingerprint=fingerprint)  # type: ignore[arg-type]  # pydantic parses it
+        summary = Summary(created="2026-01-01T00:00:00Z", images=4, classes=2, bytes=9, fingerprint=fingerprint)
         (staged / "summary.json").write_text(summary.model_dump_json())
         (staged / "report.json").write_text("{}")
         (staged / "images").mkdir()
@@ -275,7 +275,7 @@ async def test_a_client_that_leaves_frees_everything(serve: Serve) -> None:
             "headers": [],
             "asgi": {"spec_version": "2.3"},  # as uvicorn says
         }
-        request = asyncio.create_task(app(scope, receive, send))  # type: ignore[arg-type]  # a coroutine in fact
+        request = asyncio.create_task(app(scope, receive, send))
         async with asyncio.timeout(10):
             await came.wait()
             left.set()
@@ -334,7 +334,7 @@ async def test_health_counts_the_jobs(serve: Serve) -> None:
 
 def test_a_database_that_says_nothing_does_not_hold_up_the_end(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/jobs"
+        url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/jobs?connect_timeout=60"
         with service(tmp_path, database=url) as (process, port):
             assert httpx.get(f"http://127.0.0.1:{port}/train", timeout=30).status_code == 503
             process.send_signal(signal.SIGTERM)

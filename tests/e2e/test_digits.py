@@ -1,5 +1,6 @@
 """The main job with nothing small about it: ResNeXt-50 trained on real digits by command, served, asked over HTTP."""
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,6 @@ import httpx
 import onnx
 import pytest
 
-from tests.e2e.conftest import command
 from tests.process import answers, service, until
 from training.contract import ModelRepository
 from training.dataset import read_samples
@@ -16,13 +16,16 @@ from training.run import Run
 
 
 @pytest.fixture(scope="module")
-def repository(starter: Path) -> ModelRepository:
-    return ModelRepository(starter / "models", "resnext50")
+def repository(starter: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelRepository:
+    """Of these tests' own, with the starter live as version 1."""
+    root = tmp_path_factory.mktemp("digits") / "models"
+    shutil.copytree(starter / "models", root)
+    return ModelRepository(root, "resnext50")
 
 
 @pytest.fixture(scope="module")
-def client(starter: Path) -> Iterator[httpx.Client]:
-    with service(starter / "models", threads="auto") as (_, port):
+def client(repository: ModelRepository) -> Iterator[httpx.Client]:
+    with service(repository.folder.parent, threads="auto") as (_, port):
         until(lambda: answers(f"http://127.0.0.1:{port}/health/ready", 200))
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             yield client
@@ -96,7 +99,7 @@ def test_a_new_version_goes_live_under_load_without_a_failed_request(
     for loader in loaders:
         loader.start()
     try:
-        command("export", starter / "run", f"--models={starter / 'models'}")  # the same weights, as version 2
+        publish_again(repository)
         until(lambda: client.get("/health").json()["model"]["version"] == 2)
         until(lambda: seen[-1][1] == 2)
     finally:
@@ -107,6 +110,16 @@ def test_a_new_version_goes_live_under_load_without_a_failed_request(
     assert {version for _, version, _ in seen} == {1, 2}
     assert all(same for _, _, same in seen)
     assert repository.active() == 2
+
+
+def publish_again(repository: ModelRepository) -> None:
+    """The same package as version 2."""
+    first = repository.manifest(1)
+    with repository.staging() as staged:
+        shutil.copytree(repository.path(1), staged, dirs_exist_ok=True)
+        (staged / "manifest.json").unlink()
+        repository.publish(staged, first.model_copy(update={"run": "again"}))
+    repository.activate(2)
 
 
 def held_out(starter: Path) -> list[str]:

@@ -27,7 +27,7 @@ def gone(pid: int) -> bool:
     """Whether the process has ended; one that nobody has waited for yet counts."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter where it goes while it is read
         return True
 
 
