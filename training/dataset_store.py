@@ -9,7 +9,6 @@ CURRENT names it: a crash at any point leaves the store as it was. Nothing here 
 
 import contextlib
 import fcntl
-import os
 import re
 import shutil
 import tempfile
@@ -22,6 +21,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, Field, ValidationError
 
 from training.contract import STAGING_PREFIX, STALE_STAGING_S
+from training.durable import fsync, write_atomically
 from training.errors import TrainingError
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
@@ -151,19 +151,19 @@ class DatasetStore:
             folder = self.root / name
             revision = max(self.revisions(name), default=0) + 1
             for path in (staged / SUMMARY_FILE, staged / REPORT_FILE, staged):
-                _fsync(path)
+                fsync(path)
             if revision == 1:
                 # the whole folder in one rename: without CURRENT it would be the operator's
                 first = staged.with_name(f"{staged.name}-first")
                 first.mkdir(mode=0o755)
                 staged.rename(first / "1")
-                _write_atomically(first / CURRENT_FILE, "1\n")
+                write_atomically(first / CURRENT_FILE, "1\n")
                 first.rename(folder)
             else:
                 staged.rename(folder / str(revision))
-                _fsync(folder)
-                _write_atomically(folder / CURRENT_FILE, f"{revision}\n")
-            _fsync(self.root)
+                fsync(folder)
+                write_atomically(folder / CURRENT_FILE, f"{revision}\n")
+            fsync(self.root)
             return revision
 
     def delete(self, name: str) -> None:
@@ -223,19 +223,3 @@ def _is_name(text: str) -> bool:
 
 def _is_revision(text: str) -> bool:
     return re.fullmatch(r"[1-9][0-9]{0,8}", text) is not None
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    _fsync(temporary)
-    temporary.rename(path)
-    _fsync(path.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,19 +8,28 @@ first use, in a thread.
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import re
-import secrets
 import shutil
 import threading
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from training import presence
+from training.attempts import (
+    MIDDLE,
+    Attempts,
+    arguments,
+    attempt_id,
+    by_job,
+    moment,
+    new_id,
+    priority_of,
+    reason_of,
+    split,
+)
 from training.config import TrainConfig
 from training.contract import Verdict
 from training.job import (
@@ -49,10 +58,8 @@ APPLICATION = "resnext"
 QUEUE = "training"
 WORKFLOW = "training"
 ENGINE_VERSION = "1"  # pinned: by default it is a hash of the code, and an edit would strand the jobs of the day before
-MAX_RECOVERIES = 50  # of one attempt, each after its worker had ended
 ASKING = 8  # questions at once
 PATIENCE_S = 5.0  # of a question behind others
-MIDDLE = 1000  # the engine's priorities count from 1, the lowest first
 
 __all__ = [
     "DatasetRef",
@@ -78,7 +85,6 @@ Page = tuple[list[Job], int]
 JobList = list[Job]
 Ids = list[str]
 Workers = list[WorkerInfo]
-Attempts = list["WorkflowStatus"]
 
 
 class Jobs:
@@ -189,7 +195,7 @@ class Jobs:
         self, client: "DBOSClient", config: TrainConfig, dataset: DatasetRef, priority: int, key: str | None
     ) -> tuple[Job, bool]:
         request = {"config": config.model_dump(mode="json"), "dataset": dataset.model_dump(mode="json")}
-        while not self._enqueue(client, id := _new_id(key), 1, priority, request):
+        while not self._enqueue(client, id := new_id(key), 1, priority, request):
             if key is None:
                 continue  # two in the same quarter of a millisecond drew the same number
             job = self._get(client, id)
@@ -205,7 +211,7 @@ class Jobs:
         options: EnqueueOptions = {
             "workflow_name": WORKFLOW,
             "queue_name": QUEUE,
-            "workflow_id": _attempt_id(id, attempt),
+            "workflow_id": attempt_id(id, attempt),
             "workflow_id_reuse_policy": "reject",
             "app_version": ENGINE_VERSION,
             "priority": MIDDLE - priority,
@@ -219,7 +225,7 @@ class Jobs:
     def _attempts(self, client: "DBOSClient", id: str) -> Attempts:
         """Oldest first. Raises JobNotFound."""
         rows = client.list_workflows(workflow_id_prefix=id, name=WORKFLOW) if re.fullmatch(r"[a-z0-9-]+", id) else []
-        attempts = _by_job(rows).get(id)
+        attempts = by_job(rows).get(id)
         if not attempts:
             raise JobNotFound(f"there is no job {id!r}")
         return attempts
@@ -228,16 +234,16 @@ class Jobs:
         return self._job(self._attempts(client, id))
 
     def _list(self, client: "DBOSClient", states: Collection[JobState], limit: int, offset: int) -> Page:
-        everything = _by_job(client.list_workflows(name=WORKFLOW, load_input=False)).values()
+        everything = by_job(client.list_workflows(name=WORKFLOW, load_input=False)).values()
         wanted = [rows for rows in everything if not states or self._state(rows[-1]) in states]
         wanted.sort(key=lambda rows: (rows[0].created_at, rows[0].workflow_id), reverse=True)
         page = wanted[offset : offset + limit]
         ids = [row.workflow_id for rows in page for row in rows]
-        full = _by_job(client.list_workflows(workflow_ids=ids) if ids else [])
+        full = by_job(client.list_workflows(workflow_ids=ids) if ids else [])
         return [self._job(full[rows[0].workflow_id]) for rows in page if rows[0].workflow_id in full], len(wanted)
 
     def _states(self, client: "DBOSClient") -> dict[str, JobStatus]:
-        jobs = _by_job(client.list_workflows(name=WORKFLOW, load_input=False))
+        jobs = by_job(client.list_workflows(name=WORKFLOW, load_input=False))
         return {id: JobStatus(len(rows), self._state(rows[-1])) for id, rows in jobs.items()}
 
     def _cancel(self, client: "DBOSClient", id: str) -> Job:
@@ -259,8 +265,8 @@ class Jobs:
         return self._get(client, id)
 
     def _again(self, client: "DBOSClient", attempts: Attempts) -> None:
-        id, request = _arguments(attempts[-1])
-        self._enqueue(client, id, len(attempts) + 1, _priority(attempts[-1]), request)
+        id, request = arguments(attempts[-1])
+        self._enqueue(client, id, len(attempts) + 1, priority_of(attempts[-1]), request)
 
     def _reassign(self, client: "DBOSClient", worker: str) -> JobList:
         if any(known.name == worker and known.alive for known in self.workers()):
@@ -268,7 +274,7 @@ class Jobs:
         moved = []
         for row in client.list_workflows(name=WORKFLOW, executor_id=worker, status="PENDING"):
             client.cancel_workflow(row.workflow_id)
-            id, _ = _split(row.workflow_id)
+            id, _ = split(row.workflow_id)
             self._again(client, self._attempts(client, id))
             moved.append(self._get(client, id))
         presence.forget(self.presence, worker)
@@ -276,8 +282,8 @@ class Jobs:
 
     def _using(self, client: "DBOSClient", dataset: str) -> dict[str, int | None]:
         refs = {}
-        for id, rows in _by_job(client.list_workflows(name=WORKFLOW, load_output=False)).items():
-            ref = DatasetRef.model_validate(_arguments(rows[-1])[1]["dataset"])
+        for id, rows in by_job(client.list_workflows(name=WORKFLOW, load_output=False)).items():
+            ref = DatasetRef.model_validate(arguments(rows[-1])[1]["dataset"])
             if ref.name == dataset and self._unfinished(rows[-1]):
                 refs[id] = ref.revision
         return refs
@@ -286,7 +292,7 @@ class Jobs:
         return row.status in ("ENQUEUED", "DELAYED", "PENDING") or self._state(row) in UNFINISHED
 
     def _prune(self, client: "DBOSClient", keep: int) -> Ids:
-        jobs = _by_job(client.list_workflows(name=WORKFLOW, load_input=False))
+        jobs = by_job(client.list_workflows(name=WORKFLOW, load_input=False))
         over = [id for id, rows in jobs.items() if self._state(rows[-1]) not in UNFINISHED]
         over.sort(key=lambda id: (jobs[id][-1].completed_at or 0, id), reverse=True)
         for id in (gone := over[keep:]):
@@ -306,7 +312,7 @@ class Jobs:
                 state: JobState = row.output["state"]
                 return state
             case "CANCELLED":
-                id, _ = _split(row.workflow_id)
+                id, _ = split(row.workflow_id)
                 at_work = any(worker.alive and worker.job == id for worker in self.workers())
                 return "cancelling" if at_work or self.run(id).busy() else "cancelled"
             case _:
@@ -315,7 +321,7 @@ class Jobs:
     def _job(self, attempts: Attempts) -> Job:
         """From all of a job's attempts, with their input and output."""
         newest = attempts[-1]
-        id, request = _arguments(newest)
+        id, request = arguments(newest)
         run, state = self.run(id), self._state(newest)
         verdict = run.record("gating", Verdict) if run.done("gating") else None
         started = _began(run)
@@ -325,11 +331,11 @@ class Jobs:
         return Job(
             id=id,
             state=state,
-            priority=_priority(newest),
+            priority=priority_of(newest),
             attempt=len(attempts),
-            created=_time(attempts[0].created_at) or datetime.now(UTC),
+            created=moment(attempts[0].created_at) or datetime.now(UTC),
             started=started,
-            finished=_time(newest.completed_at) if state not in UNFINISHED else None,
+            finished=moment(newest.completed_at) if state not in UNFINISHED else None,
             worker=newest.executor_id,
             dataset=DatasetRef.model_validate(request["dataset"]),
             config=TrainConfig.model_validate(request["config"]),
@@ -337,7 +343,7 @@ class Jobs:
             progress=read_progress(run.progress),
             verdict=verdict,
             version=run.record("publishing", PublishRecord).version if run.done("publishing") else None,
-            reason=_reason(newest, state, verdict),
+            reason=reason_of(newest, state, verdict),
         )
 
 
@@ -370,59 +376,9 @@ def _connect(places: Places) -> "DBOSClient":
     )
 
 
-def _new_id(key: str | None) -> str:
-    """Sorts by time, to a quarter of a millisecond. The same from the same key: the database makes it unique."""
-    if key is not None:
-        return f"key-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
-    now = time.time()
-    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{int(now % 1 * 4096):03x}{secrets.randbelow(4096):03x}"
-
-
-def _attempt_id(id: str, attempt: int) -> str:
-    return id if attempt == 1 else f"{id}.{attempt}"
-
-
-def _split(workflow_id: str) -> tuple[str, int]:
-    id, _, attempt = workflow_id.partition(".")
-    return id, int(attempt or 1)
-
-
-def _by_job(rows: Iterable["WorkflowStatus"]) -> dict[str, Attempts]:
-    """Attempts of each job, oldest first."""
-    jobs: dict[str, Attempts] = {}
-    for row in sorted(rows, key=lambda row: _split(row.workflow_id)):
-        jobs.setdefault(_split(row.workflow_id)[0], []).append(row)
-    return jobs
-
-
-def _arguments(row: "WorkflowStatus") -> tuple[str, dict[str, Any]]:
-    """The job's id and its request: config and dataset."""
-    assert row.input is not None
-    id, request = row.input["args"]
-    return id, request
-
-
-def _priority(row: "WorkflowStatus") -> int:
-    return MIDDLE - (row.priority or MIDDLE)
-
-
-def _time(milliseconds: int | None) -> datetime | None:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
-
-
 def _began(run: Run) -> datetime | None:
     """By the folder, for the engine forgets it at a cancel."""
     try:
         return datetime.fromtimestamp((run.folder / "config.json").stat().st_mtime, UTC)
     except FileNotFoundError:
         return None
-
-
-def _reason(row: "WorkflowStatus", state: JobState, verdict: Verdict | None) -> str | None:
-    if state == "rejected" and verdict:
-        return "; ".join(verdict.reasons)
-    if row.status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
-        return f"its worker ended {MAX_RECOVERIES} times while it ran"
-    if state != "failed":
-        return None
-    return row.output["reason"] if row.output else f"the engine failed: {row.error}"

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
 
+from training.attempts import MAX_RECOVERIES
 from training.child import ChildKilled, run_child
 from training.config import TrainConfig
 from training.contract import ModelRepository, Verdict
 from training.dataset_store import DatasetStore, DatasetStoreError
 from training.errors import TrainingError
 from training.job import DatasetRef, JobState
-from training.jobs import APPLICATION, ENGINE_VERSION, MAX_RECOVERIES, WORKFLOW, Jobs
+from training.jobs import APPLICATION, ENGINE_VERSION, WORKFLOW, Jobs
 from training.places import Places
 from training.presence import Presence
 from training.run import PHASES, Phase, Run
