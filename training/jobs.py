@@ -6,14 +6,10 @@ are made and read; `training.worker` runs them. The engine takes more than a sec
 first use, in a thread.
 """
 
-import asyncio
-import contextlib
 import logging
 import re
 import shutil
-import threading
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import Future
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,6 +42,7 @@ from training.job import (
     KeyReused,
     WorkerAlive,
 )
+from training.jobs_database import JobsDatabase
 from training.places import Places
 from training.presence import WorkerInfo
 from training.records import PublishRecord
@@ -54,12 +51,9 @@ from training.run import PHASES, Run, read_progress
 if TYPE_CHECKING:
     from dbos import DBOSClient, EnqueueOptions, WorkflowStatus
 
-APPLICATION = "resnext"
 QUEUE = "training"
 WORKFLOW = "training"
 ENGINE_VERSION = "1"  # pinned: by default it is a hash of the code, and an edit would strand the jobs of the day before
-ASKING = 8  # questions at once
-PATIENCE_S = 5.0  # of a question behind others
 
 __all__ = [
     "DatasetRef",
@@ -93,22 +87,18 @@ class Jobs:
     def __init__(self, places: Places) -> None:
         self.places = places
         self.presence = places.state / "workers"
-        self._client: DBOSClient | None = None
-        self._opening = threading.BoundedSemaphore(1)
-        self._asking = threading.BoundedSemaphore(ASKING)
+        self._database = JobsDatabase(places)
 
     async def open(self) -> None:
         """Connects, and makes the tables where there are none. A database that is away is logged, not raised."""
         try:
-            await self._ask(lambda _: None)
+            await self._database.ask(lambda _: None)
         except JobsUnavailable as error:
             logger.error("%s; the next use tries again", error)
 
     async def close(self) -> None:
         """Disconnects."""
-        if self._client is not None:
-            await asyncio.to_thread(self._client.destroy)
-            self._client = None
+        await self._database.close()
 
     async def submit(
         self, config: TrainConfig, dataset: DatasetRef, *, priority: int = 0, key: str | None = None
@@ -118,43 +108,45 @@ class Jobs:
         Raises KeyReused when it made another one: other config, dataset or priority. The revision is not compared: a
         client that asks once more means the same, also where a newer one came in between.
         """
-        return await self._ask(lambda client: self._submit(client, config, dataset, priority, key))
+        return await self._database.ask(lambda client: self._submit(client, config, dataset, priority, key))
 
     async def get(self, id: str) -> Job:
         """Raises JobNotFound."""
-        return await self._ask(lambda client: self._get(client, id))
+        return await self._database.ask(lambda client: self._get(client, id))
 
     async def list(self, states: Collection[JobState] = (), limit: int = 50, offset: int = 0) -> Page:
         """The newest first, of these states (none: all), and how many there are in all."""
-        return await self._ask(lambda client: self._list(client, states, limit, offset))
+        return await self._database.ask(lambda client: self._list(client, states, limit, offset))
 
     async def states(self) -> dict[str, JobStatus]:
         """Of every job, by id; cheaper than `list`, which reads the jobs' files."""
-        return await self._ask(self._states)
+        return await self._database.ask(self._states)
 
     async def cancel(self, id: str) -> Job:
         """Takes a job from the queue, or ends its process within about two seconds. Raises JobNotFound, JobFinished."""
-        return await self._ask(lambda client: self._cancel(client, id))
+        return await self._database.ask(lambda client: self._cancel(client, id))
 
     async def resume(self, id: str) -> Job:
         """Queues a cancelled or failed job again, to go on where it was. Raises JobNotFound, JobNotResumable."""
-        return await self._ask(lambda client: self._resume(client, id))
+        return await self._database.ask(lambda client: self._resume(client, id))
 
     async def reassign(self, worker: str) -> JobList:
         """Queues the jobs of a worker that will not come back. Raises WorkerAlive."""
-        return await self._ask(lambda client: self._reassign(client, worker))
+        return await self._database.ask(lambda client: self._reassign(client, worker))
 
     async def using(self, dataset: str) -> dict[str, int | None]:
         """The unfinished jobs that train on a dataset, each with its revision."""
-        return await self._ask(lambda client: self._using(client, dataset))
+        return await self._database.ask(lambda client: self._using(client, dataset))
 
     async def prune(self, keep: int) -> Ids:
         """Deletes folder and record of every finished job but the `keep` that ended last; returns their ids."""
-        return await self._ask(lambda client: self._prune(client, keep))
+        return await self._database.ask(lambda client: self._prune(client, keep))
 
     async def prepare(self, poll_s: float) -> None:
         """Says how the queue is worked: how often each worker looks, and that it takes one job at a time."""
-        await self._ask(lambda client: client.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=poll_s))
+        await self._database.ask(
+            lambda client: client.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=poll_s)
+        )
 
     def run(self, id: str) -> Run:
         """A job's folder, which is there once a worker has begun it."""
@@ -163,33 +155,6 @@ class Jobs:
     def workers(self) -> Workers:
         """Those that share this STATE folder."""
         return presence.workers(self.presence)
-
-    async def _ask(self, question: Callable[["DBOSClient"], T]) -> T:
-        """In a thread of its own, for an executor's the process waits at its end: a database may never answer."""
-        future: Future[T] = Future()
-
-        def answer() -> None:
-            try:
-                future.set_result(self._answer(question))
-            except BaseException as error:
-                future.set_exception(error)
-
-        future.set_running_or_notify_cancel()
-        threading.Thread(target=answer, name="jobs", daemon=True).start()
-        return await asyncio.wrap_future(future)
-
-    def _answer(self, question: Callable[["DBOSClient"], T]) -> T:
-        """Runs in a thread: the database may take its time, and the first import does."""
-        from sqlalchemy.exc import SQLAlchemyError
-
-        try:
-            with _held(self._asking):
-                with _held(self._opening):
-                    self._client = self._client or _connect(self.places)
-                return question(self._client)
-        except SQLAlchemyError as error:
-            cause = str(getattr(error, "orig", None) or error).splitlines()[0]
-            raise JobsUnavailable(f"the jobs' database does not answer: {cause}") from error
 
     def _submit(
         self, client: "DBOSClient", config: TrainConfig, dataset: DatasetRef, priority: int, key: str | None
@@ -345,35 +310,6 @@ class Jobs:
             version=run.record("publishing", PublishRecord).version if run.done("publishing") else None,
             reason=reason_of(newest, state, verdict),
         )
-
-
-@contextlib.contextmanager
-def _held(lock: threading.Semaphore) -> Iterator[None]:
-    """Raises JobsUnavailable when those before do not get on."""
-    if not lock.acquire(timeout=PATIENCE_S):
-        raise JobsUnavailable("the jobs' database does not answer: earlier questions still wait for it")
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _connect(places: Places) -> "DBOSClient":
-    from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer
-
-    logging.getLogger("dbos").setLevel(logging.WARNING)  # else it advertises its makers' service
-    if not places.database:
-        try:
-            places.state.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise JobsUnavailable(f"the folder of the jobs' database can not be made: {error}") from error
-    DBOS.migrate(places.database_url)
-    return DBOSClient(
-        system_database_url=places.database_url,
-        application_name=APPLICATION,
-        serializer=DBOSPortableJSONSerializer(),
-        retry_connection_errors=False,  # a request would wait for ever
-    )
 
 
 def _began(run: Run) -> datetime | None:

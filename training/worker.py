@@ -20,7 +20,8 @@ from training.contract import ModelRepository, Verdict
 from training.dataset_store import DatasetStore, DatasetStoreError
 from training.errors import TrainingError
 from training.job import DatasetRef, JobState
-from training.jobs import APPLICATION, ENGINE_VERSION, WORKFLOW, Jobs
+from training.jobs import ENGINE_VERSION, WORKFLOW, Jobs
+from training.jobs_database import APPLICATION
 from training.places import Places
 from training.presence import Presence
 from training.run import PHASES, Phase, Run
