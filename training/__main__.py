@@ -386,7 +386,10 @@ def _run_phases(run: Run, models: Path, skip: tuple[Phase, ...] = ()) -> None:
 
 
 def _made(counts: dict[str, int], folder: Path) -> None:
-    console.print(f"{sum(counts.values())} images of {len(counts)} classes in {folder}", highlight=False)
+    console.print(
+        f"{sum(counts.values())} images of {len({Path(place).name for place in counts})} classes in {folder}",
+        highlight=False,
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from training.progress import ProgressLog
 from training.run import Run
 
 ROUNDING = 1e-9  # of a difference of two accuracies
+NAMED = 5  # classes in the reasons, those that fell most; the verdict has the figures of all
 
 
 def gate(run: Run, repository: ModelRepository, log: ProgressLog) -> Verdict:
@@ -97,12 +98,19 @@ def _against_live(gate: Gate, accuracy: float, live_accuracy: float, recalls: di
             f"accuracy {accuracy:.4f} should be at least that of the live version on the same images, "
             f"{live_accuracy:.4f}{within}"
         )
-    for label, recall in recalls.items():
-        if recall.live is not None and recall.candidate < recall.live - gate.class_tolerance - ROUNDING:
-            reasons.append(
-                f"class {label!r}: recall {recall.candidate:.4f} should be at most gate.class_tolerance "
-                f"{gate.class_tolerance:g} below the live version's {recall.live:.4f}"
-            )
+    fallen = [
+        (recall.live - recall.candidate, label, recall)
+        for label, recall in recalls.items()
+        if recall.live is not None and recall.candidate < recall.live - gate.class_tolerance - ROUNDING
+    ]
+    fallen.sort(key=lambda fall: -fall[0])
+    for _, label, recall in fallen[:NAMED]:
+        reasons.append(
+            f"class {label!r}: recall {recall.candidate:.4f} should be at most gate.class_tolerance "
+            f"{gate.class_tolerance:g} below the live version's {recall.live:.4f}"
+        )
+    if len(fallen) > NAMED:
+        reasons.append(f"so it is with {len(fallen) - NAMED} more classes")
     return reasons
 
 

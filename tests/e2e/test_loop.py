@@ -102,8 +102,8 @@ def test_the_readmes_walk(models: Path, fashion: Path) -> None:
         assert told["verdict"]["live_version"] == 1
         assert told["verdict"]["accuracy"] > 0.5
         assert right(client, fashion) == told["verdict"]["accuracy"]
-        picture = client.get(f"/train/{job}/report/confusion.png")
-        assert picture.content.startswith(b"\x89PNG")
+        confusion = client.get(f"/train/{job}/report/confusion.png")
+        assert confusion.content.startswith(b"\x89PNG")
 
         rejected = train(client, **worse)
         assert list(follow(client, rejected))[-1][2]["state"] == "rejected"
@@ -113,8 +113,8 @@ def test_the_readmes_walk(models: Path, fashion: Path) -> None:
         assert client.get("/models").json()["live"] == 2
 
         assert client.post("/models/1/activate").status_code == 200
-        digit = next((models.parent / "fashion/test/Bag").iterdir()).read_bytes()
-        assert client.post("/predict", content=digit).json()["model"]["version"] == 1
+        (picture,) = re.findall(r"@data/fashion/(\S+)", WALK)
+        assert client.post("/predict", content=(fashion / picture).read_bytes()).json()["model"]["version"] == 1
         assert client.get("/health").json()["model"]["version"] == 1
 
 

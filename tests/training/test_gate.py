@@ -62,6 +62,14 @@ def test_a_class_that_falls_rejects_a_better_candidate() -> None:
     assert judged(live, class_tolerance=0.06).passed
 
 
+def test_of_many_fallen_classes_the_worst_are_named() -> None:
+    live = {f"class {i}": 1.0 for i in range(8)}
+    reasons = judged(live, {label: i / 10 for i, label in enumerate(live)}).reasons
+    named = [reason.split("'")[1] for reason in reasons if reason.startswith("class ")]
+    assert named == [f"class {i}" for i in range(5)]
+    assert reasons[-1] == "so it is with 3 more classes"
+
+
 def test_what_the_live_version_does_not_know_counts_against_it() -> None:
     verdict = judged({"cat": 1.0})
     assert verdict.live_accuracy == pytest.approx(0.5)
