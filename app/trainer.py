@@ -40,6 +40,7 @@ class Trainer:
         self._command = command
         self._environment = environment
         self._draining = draining
+        self._left = False
         self._first_delay_s = first_delay_s
         self._steady_s = steady_s
         self._keeping: asyncio.Task[None] | None = None
@@ -50,13 +51,17 @@ class Trainer:
         return self
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._left = True  # rather than cancel: that would also break off the wait for a process that is ending
         if self._keeping:
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
+            await self._keeping
+
+    @property
+    def _ending(self) -> bool:
+        return self._left or self._draining()
 
     async def _keep(self, command: Sequence[str]) -> None:
         delay = self._first_delay_s
-        while not self._draining():
+        while not self._ending:
             started = time.monotonic()
             why = await self._run(command)
             if why is None:
@@ -87,7 +92,7 @@ class Trainer:
         ended = asyncio.create_task(process.wait())
         started = time.monotonic()
         try:
-            while not self._draining():
+            while not self._ending:
                 done, _ = await asyncio.wait({ended}, timeout=POLL_S)
                 if done:
                     return _described(ended.result())
@@ -102,7 +107,7 @@ class Trainer:
     async def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         # no Event: `draining` is set by a signal handler, which can not set one safely
-        while not self._draining() and (left := end - time.monotonic()) > 0:  # noqa: ASYNC110
+        while not self._ending and (left := end - time.monotonic()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left, POLL_S))
 
 

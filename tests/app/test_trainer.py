@@ -1,8 +1,10 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -89,6 +91,30 @@ async def test_draining_ends_it_and_starts_none(tmp_path: Path) -> None:
     assert len(starts(tmp_path)) == 1
 
 
+async def test_leaving_waits_for_one_that_is_ending(tmp_path: Path) -> None:
+    drain, told, go = tmp_path / "drain", tmp_path / "told", tmp_path / "go"
+    slow = f"""
+import pathlib, signal
+def end(*_):
+    pathlib.Path({str(told)!r}).touch()
+    while not pathlib.Path({str(go)!r}).exists():
+        pass
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+pathlib.Path({str(tmp_path / "ready")!r}).touch()
+signal.pause()
+"""
+    async with trainer_of(tmp_path, slow, drain.exists) as trainer:
+        await becomes((tmp_path / "ready").exists)
+        drain.touch()
+        await becomes(told.exists)
+        leaving = asyncio.create_task(trainer.__aexit__())
+        await asyncio.sleep(0)
+        go.touch()
+        await leaving
+        assert gone(starts(tmp_path)[0])
+
+
 async def test_without_a_command_there_is_nothing(tmp_path: Path) -> None:
     async with Trainer(None, environment(), lambda: False) as trainer:
         assert (trainer.pid, trainer.error) == (None, None)
@@ -101,13 +127,19 @@ def worker_pid(client: httpx.Client) -> int:
     return next((worker["pid"] for worker in workers if worker["alive"]), 0)
 
 
-def test_the_service_keeps_a_real_worker_and_takes_it_along(tmp_path: Path) -> None:
+@contextmanager
+def working(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], httpx.Client, int]]:
+    """The service's process, a client of it, and the process id of its worker."""
     with (
         service(tmp_path, worker="true") as (process, port),
         httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
     ):
         until(lambda: worker_pid(client) != 0)
-        first = worker_pid(client)
+        yield process, client, worker_pid(client)
+
+
+def test_the_service_keeps_a_real_worker_and_takes_it_along(tmp_path: Path) -> None:
+    with working(tmp_path) as (process, client, first):
         os.kill(first, signal.SIGKILL)
         until(lambda: worker_pid(client) not in (0, first))
         second = worker_pid(client)
@@ -117,11 +149,6 @@ def test_the_service_keeps_a_real_worker_and_takes_it_along(tmp_path: Path) -> N
 
 
 def test_the_worker_ends_with_a_service_that_is_killed(tmp_path: Path) -> None:
-    with (
-        service(tmp_path, worker="true") as (process, port),
-        httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
-    ):
-        until(lambda: worker_pid(client) != 0)
-        worker = worker_pid(client)
+    with working(tmp_path) as (process, _, worker):
         process.kill()
         until(lambda: gone(worker))
