@@ -18,8 +18,8 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from app.errors import JobNotFound, JobsUnavailable
 from app.jobs import JobStates
 from training.job import UNFINISHED, JobState, JobStatus
+from training.run import next_lines
 
-CHUNK_BYTES = 256 * 1024  # a line has about 300
 KEEP_ALIVE_S = 15.0
 POLL_S = 0.2
 ORDER: tuple[JobState, ...] = ("queued", "running", "cancelling", "cancelled", "failed", "rejected", "succeeded")
@@ -120,19 +120,8 @@ class Events:
 
 def new_lines(path: Path, offset: int) -> list[Line]:
     """The whole lines from an offset on, or the first of them, each with the offset that follows it; NaN is None."""
-    try:
-        with path.open("rb", buffering=0) as file:
-            file.seek(offset)
-            # one read: a second one might join a line that a crash cut off with the end of what replaced it
-            chunk = file.read(CHUNK_BYTES) or b""
-    except FileNotFoundError:
-        return []
-    found = []
-    for text in chunk[: chunk.rfind(b"\n") + 1].splitlines(keepends=True):
-        offset += len(text)
-        fields = json.loads(text, parse_constant=lambda _: None)  # a browser takes no NaN
-        found.append((offset, fields))
-    return found
+    # a browser takes no NaN
+    return [(end, json.loads(line, parse_constant=lambda _: None)) for end, line in next_lines(path, offset)]
 
 
 def _ends_a_line(path: Path, offset: int) -> bool:

@@ -63,10 +63,10 @@ class JobStates:
     async def now(self, id: str, limit: float = LIMIT_S) -> JobStatus:
         """As `of`, asked anew: what a client has just done counts."""
         async with jobs_told(limit):
-            found = await self._jobs.get(id)
+            found = await self._jobs.status(id)
         if self._asking and self._asking.done():
             self._asking = None
-        return JobStatus(found.attempt, found.state)
+        return found
 
     async def _ask(self) -> Mapping[str, JobStatus] | job.JobsUnavailable:
         try:

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from training.durable import replace_text
 from training.errors import TrainingError
 from training.runtime import keras
 
@@ -151,9 +152,7 @@ class Checkpoint(keras.callbacks.Callback):
             old.unlink()
 
     def _save(self) -> None:
-        temporary = self.folder / f".{STATE_FILE}.tmp"
-        temporary.write_text(json.dumps(self.state, indent=1))
-        temporary.replace(self.folder / STATE_FILE)
+        replace_text(self.folder / STATE_FILE, json.dumps(self.state, indent=1))
 
     def _restore_metrics(self) -> None:
         if len(self._metrics()) != len(self.state["metrics"]):  # Keras makes their variables in its first step

@@ -11,12 +11,9 @@ step, so that a reader never sees half of one. Nothing here needs TensorFlow.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import shutil
-import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from training.activation import Activations, Failure, is_version
 from training.durable import fsync, write_atomically
 from training.errors import ContractError as ContractError  # also from here: it is this module's
+from training.locks import exclusive
+from training.staging import bury, new_staging, remove_stale_staging
 
 MODEL_FILE = "model.onnx"
 MANIFEST_FILE = "manifest.json"
@@ -36,9 +35,6 @@ REPORT_FOLDER = "report"
 
 INPUT_NAME = "image"  # uint8 [N, height, width, 3], RGB
 OUTPUT_NAME = "probabilities"  # float32 [N, classes]
-
-STAGING_PREFIX = ".staging-"
-STALE_STAGING_S = 24 * 3600
 
 
 class VersionMissing(ContractError):
@@ -216,7 +212,7 @@ class ModelRepository:
     def staging(self) -> Iterator[Path]:
         """A hidden folder to fill and hand to `publish`; removed when the block ends without that."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.folder))
+        folder = new_staging(self.folder)
         try:
             yield folder
         finally:
@@ -306,15 +302,12 @@ class ModelRepository:
             gone = [v for v in versions if v not in kept]
             for version in gone:
                 self._delete(version)
-        for stale in self.folder.glob(f"{STAGING_PREFIX}*"):
-            if time.time() - stale.stat().st_mtime > STALE_STAGING_S:
-                shutil.rmtree(stale)
+        remove_stale_staging(self.folder)
         return gone
 
     def _delete(self, version: int) -> None:
         # hidden by one rename, then removed at leisure: never half a version in sight
-        grave = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.folder))
-        self.path(version).rename(grave / "deleted")
+        grave = bury(self.path(version), self.folder)
         self._activations.forget(version)
         shutil.rmtree(grave)
 
@@ -327,8 +320,7 @@ class ModelRepository:
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with exclusive(self.folder / ".lock"):
             yield
 
 

@@ -7,22 +7,20 @@ A revision is written in a hidden staging folder on the same file system, flushe
 CURRENT names it: a crash at any point leaves the store as it was. Nothing here needs TensorFlow.
 """
 
-import contextlib
-import fcntl
 import re
 import shutil
-import tempfile
-import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
 
-from training.contract import STAGING_PREFIX, STALE_STAGING_S
 from training.durable import fsync, write_atomically
 from training.errors import TrainingError
+from training.locks import exclusive
+from training.staging import bury, new_staging, remove_stale_staging
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 CURRENT_FILE = "CURRENT"
@@ -123,11 +121,8 @@ class DatasetStore:
     def staging(self) -> Path:
         """A hidden folder for the caller to fill, and to remove; those that crashes left are removed after a day."""
         self.root.mkdir(parents=True, exist_ok=True)
-        for stale in self.root.glob(f"{STAGING_PREFIX}*"):
-            with contextlib.suppress(FileNotFoundError):  # another upload ends now
-                if time.time() - stale.stat().st_mtime > STALE_STAGING_S:
-                    shutil.rmtree(stale)
-        return Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.root))
+        remove_stale_staging(self.root)
+        return new_staging(self.root)
 
     def require_uploaded(self, name: str) -> None:
         """Raises DatasetNotFound, DatasetMounted, DatasetDamaged."""
@@ -171,7 +166,7 @@ class DatasetStore:
         self.require_uploaded(name)
         with self._lock():
             self.require_uploaded(name)
-            grave = self._bury(self.root / name)
+            grave = bury(self.root / name, self.root)
         shutil.rmtree(grave)
 
     def prune(self, name: str, keep: Collection[int] = ()) -> list[int]:
@@ -180,7 +175,7 @@ class DatasetStore:
         with self._lock():
             kept = {self.current(name), *keep}
             gone = [revision for revision in self.revisions(name) if revision not in kept]
-            graves = [self._bury(self._revision(name, revision)) for revision in gone]
+            graves = [bury(self._revision(name, revision), self.root) for revision in gone]
         for grave in graves:
             shutil.rmtree(grave)
         return gone
@@ -204,17 +199,8 @@ class DatasetStore:
             raise DatasetNotFound(f"dataset {name!r} has no revision {revision}; it has: {known}")
         return folder
 
-    def _bury(self, folder: Path) -> Path:
-        """Out of sight in one rename; to be removed at leisure."""
-        grave = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.root))
-        folder.rename(grave / "deleted")
-        return grave
-
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        with (self.root / ".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def _lock(self) -> AbstractContextManager[None]:
+        return exclusive(self.root / ".lock")
 
 
 def _is_name(text: str) -> bool:

@@ -4,9 +4,16 @@ import os
 from pathlib import Path
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Writes the file in one rename: a reader, or a restart after a crash, finds all of it or what was before."""
+    temporary = _temporary(path)
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
 def write_atomically(path: Path, text: str) -> None:
-    """Writes the file in one rename, and waits until the disk has it."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    """As `replace_text`, also after a power cut: waits until the disk has it."""
+    temporary = _temporary(path)
     temporary.write_text(text)
     fsync(temporary)
     temporary.rename(path)
@@ -20,3 +27,7 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")

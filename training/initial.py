@@ -3,6 +3,7 @@
 from training import resnext
 from training.config import Architecture, TrainConfig
 from training.contract import WEIGHTS_FILE, Manifest, ModelRepository
+from training.durable import replace_text
 from training.errors import TrainingError
 from training.run import Run
 from training.runtime import keras
@@ -26,9 +27,7 @@ def pinned_version(run: Run, init: str, repository: ModelRepository) -> int | No
         version = repository.active() if init == "live" else int(init)
         if version is None:
             raise InitialWeightsError(f"init is live, and no version of {repository.name!r} is")
-        temporary = pin.with_suffix(".tmp")
-        temporary.write_text(f"{version}\n")
-        temporary.replace(pin)
+        replace_text(pin, f"{version}\n")
     return int(pin.read_text())
 
 

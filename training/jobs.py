@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Collection
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from training import presence
 from training.attempts import (
@@ -32,7 +32,6 @@ from training.job import (
     UNFINISHED,
     DatasetRef,
     Job,
-    JobError,
     JobFinished,
     JobNotFound,
     JobNotResumable,
@@ -55,23 +54,7 @@ QUEUE = "training"
 WORKFLOW = "training"
 ENGINE_VERSION = "1"  # pinned: by default it is a hash of the code, and an edit would strand the jobs of the day before
 
-__all__ = [
-    "DatasetRef",
-    "Job",
-    "JobError",
-    "JobFinished",
-    "JobNotFound",
-    "JobNotResumable",
-    "JobState",
-    "Jobs",
-    "JobsUnavailable",
-    "KeyReused",
-    "WorkerAlive",
-    "WorkerInfo",
-]
-
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 # inside Jobs, `list` is a method
@@ -113,6 +96,10 @@ class Jobs:
     async def get(self, id: str) -> Job:
         """Raises JobNotFound."""
         return await self._database.ask(lambda client: self._get(client, id))
+
+    async def status(self, id: str) -> JobStatus:
+        """Cheaper than `get`, which reads the job's files. Raises JobNotFound."""
+        return await self._database.ask(lambda client: self._status(self._attempts(client, id)))
 
     async def list(self, states: Collection[JobState] = (), limit: int = 50, offset: int = 0) -> Page:
         """The newest first, of these states (none: all), and how many there are in all."""
@@ -209,7 +196,10 @@ class Jobs:
 
     def _states(self, client: "DBOSClient") -> dict[str, JobStatus]:
         jobs = by_job(client.list_workflows(name=WORKFLOW, load_input=False))
-        return {id: JobStatus(len(rows), self._state(rows[-1])) for id, rows in jobs.items()}
+        return {id: self._status(rows) for id, rows in jobs.items()}
+
+    def _status(self, attempts: Attempts) -> JobStatus:
+        return JobStatus(len(attempts), self._state(attempts[-1]))
 
     def _cancel(self, client: "DBOSClient", id: str) -> Job:
         newest = self._attempts(client, id)[-1]
@@ -315,6 +305,6 @@ class Jobs:
 def _began(run: Run) -> datetime | None:
     """By the folder, for the engine forgets it at a cancel."""
     try:
-        return datetime.fromtimestamp((run.folder / "config.json").stat().st_mtime, UTC)
+        return datetime.fromtimestamp(run.config_file.stat().st_mtime, UTC)
     except FileNotFoundError:
         return None

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from training.durable import replace_text
 from training.errors import TrainingError
+from training.locks import try_lock
 
 
 class PresenceError(TrainingError):
@@ -49,7 +51,7 @@ class Presence:
         self.folder.mkdir(parents=True, exist_ok=True)
         end = time.monotonic() + seconds
         with _lock_of(self.folder, self.name).open("a") as file:
-            while not _locks(file.fileno(), fcntl.LOCK_EX):
+            while not try_lock(file.fileno(), fcntl.LOCK_EX):
                 if time.monotonic() > end:
                     other = _read(self.folder, self.name)
                     whose = f"process {other.pid} on {other.host}" if other else "another process"
@@ -63,10 +65,8 @@ class Presence:
     def says(self, job: str | None) -> None:
         """Records which job runs; in one rename, for a reader finds all of it or what was before."""
         path = self.folder / f"{self.name}.json"
-        temporary = path.with_name(f".{path.name}.tmp")
         info = WorkerInfo(name=self.name, pid=os.getpid(), host=socket.gethostname(), job=job)
-        temporary.write_text(info.model_dump_json(exclude={"alive"}))
-        temporary.replace(path)
+        replace_text(path, info.model_dump_json(exclude={"alive"}))
 
 
 def workers(folder: Path) -> list[WorkerInfo]:
@@ -86,7 +86,7 @@ def _read(folder: Path, name: str) -> WorkerInfo | None:
     try:
         info = WorkerInfo.model_validate_json((folder / f"{name}.json").read_bytes())
         with _lock_of(folder, name).open() as file:
-            info.alive = not _locks(file.fileno(), fcntl.LOCK_SH)  # let go of as the file closes
+            info.alive = not try_lock(file.fileno(), fcntl.LOCK_SH)  # let go of as the file closes
     except FileNotFoundError:
         return None  # forgotten in this moment
     return info
@@ -94,11 +94,3 @@ def _read(folder: Path, name: str) -> WorkerInfo | None:
 
 def _lock_of(folder: Path, name: str) -> Path:
     return folder / f"{name}.lock"
-
-
-def _locks(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

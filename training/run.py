@@ -18,10 +18,13 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, Field
 
 from training.config import TrainConfig
+from training.durable import replace_text
 from training.errors import TrainingError
+from training.locks import try_lock
 
 Phase = Literal["checking", "training", "exporting", "verifying", "gating", "publishing"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
+CHUNK_BYTES = 256 * 1024  # a line of progress has about 300
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -35,6 +38,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.config_file = folder / "config.json"
         self.progress = folder / "progress.jsonl"
         self.log = folder / "log.txt"
         self.checkpoints = folder / "checkpoints"
@@ -51,7 +55,7 @@ class Run:
     def config(self) -> TrainConfig:
         """What the run was started with. Raises RunError when the folder holds no run."""
         try:
-            return TrainConfig.model_validate_json((self.folder / "config.json").read_bytes())
+            return TrainConfig.model_validate_json(self.config_file.read_bytes())
         except FileNotFoundError:
             raise RunError(f"there is no run in {self.folder}: config.json is missing") from None
 
@@ -61,11 +65,11 @@ class Run:
             if (recorded := self.config()) != config:
                 changed = [name for name, value in config if value != getattr(recorded, name)]
                 raise RunError(f"a resumed run keeps its config; {', '.join(changed)} would change in {self.folder}")
-        elif (self.folder / "config.json").exists():
+        elif self.config_file.exists():
             raise RunError(f"{self.folder} holds a run already: resume it, or name another folder")
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self.folder / "config.json", config.model_dump_json(indent=1))
+            replace_text(self.config_file, config.model_dump_json(indent=1))
 
     def done(self, phase: Phase) -> bool:
         """Whether the phase has left its record."""
@@ -80,7 +84,7 @@ class Run:
 
     def finish(self, phase: Phase, record: BaseModel) -> None:
         """Writes a phase's record: the phase is done."""
-        _write(self._record(phase), record.model_dump_json(indent=1))
+        replace_text(self._record(phase), record.model_dump_json(indent=1))
 
     def forget(self, *phases: Phase) -> None:
         """Removes records: these phases will run again."""
@@ -92,26 +96,19 @@ class Run:
         """Keeps two processes from working in the folder at once. Raises RunError when another one does not end."""
         end = time.monotonic() + seconds
         with (self.folder / ".lock").open("w") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > end:
-                        raise RunError(f"another process works in {self.folder}") from None
-                    time.sleep(0.05)
+            while not try_lock(file.fileno(), fcntl.LOCK_EX):
+                if time.monotonic() > end:
+                    raise RunError(f"another process works in {self.folder}")
+                time.sleep(0.05)
             yield
 
     def busy(self) -> bool:
         """Whether a process works in the folder now."""
         try:
             with (self.folder / ".lock").open() as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+                return not try_lock(file.fileno(), fcntl.LOCK_SH)
         except FileNotFoundError:
-            pass
-        return False
+            return False
 
     def _record(self, phase: Phase) -> Path:
         return self.folder / f"{phase}.json"
@@ -166,16 +163,25 @@ def read_progress(path: Path) -> Progress:
 
 def lines(path: Path, offset: int = 0) -> Iterator[tuple[int, bytes]]:
     """The whole lines of a `progress.jsonl` from a byte offset on, each with the offset that follows it."""
+    while some := next_lines(path, offset):
+        yield from some
+        offset = some[-1][0]
+
+
+def next_lines(path: Path, offset: int) -> list[tuple[int, bytes]]:
+    """As `lines`, at most the first 256 KiB of them. One that is still being written is left for later."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             file.seek(offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return  # still being written, or cut off by a crash: ProgressLog removes it
-                offset += len(line)
-                yield offset, line
+            # one read: a second one might join a line that a crash cut off with the end of what replaced it
+            chunk = file.read(CHUNK_BYTES) or b""
     except FileNotFoundError:
-        return
+        return []
+    found = []
+    for line in chunk[: chunk.rfind(b"\n") + 1].splitlines(keepends=True):
+        offset += len(line)
+        found.append((offset, line))
+    return found
 
 
 def _time(line: bytes | None) -> float:
@@ -184,10 +190,3 @@ def _time(line: bytes | None) -> float:
 
 def _figures(event: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in event.items() if name != "event"}
-
-
-def _write(path: Path, text: str) -> None:
-    """In one rename: a reader, or a restart after a crash, finds all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)

@@ -142,7 +142,7 @@ class Worker:
         """Makes the job's folder, with the place of its images on this machine."""
         images = images_of(self.places.datasets, DatasetRef.model_validate(request["dataset"]))
         config = TrainConfig.model_validate({**request["config"], "data": images})
-        run.claim(config, resume=(run.folder / "config.json").exists())
+        run.claim(config, resume=run.config_file.exists())
 
     async def _step(self, run: Run, phase: Phase) -> None:
         """Raises PhaseFailed."""

@@ -159,7 +159,7 @@ async def log(
 ) -> Response:
     """Empty as long as no worker has begun the job."""
     async with jobs_told():
-        await services.jobs.get(id)
+        await services.jobs.status(id)
     path = services.jobs.run(id).log
     start, end = await asyncio.to_thread(_extent, path, offset, tail)
     headers = {"X-Next-Offset": str(end), "X-Content-Type-Options": "nosniff"}

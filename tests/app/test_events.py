@@ -10,13 +10,14 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from app.errors import JobNotFound, JobsUnavailable
-from app.events import CHUNK_BYTES, Cursor, Events, new_lines
+from app.events import Cursor, Events, new_lines
 from app.jobs import JobStates
 from tests.process import free_port
 from tests.training.engine import Engine
 from training.job import JobStatus
 from training.jobs import Jobs
 from training.progress import ProgressLog
+from training.run import CHUNK_BYTES
 
 pytestmark = pytest.mark.anyio
 

@@ -251,13 +251,19 @@ async def test_version_at_the_start_is_not_on_probation(repository: ModelReposit
         assert (live_version(serving), serving.deployment().probation) == (2, None)
 
 
+async def fragile_takes_over(repository: ModelRepository, serving: Serving) -> int:
+    """Version 1 goes live, and then one that fails on bright images, whose number comes back."""
+    await until(lambda: live_version(serving) == 1)
+    bad = publish(repository, 2, model=network(2, fragile=True))
+    await until(lambda: live_version(serving) == bad)
+    return bad
+
+
 async def test_without_a_way_back_it_serves_on(repository: ModelRepository) -> None:
     load = Loader(repository)
     publish(repository, 1)
     async with serving_of(repository, load, STRICT) as serving:
-        await until(lambda: live_version(serving) == 1)
-        bad = publish(repository, 2, model=network(2, fragile=True))
-        await until(lambda: live_version(serving) == bad)
+        bad = await fragile_takes_over(repository, serving)
         break_file(repository, 1)
         for _ in range(3):
             await classify(serving, WHITE)
@@ -271,9 +277,7 @@ async def test_way_back_that_is_barred_for_a_moment_is_taken_at_the_next_failure
     load = Unlucky(repository)
     publish(repository, 1)
     async with serving_of(repository, load, STRICT) as serving:
-        await until(lambda: live_version(serving) == 1)
-        bad = publish(repository, 2, model=network(2, fragile=True))
-        await until(lambda: live_version(serving) == bad)
+        bad = await fragile_takes_over(repository, serving)
         load.bad_luck = iter([OSError(errno.EMFILE, os.strerror(errno.EMFILE))])
         for _ in range(3):
             await classify(serving, WHITE)
@@ -289,9 +293,7 @@ async def test_failing_version_is_left_for_good_where_active_can_not_be_written(
     load = Loader(repository)
     publish(repository, 1)
     async with serving_of(repository, load, STRICT) as serving:
-        await until(lambda: live_version(serving) == 1)
-        bad = publish(repository, 2, model=network(2, fragile=True))
-        await until(lambda: live_version(serving) == bad)
+        bad = await fragile_takes_over(repository, serving)
         (repository.folder / ".HISTORY.tmp").mkdir()
         for _ in range(3):
             await classify(serving, WHITE)

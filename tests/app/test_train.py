@@ -20,6 +20,7 @@ from app.settings import Settings
 from tests.app.conftest import Serve
 from tests.app.network import publish
 from tests.process import free_port, service, until
+from tests.sse import Event, parsed
 from tests.training.engine import Engine
 from training.config import TrainConfig
 from training.contract import ModelRepository
@@ -27,8 +28,6 @@ from training.dataset_store import DatasetStore, Summary
 from training.progress import ProgressLog
 
 pytestmark = pytest.mark.anyio
-
-Event = tuple[str, str, dict[str, Any]]  # id, kind and data; Any: what JSON holds
 
 
 @pytest.fixture(autouse=True)
@@ -48,17 +47,6 @@ async def submitted(client: httpx.AsyncClient, **fields: object) -> str:
 
 def progress_of(services: Services, id: str) -> ProgressLog:
     return ProgressLog(services.jobs.run(id).progress, Console(quiet=True))
-
-
-def parsed(lines: Iterator[str]) -> Iterator[Event]:
-    fields: dict[str, str] = {}
-    for line in lines:
-        if line and not line.startswith(":"):
-            name, _, value = line.partition(": ")
-            fields[name] = value
-        elif fields:
-            yield fields["id"], fields["event"], json.loads(fields["data"])
-            fields = {}
 
 
 async def test_only_the_data_has_to_be_said(serve: Serve) -> None:

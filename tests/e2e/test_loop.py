@@ -16,13 +16,13 @@ import httpx
 import pytest
 
 from tests.process import ROOT, answers, service, until
+from tests.sse import Event, parsed
 from training.contract import ModelRepository
 from training.run import PHASES, Run, read_progress
 
 SMALL = {"depths": [1, 1], "cardinality": 4, "base_width": 4, "stem_width": 16}  # from the same builder
 WALK = (ROOT / "README.md").read_text().split("## The whole loop over HTTP")[1].split("\n## ")[0]
 BODIES = [json.loads(body) for body in re.findall(r"-d '(\{.*?\})'", WALK)]
-Event = tuple[str, str, dict[str, Any]]  # Any: what JSON holds
 
 
 @pytest.fixture
@@ -50,14 +50,7 @@ def follow(client: httpx.Client, job: str, last: str = "") -> Iterator[Event]:
     headers = {"Last-Event-ID": last} if last else {}
     with client.stream("GET", f"/train/{job}/events", headers=headers, timeout=120) as response:
         assert response.status_code == 200
-        fields: dict[str, str] = {}
-        for line in response.iter_lines():
-            if line and not line.startswith(":"):
-                name, _, value = line.partition(": ")
-                fields[name] = value
-            elif fields:
-                yield fields["id"], fields["event"], json.loads(fields["data"])
-                fields = {}
+        yield from parsed(response.iter_lines())
 
 
 def train(client: httpx.Client, **config: Any) -> str:  # Any: what JSON holds

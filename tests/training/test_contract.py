@@ -14,8 +14,6 @@ import pytest
 from training.contract import (
     MANIFEST_FILE,
     MODEL_FILE,
-    STAGING_PREFIX,
-    STALE_STAGING_S,
     ActiveChanged,
     ContractError,
     DatasetRecord,
@@ -27,6 +25,7 @@ from training.contract import (
     Variant,
     VersionMissing,
 )
+from training.staging import STAGING_PREFIX, STALE_STAGING_S
 
 ROOT = Path(__file__).parents[2]
 

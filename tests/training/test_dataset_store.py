@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from training.contract import STALE_STAGING_S
 from training.dataset_store import (
     CURRENT_FILE,
     REPORT_FILE,
@@ -20,6 +19,7 @@ from training.dataset_store import (
     DatasetStore,
     Summary,
 )
+from training.staging import STALE_STAGING_S
 
 
 def staged(store: DatasetStore, fingerprint: str = "f") -> Path:
