@@ -36,7 +36,7 @@ def measure(
             grows = len(rates) < 2 or rates[-1] >= GROWTH * rates[-2]
             if not grows or clock() - begun + forecast > SECONDS:
                 break
-        curve[size] = _fastest(run, size, clock)
+        curve[size] = fastest_run(run, size, clock=clock)
     return curve
 
 
@@ -46,10 +46,13 @@ def smallest_worthwhile(curve: dict[int, float]) -> int:
     return next(size for size, rate in zip(curve, _rates(curve), strict=True) if rate * GROWTH >= best)
 
 
-def _fastest(run: Callable[[int], object], size: int, clock: Callable[[], float]) -> float:
+def fastest_run(
+    run: Callable[[int], object], size: int, runs: int = RUNS, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Seconds of the fastest of some runs of one size, after one that is not counted."""
     run(size)  # allocates, and picks algorithms for the shape
     begun, fastest = clock(), float("inf")
-    for _ in range(RUNS):
+    for _ in range(runs):
         started = clock()
         run(size)
         fastest = min(fastest, clock() - started)

@@ -72,6 +72,7 @@ class ModelHealth(BaseModel):
     precision: str
     provider: str
     max_batch: int
+    speeds: dict[str, float] = Field(description="images/s one by one, of each precision that was tried at load")
     latency: list[LatencyPoint]
 
 

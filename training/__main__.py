@@ -73,7 +73,7 @@ class Export(BaseModel):
     def cli_cmd(self) -> None:
         run = Run(self.run)
         run.config()  # there is a run
-        run.forget("exporting", "verifying", "gating", "publishing")
+        run.forget("exporting", "verifying", "quantizing", "gating", "publishing")
         _run_phases(run, self.models, skip=("training",))
 
 

@@ -60,7 +60,27 @@ class Gate(BaseModel):
         description="accuracy to reach in any case; by default more than the most frequent class",
     )
     keep_classes: bool = Field(False, description="refuse a candidate that lacks a class of the live version")
+    precision_budget: float = Field(
+        0.005, ge=0, le=1, description="how far INT8's accuracy may stay below float32's; else it is left out"
+    )
     dry_run: bool = Field(False, description="report the verdict and publish nothing")
+
+
+CalibrationName = Literal["minmax", "percentile", "entropy"]
+
+
+class Int8(BaseModel):
+    """The variant for CPUs, about three times as fast as float32."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = Field(True, description="make it; the service takes it where it is faster")
+    calibration_images: int = Field(128, ge=1, description="training images, at most, that the ranges are taken from")
+    methods: tuple[CalibrationName, ...] = Field(
+        ("minmax", "percentile", "entropy"),
+        min_length=1,
+        description="how to take the ranges: the first that costs no accuracy on val images, or the best",
+    )
 
 
 class TrainConfig(BaseModel):
@@ -111,6 +131,7 @@ class TrainConfig(BaseModel):
     deterministic: bool = Field(False, description="the same numbers from the same seed on the same machine; slower")
     tensorboard: bool = Field(True, description="write TensorBoard logs with weight histograms")
 
+    int8: Int8 = Int8()
     gate: Gate = Gate()
 
     @model_validator(mode="before")

@@ -4,7 +4,7 @@
 
     config.pbtxt  labels.txt                what Triton reads, of the live version
     ACTIVE  HISTORY  FAILURES               which version is live, which were, which were taken back: activation.py
-    7/model.onnx  7/manifest.json  7/golden.npz  7/report/...
+    7/model.onnx  7/model.int8.onnx  7/manifest.json  7/golden.npz  7/report/...
 
 A version is written in a hidden staging folder on the same file system, flushed to disk and renamed in one
 step, so that a reader never sees half of one. Nothing here needs TensorFlow.
@@ -28,10 +28,13 @@ from training.locks import exclusive
 from training.staging import bury, new_staging, remove_stale_staging
 
 MODEL_FILE = "model.onnx"
+INT8_FILE = "model.int8.onnx"
 MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden.npz"
 WEIGHTS_FILE = "model.weights.h5"  # Keras', float32: what a later training may start from
 REPORT_FOLDER = "report"
+
+GOLDEN_PROBABILITIES = {"fp32": "probabilities", "int8": "probabilities_int8"}  # by precision, in golden.npz
 
 INPUT_NAME = "image"  # uint8 [N, height, width, 3], RGB
 OUTPUT_NAME = "probabilities"  # float32 [N, classes]
@@ -71,8 +74,10 @@ class Variant(BaseModel):
     """One file that computes the model at one precision."""
 
     file: str
-    accuracy: float
-    images_per_second: float
+    accuracy: float = Field(description="on the test split, by ONNX Runtime")
+    images_per_second: float = Field(description="one by one, on the machine that made it")
+    calibration: str | None = Field(None, description="how the ranges of INT8 were found")
+    float_blocks: list[str] = Field([], description="what an INT8 variant leaves in float32")
 
 
 class Parity(BaseModel):

@@ -10,6 +10,7 @@ from training.dataset_layout import few
 from training.dataset_report import DatasetReport
 from training.evaluate import Evaluation
 from training.progress import ProgressLog
+from training.records import QuantizationRecord
 from training.run import Run
 
 ROUNDING = 1e-9  # of a difference of two accuracies
@@ -28,6 +29,7 @@ def gate(run: Run, repository: ModelRepository, log: ProgressLog) -> Verdict:
     log.phase("gating", f"against version {live}, which is live" if compared else "")
     recalls = live_recalls(run, repository, live) if live is not None and compared else None
     verdict = judge(config, candidate, recalls, live)
+    verdict.notes.extend(run.record("quantizing", QuantizationRecord).notes)
     log.console.print(render(verdict), highlight=False, markup=False)
     return verdict
 

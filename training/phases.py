@@ -55,6 +55,10 @@ def _record_of(phase: Phase, run: Run, repository: ModelRepository, log: Progres
             from training.verify import verify
 
             return verify(run, log)
+        case "quantizing":
+            from training.quantize import quantize
+
+            return quantize(run, log)
         case "gating":
             from training.gate import gate
 

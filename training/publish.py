@@ -9,7 +9,7 @@ from training.contract import ActiveChanged, DatasetRecord, Manifest, ModelRepos
 from training.dataset_report import DatasetReport
 from training.gate import gate
 from training.progress import ProgressLog
-from training.records import ExportRecord, PublishRecord, VerificationRecord
+from training.records import ExportRecord, PublishRecord, QuantizationRecord, VerificationRecord
 from training.run import Run
 
 LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime-gpu", "onnxruntime", "pillow", "numpy")
@@ -56,7 +56,7 @@ def make_manifest(run: Run, repository: ModelRepository) -> Manifest:
         created=verification.created,
         labels=dataset.labels,
         preprocessing=config.preprocessing,
-        variants=verification.variants,
+        variants=run.record("quantizing", QuantizationRecord).variants,
         metrics=verification.metrics,
         parity=verification.parity,
         config=config.model_dump(mode="json"),

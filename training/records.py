@@ -32,6 +32,13 @@ class VerificationRecord(BaseModel):
     variants: dict[str, Variant]
 
 
+class QuantizationRecord(BaseModel):
+    """The variants that will be published, and what an operator should know of one that will not."""
+
+    variants: dict[str, Variant]
+    notes: list[str] = []
+
+
 class PublishRecord(BaseModel):
     """The version that was made, None after a dry run; `active` where it went live."""
 

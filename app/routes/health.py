@@ -99,5 +99,6 @@ def _model(model: Model) -> ModelHealth:
         precision=model.precision,
         provider=EXECUTION_PROVIDERS[model.provider],
         max_batch=model.max_batch,
+        speeds={name: round(speed, 1) for name, speed in model.speeds.items()},
         latency=points,
     )

@@ -15,6 +15,7 @@ from PIL import Image
 from training.contract import (
     GOLDEN_FILE,
     INPUT_NAME,
+    INT8_FILE,
     MODEL_FILE,
     OUTPUT_NAME,
     DatasetRecord,
@@ -39,11 +40,12 @@ def network(
     classes: int = len(LABELS),
     fragile: bool = False,
     blind: bool = False,
+    slow: bool = False,
 ) -> onnx.ModelProto:
     """uint8 [N, 16, 16, 3] -> Conv, Relu, mean, MatMul, Softmax -> float32 [N, classes]; weights from the seed.
 
     A `fragile` one fails to run on an image with a 255 in it: that looks up row 255 of a table of 255. A `blind` one
-    gives NaN for such an image: 0 / 0.
+    gives NaN for such an image: 0 / 0. A `slow` one takes the sines of sines of 100,000 numbers on its way.
     """
     random = np.random.default_rng(seed)
     weights = {
@@ -81,6 +83,16 @@ def network(
             helper.make_node("Softmax", ["checked"], [OUTPUT_NAME], axis=1),
         ]
         weights["last"] = np.array([1], np.int64)
+    if slow:
+        weights |= {"repeats": np.array([1, 100_000 // classes], np.int64), "zero": np.zeros(1, np.float32)}
+        nodes[-1:] = [
+            helper.make_node("Tile", ["logits", "repeats"], ["sine0"]),
+            *(helper.make_node("Sin", [f"sine{i}"], [f"sine{i + 1}"]) for i in range(20)),
+            helper.make_node("ReduceMax", ["sine20"], ["sine"], axes=[1], keepdims=1),
+            helper.make_node("Mul", ["sine", "zero"], ["nothing"]),
+            helper.make_node("Add", ["logits", "nothing"], ["late"]),
+            helper.make_node("Softmax", ["late"], [OUTPUT_NAME], axis=1),
+        ]
     graph = helper.make_graph(
         nodes,
         "small",
@@ -112,16 +124,22 @@ def publish(
     *,
     activate: bool = True,
     model: onnx.ModelProto | None = None,
+    int8: onnx.ModelProto | None = None,
     golden: dict[str, Any] | None = None,  # Any: arrays of any kind, also bad ones
     variants: dict[str, Variant] | None = None,
     preprocessing: Preprocessing = PREPROCESSING,
     labels: list[str] = LABELS,
 ) -> int:
-    """Publishes the network of a seed as the next version; returns its number."""
+    """Publishes the network of a seed as the next version; returns its number. `int8` is of a variant of that name."""
     model = model or network(seed)
     images = random_images(4, seed)
     golden = golden if golden is not None else {"images": images, "probabilities": reference(model, images)}
     variants = variants or {"fp32": Variant(file=MODEL_FILE, accuracy=0.9, images_per_second=100)}
+    models = dict.fromkeys(variants, model)
+    if int8:
+        variants["int8"] = Variant(file=INT8_FILE, accuracy=0.89, images_per_second=300)
+        models["int8"] = int8
+        golden.setdefault("probabilities_int8", reference(int8, images))
     metrics = Metrics(images=100, loss=0.3, accuracy=0.9, top5_accuracy=1)
     manifest = Manifest(
         name=repository.name,
@@ -138,8 +156,8 @@ def publish(
         libraries={"onnx": onnx.__version__},
     )
     with repository.staging() as folder:
-        for variant in variants.values():
-            (folder / variant.file).write_bytes(model.SerializeToString())
+        for name, variant in variants.items():
+            (folder / variant.file).write_bytes(models[name].SerializeToString())
         np.savez(folder / GOLDEN_FILE, **golden)
         version = repository.publish(folder, manifest).version
     if activate:

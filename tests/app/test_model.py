@@ -7,7 +7,7 @@ from onnx import TensorProto
 from app.model import Model, ModelError, load_model
 from app.provider import ProviderError
 from tests.app.network import LABELS, PREPROCESSING, SIZE, network, publish, random_images, reference
-from training.contract import GOLDEN_FILE, MODEL_FILE, ContractError, ModelRepository, Variant
+from training.contract import GOLDEN_FILE, MODEL_FILE, ContractError, ModelRepository
 
 
 def load(repository: ModelRepository, version: int, **options: Any) -> Model:  # Any: each option has its own type
@@ -146,27 +146,41 @@ def test_unlisted_file_is_refused(repository: ModelRepository) -> None:
         load(repository, version)
 
 
-def test_precision(repository: ModelRepository) -> None:
-    fp32 = Variant(file=MODEL_FILE, accuracy=0.9, images_per_second=20)
-    int8 = Variant(file="model.int8.onnx", accuracy=0.89, images_per_second=40)
-    both = publish(repository, variants={"fp32": fp32, "int8": int8})
-    slow = publish(repository, variants={"fp32": fp32, "int8": int8.model_copy(update={"images_per_second": 5})})
-    alone = publish(repository, variants={"fp32": fp32})
-    assert load(repository, both).precision == "int8"
+def test_auto_takes_the_precision_that_is_faster_here(repository: ModelRepository) -> None:
+    fast_int8 = load(repository, publish(repository, model=network(slow=True), int8=network()))
+    assert fast_int8.precision == "int8"
+    assert fast_int8.speeds["int8"] > fast_int8.speeds["fp32"]
+    slow_int8 = load(repository, publish(repository, int8=network(slow=True)))
+    assert slow_int8.precision == "fp32"  # though the manifest says that it was three times as fast
+    assert slow_int8.speeds["fp32"] > slow_int8.speeds["int8"]
+
+
+def test_a_precision_that_is_asked_for_is_taken_or_missed(repository: ModelRepository) -> None:
+    both = publish(repository, int8=network(slow=True))
+    assert load(repository, both, precision="int8").precision == "int8"
     assert load(repository, both, precision="fp32").precision == "fp32"
-    assert load(repository, slow).precision == "fp32"
-    with pytest.raises(ModelError, match="RESNEXT_PRECISION is int8, version 3 has fp32"):
-        load(repository, alone, precision="int8")
+    with pytest.raises(ModelError, match="RESNEXT_PRECISION is int8, version 2 has fp32"):
+        load(repository, publish(repository), precision="int8")
 
 
-def test_int8_may_differ_more_but_not_wildly(repository: ModelRepository) -> None:
-    variants = {"int8": Variant(file="model.int8.onnx", accuracy=0.89, images_per_second=40)}
-    near = golden()
-    near["probabilities"] = near["probabilities"] + np.float32(0.01)
-    load(repository, publish(repository, variants=variants, golden=near))
-    wild = golden(probabilities=reference(network(1), random_images(4)))
-    with pytest.raises(ModelError, match=r"within 0.25 of Keras'"):
-        load(repository, publish(repository, variants=variants, golden=wild))
+def test_int8_is_held_to_its_own_answers(repository: ModelRepository, caplog: pytest.LogCaptureFixture) -> None:
+    images = random_images(4)
+    rounded = golden(probabilities_int8=reference(network(), images) + np.float32(0.05))  # another CPU's kernels
+    assert "int8" in load(repository, publish(repository, int8=network(), golden=rounded)).speeds
+    broken = publish(repository, int8=network(1), golden=golden(probabilities_int8=reference(network(), images)))
+    with pytest.raises(ModelError, match=r"within 0.1 of those that it was judged by"):
+        load(repository, broken, precision="int8")
+    assert load(repository, broken).precision == "fp32"
+    assert "int8 of version 2 is left out: golden check" in caplog.text
+
+
+def test_a_version_of_which_no_precision_is_fit_is_refused(repository: ModelRepository) -> None:
+    wrong = reference(network(1), random_images(4))
+    with pytest.raises(ModelError, match=r"within 0.0001 of Keras'"):
+        load(
+            repository,
+            publish(repository, int8=network(), golden=golden(probabilities=wrong, probabilities_int8=wrong)),
+        )
 
 
 def test_provider_that_does_not_work_is_refused(repository: ModelRepository) -> None:

@@ -1,0 +1,142 @@
+"""INT8: what is quantised, how it is chosen, and when it is left out."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from rich.console import Console
+
+from tests.training.conftest import Trained
+from training.classifier import onnx_classifier
+from training.config import TrainConfig
+from training.contract import INT8_FILE, MODEL_FILE
+from training.dataset import load, read_samples
+from training.gate import gate
+from training.progress import ProgressLog
+from training.quantize import Quantizer, Search, has_int8_dot_product, quantize
+from training.records import QuantizationRecord, VerificationRecord
+from training.run import Run
+
+QUIET = Console(quiet=True)
+
+
+def verified(trained: Trained, folder: Path, **changes: object) -> Run:
+    """The trained run as it was before it was quantised, with another config."""
+    shutil.copytree(trained.run.folder, folder, ignore=shutil.ignore_patterns("checkpoints", "tensorboard"))
+    run = Run(folder)
+    run.forget("quantizing", "gating", "publishing")
+    config = trained.config.model_dump(mode="json") | changes
+    run.config_file.write_text(TrainConfig.model_validate(config).model_dump_json())
+    return run
+
+
+def quantized(run: Run) -> QuantizationRecord:
+    record = quantize(run, ProgressLog(run.progress, QUIET))
+    run.finish("quantizing", record)
+    return record
+
+
+def test_a_version_has_an_int8_variant_that_is_as_good(trained: Trained) -> None:
+    variants, folder = trained.manifest.variants, trained.repository.path(1)
+    assert variants["int8"].accuracy >= variants["fp32"].accuracy - 0.005
+    assert variants["int8"].calibration in ("minmax", "percentile", "entropy")
+    assert INT8_FILE in trained.manifest.files
+    with np.load(folder / "golden.npz") as golden:
+        np.testing.assert_array_equal(
+            onnx_classifier(folder / INT8_FILE)(golden["images"]), golden["probabilities_int8"]
+        )
+
+
+def test_every_convolution_is_int8_and_pixels_go_in_as_they_come(trained: Trained) -> None:
+    model = onnx.load(trained.repository.path(1) / INT8_FILE)
+    made_by = {node.output[0]: node for node in model.graph.node}
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == 9
+    for node in convolutions:
+        image, weight = made_by[node.input[0]], made_by[node.input[1]]
+        assert image.op_type == weight.op_type == "DequantizeLinear"
+        assert constants[weight.input[0]].dtype == np.int8
+        assert constants[weight.input[1]].shape == (len(constants[weight.input[0]]),)  # a scale for each channel
+    assert not any(node.op_type == "Cast" for node in model.graph.node)
+    assert "labels" in {p.key for p in model.metadata_props}
+
+
+def test_it_can_be_switched_off(trained: Trained, tmp_path: Path) -> None:
+    run = verified(trained, tmp_path / "run", int8={"enabled": False})
+    assert quantized(run).variants == run.record("verifying", VerificationRecord).variants
+    assert not (run.package / INT8_FILE).exists()
+
+
+def test_again_after_a_crash_gives_the_same(trained: Trained, tmp_path: Path) -> None:
+    run = verified(trained, tmp_path / "run")  # its package holds the file and the golden answers already
+    quantized(run)
+    old, new = trained.repository.path(1) / INT8_FILE, run.package / INT8_FILE
+    assert new.read_bytes() == old.read_bytes()
+    assert not list(run.folder.glob(".quantizing*"))
+
+
+STEM = ("stem_conv", ["stage1_block1_conv1", "stage1_block1_shortcut_conv"])
+BLOCK_1 = ("stage1_block1_conv2", ["stage1_block1_conv3"])
+BLOCK_2 = ("stage2_block1_conv2", ["stage2_block1_conv3"])
+
+
+def spoil(path: Path, *places: tuple[str, list[str]]) -> None:
+    """Makes one channel that a convolution writes 1000 times as large, and small again where it is read.
+
+    Float32 does not care; of all the other channels INT8 keeps next to nothing.
+    """
+    model = onnx.load(path)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+
+    def scale(name: str, channels: tuple[object, ...], factor: float) -> None:
+        values = numpy_helper.to_array(constants[name]).copy()
+        values[channels] *= factor
+        constants[name].CopyFrom(numpy_helper.from_array(values, name))
+
+    def convolution(name: str) -> onnx.NodeProto:
+        return next(node for node in model.graph.node if node.op_type == "Conv" and name in node.input[1])
+
+    for writer, readers in places:
+        for name in convolution(writer).input[1:]:  # weights and bias
+            scale(name, (0,), 1000)
+        for reader in readers:
+            scale(convolution(reader).input[1], (slice(None), 0), 1 / 1000)
+    onnx.save(model, path)
+
+
+def test_one_that_is_much_worse_is_left_out_and_the_verdict_says_so(trained: Trained, tmp_path: Path) -> None:
+    run = verified(trained, tmp_path / "run", int8={"methods": ["minmax"]})
+    spoil(run.package / MODEL_FILE, STEM, BLOCK_1, BLOCK_2)  # three of four: more than half
+    record = quantized(run)
+    assert set(record.variants) == {"fp32"}
+    assert "int8 is left out: its accuracy" in record.notes[0]
+    assert not (run.package / INT8_FILE).exists()
+    verdict = gate(run, trained.repository, ProgressLog(run.progress, QUIET))
+    assert verdict.notes == record.notes
+
+
+def test_the_block_that_hurts_stays_float32(trained: Trained, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    shutil.copy(trained.run.package / MODEL_FILE, path)
+    spoil(path, BLOCK_1)
+    splits = load(read_samples(trained.run.samples), trained.config.preprocessing, tmp_path / "cache")
+    reference = onnx_classifier(path)(splits["val"].images)
+    np.testing.assert_allclose(reference, np.load(trained.run.reference), atol=1e-4)
+    search = Search(Quantizer(path, splits["train"].images[:64], tmp_path), splits["val"], reference)
+    config = trained.config.model_copy(update={"int8": trained.config.int8.model_copy(update={"methods": ("minmax",)})})
+    best = search.best(config)
+    assert best.float_blocks == ("stage1_block1",)
+    assert best.accuracy >= search.accuracy_of(reference) - config.gate.precision_budget
+
+
+def test_weights_have_seven_bits_where_products_would_saturate(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("flags : avx2 avx512f avx512_vnni\n")
+    assert has_int8_dot_product("x86_64", cpuinfo)
+    cpuinfo.write_text("flags : avx2 avx512f\n")
+    assert not has_int8_dot_product("x86_64", cpuinfo)
+    assert not has_int8_dot_product("x86_64", tmp_path / "missing")
+    assert has_int8_dot_product("aarch64", tmp_path / "missing")

@@ -1,0 +1,185 @@
+"""Rewrites of an exported ONNX graph that change its speed and not its answers.
+
+ONNX Runtime's INT8 convolution on the CPU copies its input once for each group, and multiplies in blocks of 16 to 32
+channels: the narrow groups of a ResNeXt cost it more than all its 1x1 convolutions. What it does to single tensors
+in between (normalisation, padding, layout) is dear too once the convolutions are cheap.
+"""
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from training.contract import INPUT_NAME
+from training.errors import TrainingError
+
+INDICATOR = 255  # in the fourth channel: as large as a bright pixel, so that its weight is of the size of the others
+STEM_INPUT = "image_float"  # uint8 values as float: what the first convolution reads
+
+
+class GraphError(TrainingError):
+    """A graph that is not as `training.export` writes it."""
+
+
+def merge_groups(model: onnx.ModelProto, width: int) -> None:
+    """Joins neighbouring groups of each convolution until each has `width` channels, or all are one: exact.
+
+    The merged kernel is block-diagonal; what it adds are products with zero.
+    """
+    for node in _nodes(model, "Conv"):
+        group = next((a for a in node.attribute if a.name == "group"), None)
+        if group is None or group.i == 1:
+            continue
+        kernel = _constant(model, node.input[1])  # [filters, channels of a group, height, width]
+        narrow = kernel.shape[1]
+        merged = _joined(group.i, width // narrow)
+        if merged > 1:
+            _set(model, node.input[1], block_diagonal(kernel, group.i, merged))
+            group.i //= merged
+
+
+def block_diagonal(kernel: NDArray[np.float32], groups: int, merged: int) -> NDArray[np.float32]:
+    """The kernel [F, c, h, w] of `groups` groups as one of groups/merged: [F, c * merged, h, w], zeros elsewhere."""
+    filters, narrow = kernel.shape[:2]
+    wide = np.zeros((filters, narrow * merged, *kernel.shape[2:]), kernel.dtype)
+    for start in range(0, filters, filters // groups):
+        block = start * groups // filters % merged * narrow
+        wide[start : start + filters // groups, block : block + narrow] = kernel[start : start + filters // groups]
+    return wide
+
+
+def fold_normalization(model: onnx.ModelProto) -> None:
+    """Moves `image * scale + offset` into the first convolution: exact, up to its zero padding at the border.
+
+    There an offset that is added after normalisation is not seen, while one inside the kernel would be. So the image
+    gets a fourth channel of one value, which the convolution pads with zero as it does the others: its weight is the
+    offset's share. Raises GraphError.
+    """
+    nodes = list(model.graph.node[:5])
+    if [node.op_type for node in nodes] != ["Cast", "Mul", "Add", "Transpose", "Conv"]:
+        raise GraphError("the graph should begin with Cast, Mul, Add, Transpose, Conv, as the export writes it")
+    cast, mul, add, transpose, conv = nodes
+    scale, offset = (
+        np.broadcast_to(_constant(model, node.input[1]).astype(np.float64).ravel(), 3) for node in (mul, add)
+    )
+    kernel = _constant(model, conv.input[1]).astype(np.float64)  # [filters, 3, height, width]
+    share = (kernel * offset[:, None, None]).sum(1, keepdims=True) / INDICATOR
+    folded = np.concatenate([kernel * scale[:, None, None], share], axis=1).astype(np.float32)
+    _set(model, conv.input[1], folded)
+    for name, value in {
+        "indicator": np.full((1, 1, 1, 1), INDICATOR, np.uint8),
+        "indicator_shape": np.array([*_image_shape(model)[:2], 1], np.int64),
+    }.items():
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    begin = [
+        helper.make_node("Shape", [INPUT_NAME], ["image_count"], "image_count", start=0, end=1),
+        helper.make_node(
+            "Concat", ["image_count", "indicator_shape"], ["indicators_shape"], "indicators_shape", axis=0
+        ),
+        helper.make_node("Expand", ["indicator", "indicators_shape"], ["indicators"], "indicators"),
+        # not Pad, which takes four times as long
+        helper.make_node("Concat", [INPUT_NAME, "indicators"], ["image_indicated"], "image_indicated", axis=3),
+        helper.make_node(
+            "Transpose", ["image_indicated"], ["image_channels_first"], "image_channels_first", perm=[0, 3, 1, 2]
+        ),
+        helper.make_node("Cast", ["image_channels_first"], [STEM_INPUT], STEM_INPUT, to=onnx.TensorProto.FLOAT),
+    ]
+    conv.input[0] = STEM_INPUT
+    _replace(model, [cast, mul, add, transpose], begin)
+
+
+def tidy(model: onnx.ModelProto) -> None:
+    """Moves padding into the pooling that follows, whose input is never below zero; takes the mean in place."""
+    made_by = {node.output[0]: node for node in model.graph.node}
+    for pool in _nodes(model, "MaxPool"):
+        pad = made_by.get(pool.input[0])
+        if pad is not None and pad.op_type == "Pad":
+            pads = _constant(model, pad.input[1]).tolist()
+            pool.input[0] = pad.input[0]
+            _set_attribute(pool, "pads", pads[2:4] + pads[6:8])
+            _replace(model, [pad], [])
+    for mean in _nodes(model, "ReduceMean"):
+        transpose = made_by.get(mean.input[0])
+        if transpose is not None and transpose.op_type == "Transpose":
+            output = mean.output[0]
+            pooled = [
+                helper.make_node("GlobalAveragePool", [transpose.input[0]], [f"{output}_4d"], f"{mean.name}_pool"),
+                helper.make_node("Flatten", [f"{output}_4d"], [output], f"{mean.name}_flatten"),
+            ]
+            _replace(model, [transpose, mean], pooled)
+
+
+def feed_pixels(model: onnx.ModelProto) -> None:
+    """Takes the pixels as the quantised input that they are: without the Cast and QuantizeLinear (scale 1) before it.
+
+    Raises GraphError.
+    """
+    cast = next((node for node in model.graph.node if node.output[0] == STEM_INPUT), None)
+    quantized = [node for node in _nodes(model, "QuantizeLinear") if node.input[0] == STEM_INPUT]
+    if cast is None:
+        raise GraphError(f"the graph should have {STEM_INPUT}, as fold_normalization leaves it")
+    for node in quantized:
+        if _constant(model, node.input[1]) != 1 or _constant(model, node.input[2]) != 0:
+            raise GraphError(f"{STEM_INPUT} should be quantised with scale 1 and zero point 0")
+        for reader in model.graph.node:
+            if reader.input and reader.input[0] == node.output[0]:
+                reader.input[0] = cast.input[0]
+    unread = [] if any(STEM_INPUT in node.input for node in model.graph.node if node not in quantized) else [cast]
+    if gone := [*unread, *quantized]:
+        _replace(model, gone, [])
+    drop_leftovers(model)
+
+
+def drop_leftovers(model: onnx.ModelProto) -> None:
+    """Removes constants that no node reads, and shapes that were true of the old graph."""
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    del model.graph.value_info[:]
+
+
+def _joined(groups: int, most: int) -> int:
+    """How many groups become one: the largest divisor of their number that is at most `most`, at least 1."""
+    return max((n for n in range(1, groups + 1) if groups % n == 0 and n <= most), default=1)
+
+
+def _nodes(model: onnx.ModelProto, kind: str) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if node.op_type == kind]
+
+
+def _tensor(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
+    for tensor in model.graph.initializer:
+        if tensor.name == name:
+            return tensor
+    raise GraphError(f"{name} should be a constant of the graph")
+
+
+def _constant(model: onnx.ModelProto, name: str) -> NDArray[np.float32]:
+    value: NDArray[np.float32] = numpy_helper.to_array(_tensor(model, name))
+    return value
+
+
+def _set(model: onnx.ModelProto, name: str, value: NDArray[np.float32]) -> None:
+    _tensor(model, name).CopyFrom(numpy_helper.from_array(value, name))
+
+
+def _set_attribute(node: onnx.NodeProto, name: str, value: object) -> None:
+    kept = [a for a in node.attribute if a.name not in (name, "auto_pad")]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute(name, value)])
+
+
+def _replace(model: onnx.ModelProto, old: list[onnx.NodeProto], new: list[onnx.NodeProto]) -> None:
+    """New nodes where the first of the old ones stood."""
+    at = next(i for i, node in enumerate(model.graph.node) if node.output[0] == old[0].output[0])
+    gone = {node.output[0] for node in old}
+    rest = [node for node in model.graph.node if node.output[0] not in gone]
+    nodes = [*rest[:at], *new, *rest[at:]]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _image_shape(model: onnx.ModelProto) -> list[int]:
+    """Height, width, channels of the input."""
+    return [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim][1:]
