@@ -131,6 +131,12 @@ class Quantizer:
         onnx.save(onnx.shape_inference.infer_shapes(rewritten), self.source)
         self.nodes = {node.name: block_of(node) for node in rewritten.graph.node}
         self.blocks = sorted({block for block in self.nodes.values() if block})
+        # logits stay float32: uint8 has 256 of them, and 256 probabilities
+        self.float_nodes = [
+            node.name
+            for node in rewritten.graph.node
+            if node.op_type == "Softmax" or (node.op_type, block_of(node)) == ("Add", "logits")
+        ]
 
     def quantize(self, method: CalibrationName, float_blocks: Iterable[str] = ()) -> Path:
         """The INT8 file; `float_blocks` of it stay float32."""
@@ -146,11 +152,15 @@ class Quantizer:
                 reduce_range=not has_int8_dot_product(),
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                nodes_to_exclude=[name for name, block in self.nodes.items() if block in blocks],
+                nodes_to_exclude=[
+                    *self.float_nodes,
+                    *(name for name, block in self.nodes.items() if block in blocks),
+                ],
                 calibrate_method=METHODS[method],
                 calibration_cache_path=self.folder / f"{method}.json",
                 extra_options={
                     "CalibStridedMinMax": 1,  # batch by batch
+                    "OpTypesToExcludeOutputQuantization": ["MatMul"],
                     "TensorQuantOverrides": {  # a pixel is a uint8 already
                         graph.STEM_INPUT: [{"scale": np.array(1, np.float32), "zero_point": np.array(0, np.uint8)}]
                     },
