@@ -4,10 +4,11 @@ PORT ?= 8000
 MODELS ?= models
 PYTHON ?= python3
 BIN := .venv/bin
+PEERS := $(patsubst benchmarks/peers/%/requirements.txt,%,$(wildcard benchmarks/peers/*/requirements.txt))
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
   --no-emit-index-url --no-emit-find-links pyproject.toml
 
-.PHONY: help install serve starter test check format tensorboard bench-input bench-fashion lock clean
+.PHONY: help install serve starter test check format tensorboard bench bench-peers bench-profile bench-input bench-fashion lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -47,6 +48,21 @@ format: install ## mend what ruff can mend
 
 tensorboard: install ## show the curves of all runs on port 6006
 	$(BIN)/tensorboard --logdir runs
+
+bench: install ## compare the service with other servers, 20 to 25 minutes; writes its part of docs/benchmarks.md
+	$(BIN)/python -m benchmarks.models
+	$(BIN)/python -m benchmarks.serving $(BENCH)
+
+bench-peers: $(PEERS:%=.bench/envs/%/installed) ## install the servers that make bench compares with, 1 GB in .bench
+
+.bench/envs/%/installed: benchmarks/peers/%/requirements.txt | install
+	@$(BIN)/uv venv --quiet --clear --python 3.11 .bench/envs/$*
+	@$(BIN)/uv pip install --quiet --python .bench/envs/$*/bin/python -r $< && touch $@ || \
+	  echo "$* can not be installed: make bench goes on without it"
+
+bench-profile: install ## where the time of a run and of a request goes, by kind of node and by stage
+	$(BIN)/python -m benchmarks.models
+	$(BIN)/python -m benchmarks.profile_service
 
 bench-input: install ## time the input pipeline against Keras' ImageDataGenerator
 	$(BIN)/python -m benchmarks.input_pipeline

@@ -10,11 +10,11 @@ from pathlib import Path
 LIBRARIES = ("tensorflow", "keras", "onnxruntime-gpu", "numpy", "pillow", "fastapi")
 
 
-def machine() -> str:
+def machine(libraries: tuple[str, ...] = LIBRARIES) -> str:
     """Processor, cores, load, versions, commit, date, in one line."""
     info = Path("/proc/cpuinfo").read_text().splitlines()
     processors = [line.split(": ")[1] for line in info if line.startswith("model name")]
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in libraries)
     git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return (
         f"{processors[0] if processors else platform.machine()}, {len(os.sched_getaffinity(0))} cores, "

@@ -1,0 +1,101 @@
+"""What no server can beat: the same decode and the same `session.run` with nothing around them."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.provider import open_session
+from benchmarks.servers import CORES, PROVIDER
+from training.contract import INPUT_NAME, OUTPUT_NAME, Preprocessing
+from training.images import decode
+
+T = TypeVar("T")
+Image = NDArray[np.uint8]
+GPU_BATCHES = (1, 8, 32, 128)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Images a second over all cores, and the seconds of a lone image."""
+
+    decode: float
+    inference: float
+    decode_seconds: float
+    inference_seconds: float
+
+    @property
+    def crowd(self) -> float:
+        """Images a second with many clients: on a CPU both parts share the cores, on a GPU they overlap."""
+        if PROVIDER != "cpu":
+            return min(self.decode, self.inference)
+        return 1 / (1 / self.decode + 1 / self.inference)
+
+    @property
+    def alone(self) -> float:
+        """Images a second with one client."""
+        return 1 / (self.decode_seconds + self.inference_seconds)
+
+
+class Raw:
+    """One model file, in a session with a thread a core and in one that runs in its caller's thread."""
+
+    def __init__(self, model: Path, preprocessing: Preprocessing) -> None:
+        self.preprocessing = preprocessing
+        self.wide = open_session(model, PROVIDER, CORES)
+        self.narrow = open_session(model, PROVIDER, 1)
+
+    def top_classes(self, images: Sequence[Image]) -> list[int]:
+        """Of each image by itself."""
+        return [int(self.wide.run([OUTPUT_NAME], {INPUT_NAME: image[None]})[0].argmax()) for image in images]
+
+    def measure(self, kinds: dict[str, list[bytes]], seconds: float) -> dict[str, Bound]:
+        """For each kind of photographs. Takes `seconds` four times for one kind and twice for each further."""
+        images = [decode(photo, self.preprocessing)[None] for photo in next(iter(kinds.values()))]
+
+        def decode_one(photo: bytes) -> object:
+            return decode(photo, self.preprocessing)
+
+        def run(image: Image) -> object:
+            return self.wide.run([OUTPUT_NAME], {INPUT_NAME: image})
+
+        def run_narrow(image: Image) -> object:
+            return self.narrow.run([OUTPUT_NAME], {INPUT_NAME: image})
+
+        alone = rate(run, images, 1, seconds)
+        if PROVIDER == "cpu":
+            inference = max(alone, rate(run_narrow, images, CORES, seconds))
+        else:
+            batches = {size: np.concatenate([images[i % len(images)] for i in range(size)]) for size in GPU_BATCHES}
+            inference = max(size * rate(run, [batch], 2, seconds) for size, batch in batches.items())
+        return {
+            kind: Bound(
+                decode=rate(decode_one, photos, CORES, seconds),
+                inference=inference,
+                decode_seconds=1 / rate(decode_one, photos, 1, seconds),
+                inference_seconds=1 / alone,
+            )
+            for kind, photos in kinds.items()
+        }
+
+
+def rate(function: Callable[[T], object], items: Sequence[T], threads: int, seconds: float) -> float:
+    """Calls a second, in so many threads at once."""
+
+    def work(source: Iterator[T]) -> float:
+        function(next(source))  # warms up
+        calls, elapsed, begun = 0, 0.0, time.perf_counter()
+        while elapsed < seconds:
+            function(next(source))
+            calls += 1
+            elapsed = time.perf_counter() - begun
+        return calls / elapsed
+
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(work, [cycle(items) for _ in range(threads)]))

@@ -1,0 +1,113 @@
+"""The models that are served: the real ResNeXt-50 at 224 x 224 and a tiny one, with random weights.
+
+Speed does not depend on what the weights are, as long as activations keep a normal size. The service loads them from a
+model repository like any other; the peers take `model.onnx` out of it.
+"""
+
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from benchmarks.photos import small_photos
+from benchmarks.servers import MODEL, MODELS
+from training import resnext
+from training.classifier import Uint8Images, images_per_second, onnx_classifier
+from training.config import Architecture
+from training.contract import (
+    GOLDEN_FILE,
+    GOLDEN_PROBABILITIES,
+    INT8_FILE,
+    MODEL_FILE,
+    DatasetRecord,
+    Manifest,
+    Metrics,
+    ModelRepository,
+    Parity,
+    Preprocessing,
+    Variant,
+)
+from training.export import keras_classifier, to_onnx, traced
+from training.images import decode
+from training.quantize import Quantizer
+from training.runtime import keras
+
+NETWORKS = {
+    "real": (Architecture(), 224, 1000),
+    "tiny": (Architecture(depths=(1,), cardinality=2, base_width=4, stem_width=8), 32, 10),
+}
+SHARPNESS = 6.0  # how far a photograph's own logit lies above the others
+VERSIONS = 2  # of each, the same but for the seed: a swap goes from one to the other
+
+
+def make(name: str) -> None:
+    """Publishes two versions of a network, of which the first is live; a minute for both networks, the first time."""
+    repository = ModelRepository(MODELS / name, MODEL)
+    architecture, size, classes = NETWORKS[name]
+    preprocessing = Preprocessing(height=size, width=size)
+    images = np.stack([decode(photo, preprocessing) for photo in small_photos()])
+    for seed in range(len(repository.versions()), VERSIONS):
+        keras.utils.set_random_seed(seed)
+        network = resnext.build(architecture, preprocessing, classes, merge_groups=False)
+        tell_apart(network, images)
+        labels = [f"class {i:04d}" for i in range(classes)]
+        function = traced(network, preprocessing)
+        with repository.staging() as staged, TemporaryDirectory() as scratch:
+            to_onnx(function, staged / MODEL_FILE, labels, preprocessing)
+            Quantizer(staged / MODEL_FILE, images, Path(scratch)).quantize("minmax").replace(staged / INT8_FILE)
+            files = {"fp32": MODEL_FILE, "int8": INT8_FILE}
+            classifiers = {precision: onnx_classifier(staged / file) for precision, file in files.items()}
+            golden: dict[str, Any] = {  # Any: savez has a flag of its own among its arguments
+                GOLDEN_PROBABILITIES["fp32"]: keras_classifier(function)(images[:8]),
+                GOLDEN_PROBABILITIES["int8"]: classifiers["int8"](images[:8]),
+            }
+            np.savez(staged / GOLDEN_FILE, images=images[:8], **golden)
+            nothing = Metrics(images=0, loss=0, accuracy=0, top5_accuracy=0)
+            manifest = Manifest(
+                name=repository.name,
+                created=datetime.now(UTC),
+                labels=labels,
+                preprocessing=preprocessing,
+                variants={
+                    precision: Variant(
+                        file=file, accuracy=0, images_per_second=images_per_second(classifiers[precision], images)
+                    )
+                    for precision, file in files.items()
+                },
+                metrics={"val": nothing, "test": nothing},
+                parity=Parity(images=0, top1_equal=0, max_abs_difference=0),
+                config={"seed": seed},
+                dataset=DatasetRecord(path="none: random weights", fingerprint="", images={}, seed=seed),
+                parameters=resnext.parameters(network),
+                training_seconds=0,
+                libraries={"python": platform.python_version()},
+            )
+            repository.publish(staged, manifest)
+    repository.activate(1)
+
+
+def tell_apart(network: keras.Model, images: Uint8Images) -> None:
+    """Gives each photograph a top class of its own: random weights alone name one class for all, and a benchmark that
+    checks answers would see no mix-up between requests."""
+    for layer in network.layers:
+        if layer.name.endswith("_norm3"):
+            layer.gamma.assign(np.full(layer.gamma.shape, 0.5))  # a block begins as its shortcut, all the rest zeros
+    logits = network.get_layer("logits")
+    features = keras.Model(network.input, network.get_layer("pool").output)(images.astype(np.float32)).numpy()
+    mean = features.mean(0)
+    spread = (features - mean)[: logits.units]
+    products = spread @ spread.T
+    ridge = 0.01 * np.trace(products) / len(products) * np.eye(len(products))
+    kernel = logits.kernel.numpy()
+    kernel *= 1 / np.linalg.norm(spread, axis=1).mean()  # all logits within a few units of 0
+    kernel[:, : len(spread)] += SHARPNESS * spread.T @ np.linalg.inv(products + ridge)
+    logits.kernel.assign(kernel)
+    logits.bias.assign(-mean @ kernel)
+
+
+if __name__ == "__main__":
+    for network_name in NETWORKS:
+        make(network_name)
