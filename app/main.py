@@ -28,6 +28,7 @@ from app.routes import datasets, health, metrics, models, predict, train
 from app.services import Services
 from app.serving import Serving
 from app.settings import Settings, read_settings
+from app.shortcut import Shortcut
 from app.trainer import Trainer
 from training.contract import ModelRepository
 from training.dataset_store import DatasetStore
@@ -64,6 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_error_handlers(app)
 
     # the last one added sees a request first
+    app.add_middleware(Shortcut, path=predict.PATH, endpoint=predict.predict)
     app.add_middleware(BodyLimit, limit=settings.max_upload, dataset_limit=settings.max_dataset_upload)
     if keys:
         app.add_middleware(ApiKeys, keys=keys)

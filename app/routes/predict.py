@@ -3,10 +3,9 @@
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
 from app.deadline import deadline
@@ -29,9 +28,12 @@ from app.errors import (
 )
 from app.model import Model
 from app.schemas import Classified, ImageProblem, ModelRef, Prediction, PredictResponse, Rejected
-from app.services import Services, ServicesDep
+from app.services import Services, services_of
 from app.uploads import FIELD, Upload, read_uploads
 from training.images import ImageError, decode
+
+PATH = "/predict"
+DEFAULT_TOP_K = 5
 
 router = APIRouter(tags=["predict"])
 
@@ -51,13 +53,19 @@ _BODY = {
         "application/octet-stream": {"schema": _IMAGE},
     },
 }
+_TOP_K = {
+    "name": "top_k",
+    "in": "query",
+    "description": "classes to answer with, at most; more than there are gives all",
+    "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999, "default": DEFAULT_TOP_K},
+}
 
 
 @router.post(
-    "/predict",
+    PATH,
     summary="Classify images",
     response_model=PredictResponse,
-    openapi_extra={"requestBody": _BODY},
+    openapi_extra={"requestBody": _BODY, "parameters": [_TOP_K]},
     responses={
         200: {
             "headers": {
@@ -73,24 +81,30 @@ _BODY = {
         ),
     },
 )
-async def predict(
-    request: Request,
-    services: ServicesDep,
-    top_k: Annotated[
-        int, Query(ge=1, description="classes to answer with, at most; more than there are gives all")
-    ] = 5,
-) -> Response:
+async def predict(request: Request) -> Response:
     """Results come in upload order. A part that is no usable image gets an `error` and harms no other; 422 when none is
     usable."""
+    services = services_of(request.app)
+    top_k = _top_k(request)
     services.admission.check()  # this and the next before the upload is read: a refusal should be cheap
     services.serving.deployment()
-    async with read_uploads(request, services.settings.max_files) as uploads:
-        with services.admission.admit(len(uploads)), services.serving.deployment().lease() as live:
-            async with deadline(request, services.settings.request_timeout):
-                outcomes = await asyncio.gather(
-                    *(_classify(upload, live, services) for upload in uploads), return_exceptions=True
-                )
+    uploads = await read_uploads(request, services.settings.max_files)
+    with services.admission.admit(len(uploads)), services.serving.deployment().lease() as live:
+        async with deadline(request, services.settings.request_timeout):
+            outcomes = await asyncio.gather(
+                *(_classify(upload, live, services) for upload in uploads), return_exceptions=True
+            )
     return _respond(live.model, uploads, outcomes, top_k)
+
+
+def _top_k(request: Request) -> int:
+    """By hand, not FastAPI's: the route is on the shortcut. Raises InvalidRequest."""
+    text = request.query_params.get("top_k")
+    if text is None:
+        return DEFAULT_TOP_K
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
+        raise InvalidRequest(f"query.top_k: should be a whole number from 1 to 999999999, got {text[:80]!r}")
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +130,7 @@ async def _classify(upload: Upload, live: Deployment, services: Services) -> _Ou
 
 def _decode(upload: Upload, model: Model, max_pixels: int) -> tuple[NDArray[np.uint8], float]:
     started = time.perf_counter()
-    image = decode(upload.file.read(), model.preprocessing, max_pixels)
+    image = decode(upload.data, model.preprocessing, max_pixels)
     return image, time.perf_counter() - started
 
 
