@@ -12,11 +12,18 @@ LONGEST_RETRY_S = 60
 
 
 class Admission:
-    """Places for images, from admission to the answer. Used by the event loop's thread alone."""
+    """Places for images, from admission to the answer; `show` is told how many are taken. For the event loop's thread
+    alone."""
 
-    def __init__(self, capacity: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        clock: Callable[[], float] = time.monotonic,
+        show: Callable[[int], None] | None = None,
+    ) -> None:
         self.capacity = capacity
         self.depth = 0
+        self._show = show
         self._clock = clock
         self._rate = 0.0  # places freed a second, while there was work
         self._freed = 0
@@ -34,11 +41,11 @@ class Admission:
             raise self._full(images)
         if self.depth == 0:  # idle time says nothing about the rate
             self._since, self._freed = self._clock(), 0
-        self.depth += images
+        self._change(images)
         try:
             yield
         finally:
-            self.depth -= images
+            self._change(-images)
             self._count(images)
 
     def retry_after(self) -> int:
@@ -46,6 +53,11 @@ class Admission:
         elapsed = self._clock() - self._since
         rate = self._rate or (self._freed / elapsed if elapsed > 0 else 0)
         return max(1, min(LONGEST_RETRY_S, math.ceil(self.depth / rate))) if rate else 1
+
+    def _change(self, images: int) -> None:
+        self.depth += images
+        if self._show:
+            self._show(self.depth)
 
     def _count(self, images: int) -> None:
         self._freed += images

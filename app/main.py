@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from app.drain import AnnounceDrain
 from app.errors import install_error_handlers
 from app.intake import Intake
 from app.jobs import LIMIT_S, JobStates
+from app.keeper import training_worker
 from app.limits import BodyLimit
 from app.metrics import Metrics
 from app.model import load_model
@@ -29,7 +29,6 @@ from app.services import Services
 from app.serving import Serving
 from app.settings import Settings, read_settings
 from app.shortcut import Shortcut
-from app.trainer import Trainer
 from training.contract import ModelRepository
 from training.dataset_store import DatasetStore
 from training.jobs import Jobs
@@ -89,14 +88,13 @@ def _make_services(settings: Settings) -> Services:
         max_batch=settings.max_batch,
         limit=settings.queue_size,
     )
-    admission = Admission(settings.queue_size)
-    collected = Metrics(lambda: admission.depth)
+    collected = Metrics()
+    admission = Admission(settings.queue_size, show=collected.queue.set)
     policy = RollbackPolicy(settings.rollback, settings.probation_images, settings.probation_error_rate)
     decode_threads = cores if settings.decode_threads == "auto" else settings.decode_threads
     store = DatasetStore(settings.datasets)
     jobs = Jobs(settings)
     serving = Serving(repository, load, settings.poll_interval, settings.batch_delay / 1000, policy, collected)
-    worker = [sys.executable, "-m", "training", "worker", "--lifeline"] if settings.worker else None
     return Services(
         settings=settings,
         serving=serving,
@@ -107,5 +105,5 @@ def _make_services(settings: Settings) -> Services:
         intake=Intake(store, settings.max_dataset_files, settings.max_dataset_bytes),
         jobs=jobs,
         job_states=JobStates(jobs),
-        trainer=Trainer(worker, settings.environment(), lambda: serving.draining),
+        trainer=training_worker(settings, lambda: serving.draining),
     )

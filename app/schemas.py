@@ -118,6 +118,7 @@ class Health(BaseModel):
     status: Status
     model: ModelHealth | None
     queue: QueueHealth
+    process: int = Field(description="id of the process that answers, which all but `trainer` is about")
     uptime_seconds: float
     load_error: LoadErrorHealth | None
     rollback: RollbackHealth | None = Field(description="the last one, until a version is activated through the API")

@@ -10,10 +10,10 @@ from fastapi import Depends, FastAPI, Request
 from app.admission import Admission
 from app.intake import Intake
 from app.jobs import JobStates
+from app.keeper import Keeper
 from app.metrics import Metrics
 from app.serving import Serving
 from app.settings import Settings
-from app.trainer import Trainer
 from training.dataset_store import DatasetStore
 from training.jobs import Jobs
 
@@ -31,7 +31,7 @@ class Services:
     intake: Intake
     jobs: Jobs
     job_states: JobStates
-    trainer: Trainer
+    trainer: Keeper
     started: float = field(default_factory=time.monotonic)
 
 

@@ -40,10 +40,16 @@ class Settings(Places):
         description="which of a version's files to serve; auto is the one measured fastest when it was published",
     )
     threads: PositiveInt | Literal["auto"] = Field(
-        "auto", description="threads of one model run on the CPU; auto is the cores that the process may use"
+        "auto", description="threads of one model run on the CPU; auto is the process' share of the cores"
     )
     decode_threads: PositiveInt | Literal["auto"] = Field(
-        "auto", description="threads that decode images; auto is the cores that the process may use"
+        "auto", description="threads that decode images; auto is the process' share of the cores"
+    )
+
+    processes: PositiveInt = Field(
+        1,
+        description="processes that serve on the port, each with a model and a queue of its own and its share of the "
+        "cores; more than one pays for a small model, or a GPU that one can not keep busy",
     )
 
     max_batch: PositiveInt | Literal["auto"] = Field(

@@ -64,6 +64,7 @@ class Server:
     path: str = "/predict"
     ours: bool = False
     precisions: tuple[str, ...] = ("fp32",)  # that it may serve
+    networks: tuple[str, ...] = ("real", "tiny")  # that it is measured with
     answers_all: bytes | None = None  # the one label that it gives, whatever is asked
 
     def request(self, photo: bytes) -> bytes:
@@ -81,6 +82,14 @@ SERVERS = {
         "**ResNeXt Service, as shipped**", OURS, {"RESNEXT_PRECISION": "auto"}, ours=True, precisions=("fp32", "int8")
     ),
     "resnext-fp32": Server("**ResNeXt Service, fp32**", OURS, {"RESNEXT_PRECISION": "fp32"}, ours=True),
+    "resnext-processes": Server(
+        "**ResNeXt Service, a process a core**",
+        OURS,
+        {"RESNEXT_PRECISION": "auto", "RESNEXT_PROCESSES": "{cores}"},
+        ours=True,
+        precisions=("fp32", "int8"),
+        networks=("tiny",),
+    ),
     "fastapi": Server("FastAPI by hand", "{env}/python -m benchmarks.peers.fastapi.server"),
     "litserve": Server("LitServe", "{env}/python -m benchmarks.peers.litserve.server"),
     "mosec": Server(
@@ -108,7 +117,10 @@ SERVERS = {
         path="/v2/models/resnext50/infer",
     ),
     "static": Server(
-        "nothing: one fixed answer", "{python} -m benchmarks.static_server {port}", answers_all=b"class 0000"
+        "nothing: one fixed answer",
+        "{python} -m benchmarks.static_server {port}",
+        networks=("tiny",),
+        answers_all=b"class 0000",
     ),
 }
 
@@ -216,7 +228,7 @@ def _environment(server: Server, port: int, models: Path, scratch: Path, crowd: 
         "MLSERVER_MODEL_MAX_BATCH_SIZE": 16 if gpu else 0,
         "MLSERVER_MODEL_MAX_BATCH_TIME": 0.005 if gpu else 0,
     }
-    own = {key: value.format(scratch=scratch) for key, value in server.environment.items()}
+    own = {key: value.format(scratch=scratch, cores=CORES) for key, value in server.environment.items()}
     return inherited | {key: str(value) for key, value in (ours if server.ours else peers).items()} | own
 
 

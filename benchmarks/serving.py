@@ -145,7 +145,7 @@ def measure(options: argparse.Namespace) -> Findings:
             visit := {
                 key: s
                 for key, s in chosen.items()
-                if (s.network, s.clients > 1) == (network, crowd) and (network == "tiny" or name != "static")
+                if (s.network, s.clients > 1) == (network, crowd) and network in SERVERS[name].networks
             }
         )
     ]
@@ -162,7 +162,9 @@ def measure(options: argparse.Namespace) -> Findings:
                 findings.failures[name] = str(error)
                 say(f"{name} is left out: {error}")
         if SWAP in options.scenarios:
-            findings.swaps += [bench.swap(name) for name in options.servers if SERVERS[name].ours]
+            findings.swaps += [
+                bench.swap(n) for n in options.servers if SERVERS[n].ours and "real" in SERVERS[n].networks
+            ]
         findings.save(FOUND)
     return findings
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import os
 import time
 
 from fastapi import APIRouter
@@ -38,6 +39,7 @@ async def health(services: ServicesDep) -> Health:
         status=_status(serving),
         model=_model(serving.live.model) if serving.live else None,
         queue=QueueHealth(depth=services.admission.depth, capacity=services.admission.capacity),
+        process=os.getpid(),
         uptime_seconds=round(time.monotonic() - services.started, 3),
         load_error=failure and LoadErrorHealth(version=failure.version, reason=failure.reason, at=failure.at),
         rollback=serving.rollback and RollbackHealth(**dataclasses.asdict(serving.rollback)),

@@ -66,3 +66,11 @@ def test_retry_after_before_anything_is_measured() -> None:
     admission = Admission(5, Clock())
     with admission.admit(5):
         assert admission.retry_after() == 1
+
+
+def test_each_change_is_shown() -> None:
+    shown: list[int] = []
+    admission = Admission(10, show=shown.append)
+    with admission.admit(2), admission.admit(3):
+        pass
+    assert shown == [2, 5, 2, 0]

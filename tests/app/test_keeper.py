@@ -10,23 +10,24 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.trainer import Trainer
+from app.keeper import Keeper
 from tests.process import environment, service, until
 from tests.training.engine import gone
 
 pytestmark = pytest.mark.anyio
 
 
-def trainer_of(
+def keeper_of(
     tmp_path: Path,
     code: str,
-    draining: Callable[[], bool] = lambda: False,
+    ending: Callable[[], bool] = lambda: False,
     delay: float = 0.01,
     steady: float = 60,
-) -> Trainer:
+) -> Keeper:
     """Keeps a program whose each start leaves its process id as a line of `starts`."""
     note = f"import os, sys, time; open({str(tmp_path / 'starts')!r}, 'a').write(str(os.getpid()) + '\\n'); "
-    return Trainer([sys.executable, "-c", note + code], environment(), draining, first_delay_s=delay, steady_s=steady)
+    command = [sys.executable, "-c", note + code]
+    return Keeper("pet", command, environment(), ending, {2: "it has no food"}, first_delay_s=delay, steady_s=steady)
 
 
 def starts(tmp_path: Path) -> list[int]:
@@ -39,55 +40,51 @@ async def becomes(condition: Callable[[], bool]) -> None:
 
 
 def pauses(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage().rsplit(" in ", 1)[1] for r in caplog.records if r.name == "app.trainer"]
+    return [r.getMessage().rsplit(" in ", 1)[1] for r in caplog.records if r.name == "app.keeper"]
 
 
 async def test_what_dies_is_started_again(tmp_path: Path) -> None:
-    async with trainer_of(tmp_path, "sys.stdin.read()") as trainer:
+    async with keeper_of(tmp_path, "sys.stdin.read()") as keeper:
         await becomes(lambda: len(starts(tmp_path)) == 1)
         os.kill(starts(tmp_path)[0], signal.SIGKILL)
         await becomes(lambda: len(starts(tmp_path)) == 2)
-        assert trainer.error == "the training worker ended with SIGKILL; the service's log has what it said"
-        assert trainer.pid == starts(tmp_path)[1]
+        assert keeper.error == "the pet ended with SIGKILL; the service's log has what it said"
+        assert keeper.pid == starts(tmp_path)[1]
     assert all(gone(pid) for pid in starts(tmp_path))
 
 
 async def test_pauses_double_and_begin_anew_after_a_steady_life(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with trainer_of(tmp_path, "sys.exit(1)", delay=0.02):
+    async with keeper_of(tmp_path, "sys.exit(1)", delay=0.02):
         await becomes(lambda: len(starts(tmp_path)) == 4)
     assert pauses(caplog)[:3] == ["0.02 s", "0.04 s", "0.08 s"]
     caplog.clear()
-    async with trainer_of(tmp_path, "sys.exit(1)", delay=0.02, steady=0):
+    async with keeper_of(tmp_path, "sys.exit(1)", delay=0.02, steady=0):
         await becomes(lambda: len(starts(tmp_path)) == 7)
     assert set(pauses(caplog)) == {"0.02 s"}
 
 
-async def test_without_tensorflow_it_is_not_started_again(tmp_path: Path) -> None:
-    async with trainer_of(tmp_path, "sys.exit(2)") as trainer:
-        await becomes(lambda: trainer.error is not None)
-        assert trainer.error
-        assert "TensorFlow is not installed" in trainer.error
-        assert trainer._keeping
-        await trainer._keeping
+async def test_after_a_fatal_status_it_is_not_started_again(tmp_path: Path) -> None:
+    async with keeper_of(tmp_path, "sys.exit(2)") as keeper:
+        await keeper.gave_up()
+        assert keeper.error == "the pet can not run: it has no food"
     assert len(starts(tmp_path)) == 1
 
 
 async def test_a_command_that_is_not_there_is_said(tmp_path: Path) -> None:
-    async with Trainer([str(tmp_path / "missing")], environment(), lambda: False) as trainer:
-        await becomes(lambda: trainer.error is not None)
-        assert "No such file" in str(trainer.error)
+    async with Keeper("pet", [str(tmp_path / "missing")], environment(), lambda: False, {}) as keeper:
+        await becomes(lambda: keeper.error is not None)
+        assert "No such file" in str(keeper.error)
 
 
 async def test_draining_ends_it_and_starts_none(tmp_path: Path) -> None:
     drain = tmp_path / "drain"
-    async with trainer_of(tmp_path, "sys.stdin.read()", drain.exists) as trainer:
+    async with keeper_of(tmp_path, "sys.stdin.read()", drain.exists) as keeper:
         await becomes(lambda: len(starts(tmp_path)) == 1)
         drain.touch()
         await becomes(lambda: gone(starts(tmp_path)[0]))
-        assert trainer._keeping
-        await trainer._keeping
+        await keeper.gave_up()
     assert len(starts(tmp_path)) == 1
 
 
@@ -104,11 +101,11 @@ signal.signal(signal.SIGTERM, end)
 pathlib.Path({str(tmp_path / "ready")!r}).touch()
 signal.pause()
 """
-    async with trainer_of(tmp_path, slow, drain.exists) as trainer:
+    async with keeper_of(tmp_path, slow, drain.exists) as keeper:
         await becomes((tmp_path / "ready").exists)
         drain.touch()
         await becomes(told.exists)
-        leaving = asyncio.create_task(trainer.__aexit__())
+        leaving = asyncio.create_task(keeper.__aexit__())
         await asyncio.sleep(0)
         go.touch()
         await leaving
@@ -116,8 +113,8 @@ signal.pause()
 
 
 async def test_without_a_command_there_is_nothing(tmp_path: Path) -> None:
-    async with Trainer(None, environment(), lambda: False) as trainer:
-        assert (trainer.pid, trainer.error) == (None, None)
+    async with Keeper("pet", None, environment(), lambda: False, {}) as keeper:
+        assert (keeper.pid, keeper.error) == (None, None)
     assert not starts(tmp_path)
 
 
