@@ -16,6 +16,7 @@ class Deployment:
     """A model with its batcher; ends when it is retired and its last request is answered."""
 
     def __init__(self, model: Model, delay: float, probation: Probation | None = None) -> None:
+        model.live = True
         self.model = model
         self.batcher = Batcher(model.run, model.shape, model.max_batch, model.padded, delay)
         self.probation = probation

@@ -29,6 +29,7 @@ from app.services import Services
 from app.serving import Serving
 from app.settings import Settings, read_settings
 from app.shortcut import Shortcut
+from app.turns import Turns
 from training.contract import ModelRepository
 from training.dataset_store import DatasetStore
 from training.jobs import Jobs
@@ -87,6 +88,7 @@ def _make_services(settings: Settings) -> Services:
         threads=cores if settings.threads == "auto" else settings.threads,
         max_batch=settings.max_batch,
         limit=settings.queue_size,
+        turns=Turns(),
     )
     collected = Metrics()
     admission = Admission(settings.queue_size, show=collected.queue.set)

@@ -2,6 +2,7 @@
 
 import bisect
 import logging
+import time
 import zipfile
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from app.latency import LARGEST_BATCH, fastest_run, measure, powers_of_two, smallest_worthwhile
 from app.provider import EXECUTION_PROVIDERS, open_session
+from app.turns import Turns
 from training.contract import GOLDEN_FILE, GOLDEN_PROBABILITIES, INPUT_NAME, OUTPUT_NAME, Manifest, ModelRepository
 
 log = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ class Model:
     """
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, manifest: Manifest, precision: str, provider: str
+        self, session: onnxruntime.InferenceSession, manifest: Manifest, precision: str, provider: str, turns: Turns
     ) -> None:
         self.name = manifest.name
         self.version = manifest.version
@@ -44,7 +46,9 @@ class Model:
         self.speeds: dict[str, float] = {}  # images/s one by one of each precision that was tried here
         self.curve: dict[int, float] = {}  # seconds of a run by batch size
         self.max_batch = 1
+        self.live = False  # until it serves, its runs wait for those that answer requests
         self._session = session
+        self._turns = turns
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -53,12 +57,17 @@ class Model:
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 [n, height, width, 3] to probabilities, float32 [n, classes]. Thread-safe."""
-        output: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: images})[0]
+        with self._turns.turn(for_requests=self.live):
+            output: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: images})[0]
         return output
 
-    def run_nothing(self, n: int) -> None:
-        """Runs n black images."""
-        self.run(np.zeros((n, *self.shape), np.uint8))
+    def seconds(self, n: int) -> float:
+        """Runs n black images; how long that took, without the wait for its turn."""
+        images = np.zeros((n, *self.shape), np.uint8)
+        with self._turns.turn(for_requests=self.live):
+            begun = time.perf_counter()
+            self._session.run([OUTPUT_NAME], {INPUT_NAME: images})
+            return time.perf_counter() - begun
 
     def padded(self, n: int) -> int:
         """How many rows to run for n images: on a GPU the next warm size; a new shape costs a search."""
@@ -69,13 +78,12 @@ class Model:
 
     def warm_up(self, max_batch: int | Literal["auto"], limit: int) -> None:
         """Measures the latency curve and settles `max_batch`, at most `limit`."""
-        images = np.zeros((min(limit, LARGEST_BATCH) if max_batch == "auto" else max_batch, *self.shape), np.uint8)
         if max_batch == "auto":
-            self.curve = measure(lambda n: self.run(images[:n]), powers_of_two(len(images)))
+            self.curve = measure(self.seconds, powers_of_two(min(limit, LARGEST_BATCH)))
             self.max_batch = smallest_worthwhile(self.curve)
         else:
             sizes = sorted({1, max_batch}) if self.provider == "cpu" else powers_of_two(max_batch)
-            self.curve = measure(lambda n: self.run(images[:n]), sizes, to_the_end=True)
+            self.curve = measure(self.seconds, sizes, to_the_end=True)
             self.max_batch = max_batch
 
 
@@ -87,6 +95,7 @@ def load_model(
     threads: int,
     max_batch: int | Literal["auto"],
     limit: int,
+    turns: Turns,
 ) -> Model:
     """Loads, verifies and warms a version; takes seconds, so call it off the event loop.
 
@@ -96,7 +105,7 @@ def load_model(
     if manifest.version != version:
         raise ModelError(f"the manifest of version {version} should say so, it says {manifest.version}")
     repository.verify_files(version)
-    model = _fastest(manifest, repository.path(version), _allowed(manifest, precision), provider, threads)
+    model = _fastest(manifest, repository.path(version), _allowed(manifest, precision), provider, threads, turns)
     model.warm_up(max_batch, limit)
     log.info(
         "model %s version %d: %s on %s, max_batch %d; %s; by precision %s",
@@ -118,7 +127,9 @@ def _allowed(manifest: Manifest, precision: str) -> list[str]:
     return [precision]
 
 
-def _fastest(manifest: Manifest, folder: Path, precisions: list[str], provider: str, threads: int) -> Model:
+def _fastest(
+    manifest: Manifest, folder: Path, precisions: list[str], provider: str, threads: int, turns: Turns
+) -> Model:
     """Opens and checks each; keeps the one that is fastest on this machine. One that is not fit is left out.
 
     Raises ModelError when none is fit.
@@ -127,13 +138,13 @@ def _fastest(manifest: Manifest, folder: Path, precisions: list[str], provider: 
     speeds: dict[str, float] = {}
     for precision in precisions:
         try:
-            model = _open(manifest, folder, precision, provider, threads)
+            model = _open(manifest, folder, precision, provider, threads, turns)
         except ModelError as error:
             if precision == precisions[-1] and best is None:
                 raise
             log.warning("%s of version %d is left out: %s", precision, manifest.version, error)
             continue
-        speeds[precision] = 1 / fastest_run(model.run_nothing, 1, TIMED_RUNS)
+        speeds[precision] = 1 / fastest_run(model.seconds, 1, TIMED_RUNS)
         if best is None or speeds[precision] > speeds[best.precision]:
             best = model
         del model  # before the next one is opened: each has its own copy of the weights
@@ -142,7 +153,7 @@ def _fastest(manifest: Manifest, folder: Path, precisions: list[str], provider: 
     return best
 
 
-def _open(manifest: Manifest, folder: Path, precision: str, provider: str, threads: int) -> Model:
+def _open(manifest: Manifest, folder: Path, precision: str, provider: str, threads: int, turns: Turns) -> Model:
     file = manifest.variants[precision].file
     for name in (file, GOLDEN_FILE):
         if name not in manifest.files:
@@ -152,7 +163,7 @@ def _open(manifest: Manifest, folder: Path, precision: str, provider: str, threa
     except Exception as error:  # onnxruntime raises types of its own, with no base but Exception
         raise ModelError(f"{file} can not be opened on {EXECUTION_PROVIDERS[provider]}: {error}") from error
     _check_graph(session, manifest, file)
-    model = Model(session, manifest, precision, provider)
+    model = Model(session, manifest, precision, provider, turns)
     _check_golden(model, folder / GOLDEN_FILE)
     return model
 
@@ -187,7 +198,8 @@ def _check_golden(model: Model, path: Path) -> None:
             f"{path.name} should hold uint8 images {list(model.shape)}, at least one, and {len(model.labels)} "
             f"probabilities of each, it has {images.dtype} {list(images.shape)} and {list(expected.shape)}"
         )
-    actual = model.run(images)
+    # one by one: where requests are served meanwhile, they wait for one run
+    actual = np.concatenate([model.run(image[None]) for image in images])
     tolerance = GOLDEN_TOLERANCE[model.precision]
     difference = float(np.abs(actual - expected).max())
     if not difference <= tolerance:  # so that NaN fails

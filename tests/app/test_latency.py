@@ -11,9 +11,11 @@ class Machine:
         self.now = 0.0
         self.ran: list[int] = []
 
-    def run(self, n: int) -> None:
+    def run(self, n: int) -> float:
         self.ran.append(n)
-        self.now += self.fixed + self.per_image * n
+        seconds = self.fixed + self.per_image * n
+        self.now += seconds
+        return seconds
 
     def clock(self) -> float:
         return self.now

@@ -6,13 +6,14 @@ from onnx import TensorProto
 
 from app.model import Model, ModelError, load_model
 from app.provider import ProviderError
+from app.turns import Turns
 from tests.app.network import LABELS, PREPROCESSING, SIZE, network, publish, random_images, reference
 from training.contract import GOLDEN_FILE, MODEL_FILE, ContractError, ModelRepository
 
 
 def load(repository: ModelRepository, version: int, **options: Any) -> Model:  # Any: each option has its own type
     defaults: dict[str, Any] = {"provider": "cpu", "precision": "auto", "threads": 1, "max_batch": "auto", "limit": 256}
-    return load_model(repository, version, **(defaults | options))
+    return load_model(repository, version, turns=Turns(), **(defaults | options))
 
 
 def test_loads_verified_and_warm(repository: ModelRepository) -> None:

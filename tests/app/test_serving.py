@@ -14,6 +14,7 @@ from app.metrics import Metrics
 from app.model import Model, load_model
 from app.rollback import RollbackPolicy
 from app.serving import Serving
+from app.turns import Turns
 from tests.app.network import network, publish, random_images, reference
 from training.contract import MANIFEST_FILE, MODEL_FILE, ModelRepository
 
@@ -28,7 +29,7 @@ class Loader:
         self.gate = threading.Event()
         self.gate.set()
         self._load = functools.partial(
-            load_model, repository, provider="cpu", precision="auto", threads=1, max_batch=4, limit=256
+            load_model, repository, provider="cpu", precision="auto", threads=1, max_batch=4, limit=256, turns=Turns()
         )
 
     def __call__(self, version: int) -> Model:
