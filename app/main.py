@@ -22,14 +22,13 @@ from app.keeper import training_worker
 from app.limits import BodyLimit
 from app.metrics import Metrics
 from app.model import load_model
-from app.provider import choose_provider
+from app.provider import Execution, choose_provider
 from app.rollback import RollbackPolicy
 from app.routes import datasets, health, metrics, models, predict, train
 from app.services import Services
 from app.serving import Serving
 from app.settings import Settings, read_settings
 from app.shortcut import Shortcut
-from app.turns import Turns
 from training.contract import ModelRepository
 from training.dataset_store import DatasetStore
 from training.jobs import Jobs
@@ -83,12 +82,15 @@ def _make_services(settings: Settings) -> Services:
     load = functools.partial(
         load_model,
         repository,
-        provider=choose_provider(settings.provider),
+        execution=Execution(
+            choose_provider(settings.provider),
+            threads=cores if settings.threads == "auto" else settings.threads,
+            cuda_graphs=settings.cuda_graphs,
+            engines=settings.state / "engines",
+        ),
         precision=settings.precision,
-        threads=cores if settings.threads == "auto" else settings.threads,
         max_batch=settings.max_batch,
         limit=settings.queue_size,
-        turns=Turns(),
     )
     collected = Metrics()
     admission = Admission(settings.queue_size, show=collected.queue.set)

@@ -1,9 +1,10 @@
 """One loaded version: verified, warm, and able to run."""
 
-import bisect
+import dataclasses
 import logging
 import time
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,15 +13,16 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from app.latency import LARGEST_BATCH, fastest_run, measure, powers_of_two, smallest_worthwhile
-from app.provider import EXECUTION_PROVIDERS, open_session
+from app.provider import EXECUTION_PROVIDERS, TRIALS, Execution
+from app.runner import Runner
 from app.turns import Turns
 from training.contract import GOLDEN_FILE, GOLDEN_PROBABILITIES, INPUT_NAME, OUTPUT_NAME, Manifest, ModelRepository
 
 log = logging.getLogger(__name__)
 
-# max abs difference of probabilities: fp32's from Keras', INT8's from its own on the machine that judged its accuracy;
-# another CPU's kernels round otherwise, and one whose kernels saturate is far off
-GOLDEN_TOLERANCE = {"fp32": 1e-4, "int8": 0.1}
+# max abs difference of probabilities: fp32's from Keras', the others' from their own on the machine that judged their
+# accuracy; other kernels round otherwise, while a CPU whose kernels saturate and a sum that overflows are far off
+GOLDEN_TOLERANCE = {"fp32": 1e-4, "int8": 0.1, "fp16": 0.05}
 TIMED_RUNS = 3
 
 
@@ -34,20 +36,18 @@ class Model:
     Made by `load_model`. Has run its golden images and every batch size up to `max_batch` that it will pad to.
     """
 
-    def __init__(
-        self, session: onnxruntime.InferenceSession, manifest: Manifest, precision: str, provider: str, turns: Turns
-    ) -> None:
+    def __init__(self, runner: Runner, manifest: Manifest, precision: str, provider: str, turns: Turns) -> None:
         self.name = manifest.name
         self.version = manifest.version
         self.labels = manifest.labels
         self.preprocessing = manifest.preprocessing
         self.precision = precision
         self.provider = provider
-        self.speeds: dict[str, float] = {}  # images/s one by one of each precision that was tried here
+        self.speeds: dict[str, float] = {}  # images/s of each precision that was tried here, in batches of its trial
         self.curve: dict[int, float] = {}  # seconds of a run by batch size
         self.max_batch = 1
         self.live = False  # until it serves, its runs wait for those that answer requests
-        self._session = session
+        self._runner = runner
         self._turns = turns
 
     @property
@@ -55,47 +55,45 @@ class Model:
         """Of one image: height, width, 3."""
         return (self.preprocessing.height, self.preprocessing.width, 3)
 
+    @property
+    def sizes(self) -> Sequence[int] | None:
+        """The batch sizes that a run is filled up to, ascending; None where every size is as good."""
+        return self._runner.sizes
+
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 [n, height, width, 3] to probabilities, float32 [n, classes]. Thread-safe."""
         with self._turns.turn(for_requests=self.live):
-            output: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: images})[0]
-        return output
+            return self._runner.run(images)
 
     def seconds(self, n: int) -> float:
         """Runs n black images; how long that took, without the wait for its turn."""
         images = np.zeros((n, *self.shape), np.uint8)
         with self._turns.turn(for_requests=self.live):
             begun = time.perf_counter()
-            self._session.run([OUTPUT_NAME], {INPUT_NAME: images})
+            self._runner.run(images)
             return time.perf_counter() - begun
 
     def padded(self, n: int) -> int:
-        """How many rows to run for n images: on a GPU the next warm size; a new shape costs a search."""
-        if self.provider == "cpu":
-            return n
-        sizes = list(self.curve)
-        return sizes[bisect.bisect_left(sizes, n)]
+        """How many rows to run for n images: on a GPU the next of `sizes`; a new shape costs a search."""
+        return self._runner.rows(n)
 
     def warm_up(self, max_batch: int | Literal["auto"], limit: int) -> None:
         """Measures the latency curve and settles `max_batch`, at most `limit`."""
         if max_batch == "auto":
-            self.curve = measure(self.seconds, powers_of_two(min(limit, LARGEST_BATCH)))
+            self.curve = measure(self.seconds, batch_sizes(max_batch, limit))
             self.max_batch = smallest_worthwhile(self.curve)
         else:
-            sizes = sorted({1, max_batch}) if self.provider == "cpu" else powers_of_two(max_batch)
-            self.curve = measure(self.seconds, sizes, to_the_end=True)
+            self.curve = measure(self.seconds, self.sizes or sorted({1, max_batch}), to_the_end=True)
             self.max_batch = max_batch
 
 
 def load_model(
     repository: ModelRepository,
     version: int,
-    provider: str,
+    execution: Execution,
     precision: str,
-    threads: int,
     max_batch: int | Literal["auto"],
     limit: int,
-    turns: Turns,
 ) -> Model:
     """Loads, verifies and warms a version; takes seconds, so call it off the event loop.
 
@@ -105,66 +103,102 @@ def load_model(
     if manifest.version != version:
         raise ModelError(f"the manifest of version {version} should say so, it says {manifest.version}")
     repository.verify_files(version)
-    model = _fastest(manifest, repository.path(version), _allowed(manifest, precision), provider, threads, turns)
-    model.warm_up(max_batch, limit)
+    folder, precisions = repository.path(version), _allowed(manifest, precision, execution.provider)
+    try:
+        model = _ready(manifest, folder, precisions, execution, max_batch, limit)
+    except Exception as error:  # onnxruntime raises types of its own, with no base but Exception
+        if not execution.cuda_graphs:
+            raise
+        log.warning("version %d runs without CUDA graphs: %s", version, error)
+        model = None
+    if model is None:  # out here the failed session is gone: the exception held it
+        without = dataclasses.replace(execution, cuda_graphs=False)
+        model = _ready(manifest, folder, precisions, without, max_batch, limit)
     log.info(
         "model %s version %d: %s on %s, max_batch %d; %s; by precision %s",
-        *(model.name, version, model.precision, EXECUTION_PROVIDERS[provider], model.max_batch),
+        *(model.name, version, model.precision, EXECUTION_PROVIDERS[model.provider], model.max_batch),
         ", ".join(f"{n}: {1e3 * s:.3g} ms, {n / s:.0f} images/s" for n, s in model.curve.items()),
         ", ".join(f"{name} {speed:.0f} images/s" for name, speed in model.speeds.items()),
     )
     return model
 
 
-def _allowed(manifest: Manifest, precision: str) -> list[str]:
-    """The precisions to try, the one first that was fastest where the version was made."""
-    variants = manifest.variants
-    if precision == "auto" and variants:
-        return sorted(variants, key=lambda name: -variants[name].images_per_second)
-    if precision not in variants:
-        has = ", ".join(variants) or "none"
-        raise ModelError(f"RESNEXT_PRECISION is {precision}, version {manifest.version} has {has}")
-    return [precision]
+def batch_sizes(max_batch: int | Literal["auto"], limit: int) -> list[int]:
+    """The sizes that may be run: powers of two up to `max_batch`, with "auto" to the largest that is tried."""
+    return powers_of_two(min(limit, LARGEST_BATCH) if max_batch == "auto" else max_batch)
+
+
+def _ready(
+    manifest: Manifest,
+    folder: Path,
+    precisions: list[str],
+    execution: Execution,
+    max_batch: int | Literal["auto"],
+    limit: int,
+) -> Model:
+    model = _fastest(manifest, folder, precisions, execution, batch_sizes(max_batch, limit))
+    model.warm_up(max_batch, limit)
+    if model.sizes:  # each has kernels of its own, and perhaps a captured graph
+        images, expected = _read_golden(model, folder / GOLDEN_FILE)
+        for size in model.curve:
+            rows = np.arange(size) % len(images)
+            _check_answers(model, images[rows], expected[rows])
+    return model
+
+
+def _allowed(manifest: Manifest, precision: str, provider: str) -> list[str]:
+    """The precisions to try, the likeliest first."""
+    wanted = TRIALS[provider].precisions if precision == "auto" else (precision,)
+    if allowed := [name for name in wanted if name in manifest.variants]:
+        return allowed
+    has = ", ".join(manifest.variants) or "none"
+    raise ModelError(f"RESNEXT_PRECISION is {precision}, version {manifest.version} has {has}")
 
 
 def _fastest(
-    manifest: Manifest, folder: Path, precisions: list[str], provider: str, threads: int, turns: Turns
+    manifest: Manifest, folder: Path, precisions: list[str], execution: Execution, sizes: Sequence[int]
 ) -> Model:
     """Opens and checks each; keeps the one that is fastest on this machine. One that is not fit is left out.
 
     Raises ModelError when none is fit.
     """
+    trial = TRIALS[execution.provider]
     best: Model | None = None
     speeds: dict[str, float] = {}
     for precision in precisions:
         try:
-            model = _open(manifest, folder, precision, provider, threads, turns)
+            model = _open(manifest, folder, precision, execution, sizes)
         except ModelError as error:
             if precision == precisions[-1] and best is None:
                 raise
             log.warning("%s of version %d is left out: %s", precision, manifest.version, error)
             continue
-        speeds[precision] = 1 / fastest_run(model.seconds, 1, TIMED_RUNS)
+        batch = min(trial.batch, sizes[-1])
+        speeds[precision] = batch / fastest_run(model.seconds, batch, TIMED_RUNS)
         if best is None or speeds[precision] > speeds[best.precision]:
             best = model
         del model  # before the next one is opened: each has its own copy of the weights
+        if not trial.timed:
+            break
     assert best
     best.speeds = speeds
     return best
 
 
-def _open(manifest: Manifest, folder: Path, precision: str, provider: str, threads: int, turns: Turns) -> Model:
-    file = manifest.variants[precision].file
+def _open(manifest: Manifest, folder: Path, precision: str, execution: Execution, sizes: Sequence[int]) -> Model:
+    file, size = manifest.variants[precision].file, manifest.preprocessing
     for name in (file, GOLDEN_FILE):
         if name not in manifest.files:
             raise ModelError(f"{name} should be among the manifest's files, which are {', '.join(manifest.files)}")
     try:
-        session = open_session(folder / file, provider, threads)
+        runner = execution.open(folder / file, precision, (size.height, size.width, 3), sizes)
     except Exception as error:  # onnxruntime raises types of its own, with no base but Exception
-        raise ModelError(f"{file} can not be opened on {EXECUTION_PROVIDERS[provider]}: {error}") from error
-    _check_graph(session, manifest, file)
-    model = Model(session, manifest, precision, provider, turns)
-    _check_golden(model, folder / GOLDEN_FILE)
+        raise ModelError(f"{file} can not be opened on {EXECUTION_PROVIDERS[execution.provider]}: {error}") from error
+    _check_graph(runner.session, manifest, file)
+    model = Model(runner, manifest, precision, execution.provider, execution.turns)
+    images, expected = _read_golden(model, folder / GOLDEN_FILE)
+    for row in range(len(images)):  # one by one: where requests are served meanwhile, they wait for one run
+        _check_answers(model, images[row : row + 1], expected[row : row + 1])
     return model
 
 
@@ -184,8 +218,8 @@ def _check_tensor(where: str, tensors: list[onnxruntime.NodeArg], name: str, ele
     raise ModelError(f"{where} should be {expected}, they are {actual}")
 
 
-def _check_golden(model: Model, path: Path) -> None:
-    """Runs the real images that were kept with the version: this machine must say of them what was said then."""
+def _read_golden(model: Model, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Real images that were kept with the version, and what was said of them at this precision."""
     try:
         with path.open("rb") as file, np.load(file) as golden:  # numpy leaves a file open that it can not read
             images, expected = golden["images"], golden[GOLDEN_PROBABILITIES[model.precision]]
@@ -198,8 +232,12 @@ def _check_golden(model: Model, path: Path) -> None:
             f"{path.name} should hold uint8 images {list(model.shape)}, at least one, and {len(model.labels)} "
             f"probabilities of each, it has {images.dtype} {list(images.shape)} and {list(expected.shape)}"
         )
-    # one by one: where requests are served meanwhile, they wait for one run
-    actual = np.concatenate([model.run(image[None]) for image in images])
+    return images, expected
+
+
+def _check_answers(model: Model, images: NDArray[np.uint8], expected: NDArray[np.float32]) -> None:
+    """The golden check: this machine must say of the images what was said then."""
+    actual = model.run(images)
     tolerance = GOLDEN_TOLERANCE[model.precision]
     difference = float(np.abs(actual - expected).max())
     if not difference <= tolerance:  # so that NaN fails
@@ -209,4 +247,6 @@ def _check_golden(model: Model, path: Path) -> None:
         )
     wrong = int((actual.argmax(1) != expected.argmax(1)).sum())
     if wrong and model.precision == "fp32":
-        raise ModelError(f"golden check: the top class should be Keras' on all {n} images, it differs on {wrong}")
+        raise ModelError(
+            f"golden check: the top class should be Keras' on all of {len(images)} images, it differs on {wrong}"
+        )

@@ -1,4 +1,4 @@
-"""Which execution provider ONNX Runtime gets: only ever one that works.
+"""Which execution provider ONNX Runtime gets, only ever one that works, and how it is asked to run a model.
 
 `onnxruntime.get_available_providers()` lists what was compiled in, and a session that asks for one that can not load
 prints red errors and runs on the CPU in silence. So each is probed first, and asked for only after that.
@@ -8,12 +8,18 @@ import contextlib
 import ctypes
 import io
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
+
+from app import tensorrt
+from app.runner import BoundRunner, DirectRunner, Runner
+from app.turns import Turns
+from training.contract import sha256
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +30,8 @@ EXECUTION_PROVIDERS = {
     "openvino": "OpenVINOExecutionProvider",
 }
 NVIDIA = ("cuda", "tensorrt")
+# for the nodes that one lacks
+FALLBACKS = {"cpu": (), "cuda": ("cpu",), "tensorrt": ("cuda", "cpu"), "openvino": ("cpu",)}
 OPTIONS: dict[str, dict[str, Any]] = {
     "cuda": {
         "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE: seconds for each new shape; DEFAULT: 4 to 50 times slower
@@ -39,6 +47,24 @@ IDENTITY_MODEL = (
 )
 
 
+@dataclass(frozen=True)
+class Trial:
+    """How `auto` finds the precision for an execution provider: which it considers, the likeliest first."""
+
+    precisions: tuple[str, ...]
+    batch: int = 1  # images in a timed run
+    timed: bool = True  # else the first that is fit
+
+
+TRIALS = {
+    "cpu": Trial(("int8", "fp32")),  # fp16 is float32 with more to do here
+    # no INT8 convolution: float32 with more to do; float16 pays in full batches, which are what counts on a GPU
+    "cuda": Trial(("fp16", "fp32"), batch=16),
+    "tensorrt": Trial(("fp16", "fp32"), timed=False),  # each engine is minutes of compiling
+    "openvino": Trial(("int8", "fp32")),
+}
+
+
 class ProviderError(Exception):
     """The execution provider that was asked for does not work here."""
 
@@ -49,6 +75,45 @@ class Fault:
 
     reason: str
     device_present: bool = False
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How models run in this process: the execution provider, a key of EXECUTION_PROVIDERS, and what goes with it.
+
+    `threads` are the CPU's; `cuda_graphs` is for "cuda", `engines` the folder where "tensorrt" keeps what it compiles.
+    The models share the `turns`.
+    """
+
+    provider: str = "cpu"
+    threads: int = 1
+    cuda_graphs: bool = False
+    engines: Path | None = None
+    turns: Turns = field(default_factory=Turns)
+
+    def open(self, file: Path, precision: str, shape: tuple[int, int, int], sizes: Sequence[int]) -> Runner:
+        """Opens a version's file for images of one shape, in batches of up to the last of the sizes.
+
+        Raises ProviderError when the provider does not take it, and what ONNX Runtime raises on a bad file.
+        """
+        if self.provider not in NVIDIA:
+            session = open_session(file, self.provider, self.threads)
+            return DirectRunner(session, None if self.provider == "cpu" else sizes)
+        if self.provider == "tensorrt":
+            return BoundRunner(self._open_tensorrt(file, precision, shape, sizes), sizes)
+        session = open_session(file, self.provider, self.threads, {"enable_cuda_graph": int(self.cuda_graphs)})
+        return BoundRunner(session, sizes, graphs=self.cuda_graphs)
+
+    def _open_tensorrt(
+        self, file: Path, precision: str, shape: tuple[int, int, int], sizes: Sequence[int]
+    ) -> onnxruntime.InferenceSession:
+        chosen = tensorrt.options(precision, shape, sizes)
+        if self.engines:
+            folder = tensorrt.engine_folder(self.engines, sha256(file), chosen, gpu_name(), tensorrt.version())
+            if tensorrt.writable(folder):
+                chosen |= tensorrt.cache_options(folder)
+                return tensorrt.open_kept(folder, lambda: open_session(file, "tensorrt", self.threads, chosen))
+        return open_session(file, "tensorrt", self.threads, chosen)
 
 
 def choose_provider(requested: str, probe: Callable[[str], Fault | None] | None = None) -> str:
@@ -77,7 +142,7 @@ def find_fault(name: str) -> Fault | None:
     if name in NVIDIA:
         if reason := _driver_fault():
             return Fault(reason)
-        if reason := _library_fault():
+        if reason := _library_fault() or (tensorrt.find_fault() if name == "tensorrt" else None):
             return Fault(f"there is a GPU, but its libraries are not complete: {reason}", device_present=True)
     try:
         open_session(IDENTITY_MODEL, name, threads=1)
@@ -86,26 +151,40 @@ def find_fault(name: str) -> Fault | None:
     return None
 
 
-def open_session(source: Path | bytes, name: str, threads: int) -> onnxruntime.InferenceSession:
+def open_session(
+    source: Path | bytes, name: str, threads: int, more: dict[str, Any] | None = None
+) -> onnxruntime.InferenceSession:
     """A session of a model file (or its bytes) on one provider, with `threads` CPU threads.
 
-    Raises ProviderError when ONNX Runtime put another provider first, and what ONNX Runtime raises on a bad file.
+    `more` are options of this provider beside OPTIONS. Raises ProviderError when ONNX Runtime put another provider
+    first, and what ONNX Runtime raises on a bad file.
     """
+    if name == "tensorrt":
+        # TensorRT has no option for it, and reads this as it compiles: 10-bit mantissas would fail the golden check
+        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     options.intra_op_num_threads = threads
     # Threads spin within a run, and stop with it. One 5 ms run every 150 ms on two cores cost 59 ms of CPU time with
     # ONNX Runtime's default (spin on), 9 ms without spinning, 12 ms so.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    wanted = EXECUTION_PROVIDERS[name]
-    providers: list[tuple[str, dict[str, Any]]] = [(wanted, OPTIONS.get(name, {}))]
-    if name != "cpu":
-        providers.append((EXECUTION_PROVIDERS["cpu"], {}))  # for the nodes that the first one lacks
+    providers = [(EXECUTION_PROVIDERS[name], OPTIONS.get(name, {}) | (more or {}))]
+    providers += [(EXECUTION_PROVIDERS[other], OPTIONS.get(other, {})) for other in FALLBACKS[name]]
     model = source if isinstance(source, bytes) else str(source)
-    session = onnxruntime.InferenceSession(model, options, providers=providers)
-    if session.get_providers()[0] != wanted:
+    # without its fallback, which prints, and goes on on the CPU, also when a GPU fails in the middle of a run
+    session = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    if session.get_providers()[0] != (wanted := EXECUTION_PROVIDERS[name]):
         raise ProviderError(f"ONNX Runtime was asked for {wanted} and fell back to {session.get_providers()[0]}")
     return session
+
+
+def gpu_name() -> str:
+    """What the NVIDIA driver calls the first GPU."""
+    driver, device, name = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(), ctypes.create_string_buffer(256)
+    codes = (driver.cuInit(0), driver.cuDeviceGet(ctypes.byref(device), 0), driver.cuDeviceGetName(name, 256, device))
+    if any(codes):
+        raise ProviderError(f"the NVIDIA driver does not name its first GPU (cuDeviceGetName gave {codes})")
+    return name.value.decode()
 
 
 def _driver_fault() -> str | None:

@@ -72,7 +72,9 @@ class ModelHealth(BaseModel):
     precision: str
     provider: str
     max_batch: int
-    speeds: dict[str, float] = Field(description="images/s one by one, of each precision that was tried at load")
+    speeds: dict[str, float] = Field(
+        description="images/s of each precision that was tried at load, one by one; on CUDA in batches of up to 16"
+    )
     latency: list[LatencyPoint]
 
 

@@ -35,9 +35,12 @@ class Settings(Places):
         "auto",
         description="execution provider; auto is CUDA where it works, else CPU; one named and absent stops the start",
     )
-    precision: Literal["auto", "fp32", "int8"] = Field(
-        "auto",
-        description="which of a version's files to serve; auto is the one measured fastest when it was published",
+    precision: Literal["auto", "fp32", "int8", "fp16"] = Field(
+        "auto", description="which of a version's files to serve; auto is the one measured fastest here, at each load"
+    )
+    cuda_graphs: bool = Field(
+        False,
+        description="with CUDA, replay each batch size as one graph; left out where a version can not be captured",
     )
     threads: PositiveInt | Literal["auto"] = Field(
         "auto", description="threads of one model run on the CPU; auto is the process' share of the cores"

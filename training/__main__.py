@@ -232,12 +232,13 @@ class List(Repository):
         for version in self.repository.versions():
             manifest = self.repository.manifest(version)
             state = " (live)" if version == live else " (failed)" if version in failures else ""
+            speeds = {name: variant.images_per_second for name, variant in manifest.variants.items()}
             table.add_row(
                 f"{version}{state}",
                 f"{manifest.created:%Y-%m-%d %H:%M}",
                 f"{manifest.metrics['test'].accuracy:.4f}",
                 str(len(manifest.labels)),
-                ", ".join(f"{name} {v.images_per_second:.1f}" for name, v in manifest.variants.items()),
+                ", ".join(f"{name} {speed:.1f}" for name, speed in speeds.items() if speed),
                 str(manifest.parent or "-"),
             )
         console.print(table)

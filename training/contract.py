@@ -4,7 +4,7 @@
 
     config.pbtxt  labels.txt                what Triton reads, of the live version
     ACTIVE  HISTORY  FAILURES               which version is live, which were, which were taken back: activation.py
-    7/model.onnx  7/model.int8.onnx  7/manifest.json  7/golden.npz  7/report/...
+    7/model.onnx  7/model.int8.onnx  7/model.fp16.onnx  7/manifest.json  7/golden.npz  7/report/...
 
 A version is written in a hidden staging folder on the same file system, flushed to disk and renamed in one
 step, so that a reader never sees half of one. Nothing here needs TensorFlow.
@@ -29,12 +29,14 @@ from training.staging import bury, new_staging, remove_stale_staging
 
 MODEL_FILE = "model.onnx"
 INT8_FILE = "model.int8.onnx"
+FP16_FILE = "model.fp16.onnx"
 MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden.npz"
 WEIGHTS_FILE = "model.weights.h5"  # Keras', float32: what a later training may start from
 REPORT_FOLDER = "report"
 
-GOLDEN_PROBABILITIES = {"fp32": "probabilities", "int8": "probabilities_int8"}  # by precision, in golden.npz
+# by precision, in golden.npz
+GOLDEN_PROBABILITIES = {"fp32": "probabilities", "int8": "probabilities_int8", "fp16": "probabilities_fp16"}
 
 INPUT_NAME = "image"  # uint8 [N, height, width, 3], RGB
 OUTPUT_NAME = "probabilities"  # float32 [N, classes]
@@ -75,7 +77,9 @@ class Variant(BaseModel):
 
     file: str
     accuracy: float = Field(description="on the test split, by ONNX Runtime")
-    images_per_second: float = Field(description="one by one, on the machine that made it")
+    images_per_second: float | None = Field(
+        description="one by one, on the CPU that made it; null for FP16, of whose speed a CPU says nothing"
+    )
     calibration: str | None = Field(None, description="how the ranges of INT8 were found")
     float_blocks: list[str] = Field([], description="what an INT8 variant leaves in float32")
 

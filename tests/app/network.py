@@ -13,7 +13,9 @@ from onnx.reference import ReferenceEvaluator
 from PIL import Image
 
 from training.contract import (
+    FP16_FILE,
     GOLDEN_FILE,
+    GOLDEN_PROBABILITIES,
     INPUT_NAME,
     INT8_FILE,
     MODEL_FILE,
@@ -125,21 +127,23 @@ def publish(
     activate: bool = True,
     model: onnx.ModelProto | None = None,
     int8: onnx.ModelProto | None = None,
+    fp16: onnx.ModelProto | None = None,
     golden: dict[str, Any] | None = None,  # Any: arrays of any kind, also bad ones
     variants: dict[str, Variant] | None = None,
     preprocessing: Preprocessing = PREPROCESSING,
     labels: list[str] = LABELS,
 ) -> int:
-    """Publishes the network of a seed as the next version; returns its number. `int8` is of a variant of that name."""
+    """Publishes the network of a seed as the next version; returns its number. `int8`, `fp16`: its variants."""
     model = model or network(seed)
     images = random_images(4, seed)
     golden = golden if golden is not None else {"images": images, "probabilities": reference(model, images)}
     variants = variants or {"fp32": Variant(file=MODEL_FILE, accuracy=0.9, images_per_second=100)}
     models = dict.fromkeys(variants, model)
-    if int8:
-        variants["int8"] = Variant(file=INT8_FILE, accuracy=0.89, images_per_second=300)
-        models["int8"] = int8
-        golden.setdefault("probabilities_int8", reference(int8, images))
+    for name, file, variant in (("int8", INT8_FILE, int8), ("fp16", FP16_FILE, fp16)):
+        if variant:
+            variants[name] = Variant(file=file, accuracy=0.89, images_per_second=300 if name == "int8" else None)
+            models[name] = variant
+            golden.setdefault(GOLDEN_PROBABILITIES[name], reference(variant, images))
     metrics = Metrics(images=100, loss=0.3, accuracy=0.9, top5_accuracy=1)
     manifest = Manifest(
         name=repository.name,

@@ -1,19 +1,23 @@
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 from app.model import Model, ModelError, load_model
-from app.provider import ProviderError
-from app.turns import Turns
+from app.provider import Execution, open_session
+from app.runner import BoundRunner, Runner
 from tests.app.network import LABELS, PREPROCESSING, SIZE, network, publish, random_images, reference
 from training.contract import GOLDEN_FILE, MODEL_FILE, ContractError, ModelRepository
 
 
 def load(repository: ModelRepository, version: int, **options: Any) -> Model:  # Any: each option has its own type
-    defaults: dict[str, Any] = {"provider": "cpu", "precision": "auto", "threads": 1, "max_batch": "auto", "limit": 256}
-    return load_model(repository, version, turns=Turns(), **(defaults | options))
+    defaults: dict[str, Any] = {"execution": Execution(), "precision": "auto", "max_batch": "auto", "limit": 256}
+    return load_model(repository, version, **(defaults | options))
 
 
 def test_loads_verified_and_warm(repository: ModelRepository) -> None:
@@ -31,12 +35,75 @@ def test_max_batch_by_hand_and_bounded_by_the_queue(repository: ModelRepository)
     assert max(load(repository, version, limit=4).curve) <= 4
 
 
-def test_pads_to_warm_sizes_but_not_on_a_cpu(repository: ModelRepository) -> None:
+@dataclass(frozen=True)
+class Device(Execution):
+    """A device as the service treats a GPU, on the CPU. `broken` fails at a batch size, `wrong` is off there."""
+
+    provider: str = "cuda"
+    opened: list[tuple[str, bool]] = field(default_factory=list)  # precision, whether graphs were asked for
+    broken: int | None = None
+    wrong: int | None = None
+
+    def open(self, file: Path, precision: str, shape: tuple[int, int, int], sizes: Sequence[int]) -> Runner:
+        assert shape == (SIZE, SIZE, 3)
+        self.opened.append((precision, self.cuda_graphs))
+        return Flawed(open_session(file, "cpu", 1), sizes, self)
+
+
+class Flawed(BoundRunner):
+    def __init__(self, session: Any, sizes: Sequence[int], device: Device) -> None:  # Any: onnxruntime ships no types
+        super().__init__(session, sizes, "cpu", graphs=device.cuda_graphs)
+        self.device = device
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        size = self.rows(len(images))
+        if size == self.device.broken and self.device.cuda_graphs:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return super().run(images) + np.float32(size == self.device.wrong)
+
+
+def test_a_cpu_pads_nothing(repository: ModelRepository) -> None:
     model = load(repository, publish(repository))
-    model.curve = {1: 0.1, 2: 0.1, 4: 0.1, 6: 0.1}
-    assert [model.padded(n) for n in range(1, 7)] == [1, 2, 3, 4, 5, 6]
-    model.provider = "cuda"
+    assert model.sizes is None
+    assert [model.padded(n) for n in (1, 3, 7)] == [1, 3, 7]
+
+
+def test_a_device_pads_to_sizes_that_are_warm(repository: ModelRepository) -> None:
+    model = load(repository, publish(repository), execution=Device(), max_batch=6)
+    assert list(model.curve) == [1, 2, 4, 6]
     assert [model.padded(n) for n in range(1, 7)] == [1, 2, 4, 4, 6, 6]
+    images = random_images(5, seed=5)
+    np.testing.assert_allclose(model.run(images), reference(network(0), images), atol=1e-6)
+
+
+def test_a_measured_max_batch_is_one_of_the_sizes(repository: ModelRepository) -> None:
+    model = load(repository, publish(repository), execution=Device(), limit=20)
+    assert model.sizes == [1, 2, 4, 8, 16, 20]
+    assert model.max_batch in model.curve
+    assert set(model.curve) <= set(model.sizes)
+
+
+def test_each_size_of_a_device_has_to_pass_the_golden_check(repository: ModelRepository) -> None:
+    version = publish(repository)
+    with pytest.raises(ModelError, match="they differ by 1"):
+        load(repository, version, execution=Device(wrong=2), max_batch=8)
+
+
+def test_a_version_that_can_not_be_captured_runs_without_graphs(
+    repository: ModelRepository, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = Device(cuda_graphs=True, broken=2)
+    model = load(repository, publish(repository), execution=device, max_batch=4)
+    assert device.opened == [("fp32", True), ("fp32", False)]
+    assert "version 1 runs without CUDA graphs: operation not permitted when stream is capturing" in caplog.text
+    np.testing.assert_allclose(model.run(random_images(2)), reference(network(0), random_images(2)), atol=1e-6)
+
+
+def test_without_graphs_what_fails_is_refused_at_once(repository: ModelRepository) -> None:
+    device = Device(wrong=2)
+    with pytest.raises(ModelError):
+        load(repository, publish(repository), execution=device, max_batch=4)
+    assert device.opened == [("fp32", False)]
 
 
 def test_tampered_file_is_refused(repository: ModelRepository) -> None:
@@ -184,6 +251,35 @@ def test_a_version_of_which_no_precision_is_fit_is_refused(repository: ModelRepo
         )
 
 
+def test_auto_tries_what_can_win_on_the_provider(repository: ModelRepository) -> None:
+    all_three = publish(repository, int8=network(), fp16=network())
+    assert set(load(repository, all_three).speeds) == {"int8", "fp32"}
+    cuda, compiled = Device(), Device(provider="tensorrt")
+    assert set(load(repository, all_three, execution=cuda).speeds) == {"fp16", "fp32"}
+    assert cuda.opened == [("fp16", False), ("fp32", False)]
+    assert load(repository, all_three, execution=compiled).precision == "fp16"
+    assert compiled.opened == [("fp16", False)]  # an engine is minutes
+    assert load(repository, publish(repository, int8=network()), execution=Device()).precision == "fp32"
+    assert load(repository, all_three, execution=Device(), precision="int8").precision == "int8"
+    assert load(repository, all_three, precision="fp16").precision == "fp16"
+
+
+def test_fp16_is_held_to_its_own_answers(repository: ModelRepository) -> None:
+    answers = reference(network(), random_images(4))
+    rounded = golden(probabilities_fp16=answers + np.float32(0.02))
+    assert load(repository, publish(repository, fp16=network(), golden=rounded), precision="fp16").precision == "fp16"
+    off = golden(probabilities_fp16=answers + np.float32(0.06))
+    with pytest.raises(ModelError, match=r"within 0.05 of those that it was judged by"):
+        load(repository, publish(repository, fp16=network(), golden=off), precision="fp16")
+
+
+def test_tensorrt_takes_the_next_precision_where_the_first_is_not_fit(repository: ModelRepository) -> None:
+    off = golden(probabilities_fp16=reference(network(1), random_images(4)))
+    version, device = publish(repository, fp16=network(), golden=off), Device(provider="tensorrt")
+    assert load(repository, version, execution=device).precision == "fp32"
+    assert device.opened == [("fp16", False), ("fp32", False)]
+
+
 def test_provider_that_does_not_work_is_refused(repository: ModelRepository) -> None:
-    with pytest.raises((ModelError, ProviderError), match="OpenVINO"):
-        load(repository, publish(repository), provider="openvino")
+    with pytest.raises(ModelError, match="OpenVINO"):
+        load(repository, publish(repository), execution=Execution("openvino"))

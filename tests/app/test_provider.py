@@ -1,11 +1,29 @@
 import logging
+import mmap
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from app.provider import IDENTITY_MODEL, Fault, ProviderError, choose_provider, find_fault, open_session
+from app import tensorrt
+from app.provider import (
+    EXECUTION_PROVIDERS,
+    FALLBACKS,
+    IDENTITY_MODEL,
+    NVIDIA,
+    OPTIONS,
+    TRIALS,
+    Execution,
+    Fault,
+    ProviderError,
+    choose_provider,
+    find_fault,
+    open_session,
+)
+from app.runner import DirectRunner
+from tests.app.network import network
 
 NO_DRIVER = Fault("there is no NVIDIA driver")
 BROKEN = Fault("libcudnn.so.9 is missing", device_present=True)
@@ -70,3 +88,41 @@ def test_fall_back_is_noticed() -> None:
         pytest.skip("CUDA works here")
     with pytest.raises(ProviderError, match="asked for CUDAExecutionProvider and fell back to CPUExecutionProvider"):
         open_session(IDENTITY_MODEL, "cuda", 1)
+
+
+def test_every_provider_has_its_rules() -> None:
+    assert set(EXECUTION_PROVIDERS) == set(FALLBACKS) == set(TRIALS)
+    assert all("fp32" in trial.precisions for trial in TRIALS.values())  # every version has it
+    assert FALLBACKS["tensorrt"] == ("cuda", "cpu")
+    assert OPTIONS["cuda"]["use_tf32"] == 0
+    assert OPTIONS["cuda"]["cudnn_conv_algo_search"] == "HEURISTIC"
+
+
+def test_a_file_is_opened_without_buffers_or_padding_on_a_cpu(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(network().SerializeToString())
+    runner = Execution("cpu", threads=1, cuda_graphs=True, engines=tmp_path).open(path, "fp32", (16, 16, 3), [1, 2])
+    assert isinstance(runner, DirectRunner)
+    assert runner.sizes is None
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_onnxruntime_does_not_go_on_on_the_cpu_by_itself(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its Python half would print the error, and open the session once more, on the CPU."""
+    if find_fault("tensorrt") is None:
+        pytest.skip("TensorRT works here")
+    with pytest.raises(RuntimeError, match="install TensorRT libraries"):
+        open_session(IDENTITY_MODEL, "tensorrt", 1)
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", NVIDIA)
+def test_the_options_are_those_of_this_build(name: str) -> None:
+    """Nothing here can try them out, but each name lies in the library that reads it."""
+    library = Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"
+    if not library.exists():
+        pytest.skip("this build has no GPU part")
+    options = {"cuda": OPTIONS["cuda"] | {"enable_cuda_graph": 1}, "tensorrt": tensorrt.options("fp16", (8, 8, 3), [1])}
+    names = [*options[name], *(tensorrt.cache_options(Path("x")) if name == "tensorrt" else ())]
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        assert [option for option in names if text.find(option.encode()) < 0] == []

@@ -12,9 +12,9 @@ import pytest
 from app.errors import NoModel, VersionLive, VersionNotFound, VersionUnusable
 from app.metrics import Metrics
 from app.model import Model, load_model
+from app.provider import Execution
 from app.rollback import RollbackPolicy
 from app.serving import Serving
-from app.turns import Turns
 from tests.app.network import network, publish, random_images, reference
 from training.contract import MANIFEST_FILE, MODEL_FILE, ModelRepository
 
@@ -29,7 +29,7 @@ class Loader:
         self.gate = threading.Event()
         self.gate.set()
         self._load = functools.partial(
-            load_model, repository, provider="cpu", precision="auto", threads=1, max_batch=4, limit=256, turns=Turns()
+            load_model, repository, execution=Execution(), precision="auto", max_batch=4, limit=256
         )
 
     def __call__(self, version: int) -> Model:
