@@ -61,7 +61,7 @@ class Gate(BaseModel):
     )
     keep_classes: bool = Field(False, description="refuse a candidate that lacks a class of the live version")
     precision_budget: float = Field(
-        0.005, ge=0, le=1, description="how far INT8's accuracy may stay below float32's; else it is left out"
+        0.005, ge=0, le=1, description="how far INT8's and FP16's accuracy may stay below float32's; else left out"
     )
     dry_run: bool = Field(False, description="report the verdict and publish nothing")
 
@@ -81,6 +81,14 @@ class Int8(BaseModel):
         min_length=1,
         description="how to take the ranges: the first that costs no accuracy on val images, or the best",
     )
+
+
+class Fp16(BaseModel):
+    """The variant for GPUs; it is made on every machine, since a version may be served on another one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = Field(True, description="make it; the service takes it on a GPU where it is faster, never on a CPU")
 
 
 class TrainConfig(BaseModel):
@@ -132,6 +140,7 @@ class TrainConfig(BaseModel):
     tensorboard: bool = Field(True, description="write TensorBoard logs with weight histograms")
 
     int8: Int8 = Int8()
+    fp16: Fp16 = Fp16()
     gate: Gate = Gate()
 
     @model_validator(mode="before")

@@ -56,9 +56,9 @@ def _record_of(phase: Phase, run: Run, repository: ModelRepository, log: Progres
 
             return verify(run, log)
         case "quantizing":
-            from training.quantize import quantize
+            from training.variants import make_variants
 
-            return quantize(run, log)
+            return make_variants(run, log)
         case "gating":
             from training.gate import gate
 

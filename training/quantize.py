@@ -1,8 +1,8 @@
-"""The quantizing phase: an INT8 variant of the verified model, kept if it answers nearly as well.
+"""INT8: the verified model with uint8 activations, and int8 weights for each channel.
 
-The graph is rewritten for the CPU (`training.graph`), calibrated on training images, quantised by ONNX Runtime: uint8
-activations, int8 weights for each channel. How the ranges are taken is decided by the accuracy on the validation
-images; where none comes close enough, the blocks that hurt most stay float32.
+The graph is rewritten for the CPU (`training.graph`), calibrated on training images, quantised by ONNX Runtime. How the
+ranges are taken is decided by the accuracy on the validation images; where none comes close enough, the blocks that
+hurt most stay float32.
 """
 
 import contextlib
@@ -10,7 +10,6 @@ import io
 import logging
 import platform
 import re
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -20,14 +19,11 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from training import graph
-from training.classifier import Classifier, Probabilities, Uint8Images, images_per_second, onnx_classifier
+from training.classifier import Probabilities, Uint8Images, onnx_classifier
 from training.config import CalibrationName, TrainConfig
-from training.contract import GOLDEN_FILE, GOLDEN_PROBABILITIES, INPUT_NAME, INT8_FILE, MODEL_FILE, Variant
-from training.dataset import Split, load, read_samples
+from training.contract import INPUT_NAME
+from training.dataset import Split
 from training.dataset_layout import Sample
-from training.progress import ProgressLog
-from training.records import QuantizationRecord, VerificationRecord
-from training.run import Run
 
 METHODS: dict[CalibrationName, CalibrationMethod] = {
     "minmax": CalibrationMethod.MinMax,
@@ -51,26 +47,6 @@ class Candidate(NamedTuple):
     path: Path
     method: CalibrationName
     float_blocks: tuple[str, ...]
-
-
-def quantize(run: Run, log: ProgressLog) -> QuantizationRecord:
-    """Writes `package/model.int8.onnx` where it stays within `gate.precision_budget` of float32 on the test images.
-
-    Raises GraphError, DatasetError.
-    """
-    config, verification = run.config(), run.record("verifying", VerificationRecord)
-    (run.package / INT8_FILE).unlink(missing_ok=True)
-    if not config.int8.enabled:
-        return QuantizationRecord(variants=verification.variants)
-    samples = read_samples(run.samples)
-    calibration = spread([s for s in samples if s.split == "train"], config.int8.calibration_images)
-    log.phase("quantizing", f"INT8, calibrated on {len(calibration)} training images")
-    chosen = [*calibration, *(s for s in samples if s.split != "train")]
-    splits = load(chosen, config.preprocessing, run.folder / "cache")
-    with tempfile.TemporaryDirectory(dir=run.folder, prefix=".quantizing-") as folder:
-        quantizer = Quantizer(run.package / MODEL_FILE, splits["train"].images, Path(folder))
-        best = Search(quantizer, splits["val"], np.load(run.reference)).best(config)
-        return _judged(run, config, verification.variants["fp32"], splits["test"], best, log)
 
 
 class Search:
@@ -215,47 +191,3 @@ def spread(samples: list[Sample], count: int) -> list[Sample]:
 
 def _quality(candidate: Candidate) -> tuple[float, float]:
     return candidate.accuracy, -candidate.distance
-
-
-def _judged(
-    run: Run, config: TrainConfig, fp32: Variant, test: Split, best: Candidate, log: ProgressLog
-) -> QuantizationRecord:
-    """Keeps the file if it is within the budget on the test images."""
-    classify = onnx_classifier(best.path)
-    accuracy = float((classify(test.images).argmax(1) == test.labels).mean())
-    speeds = _speeds([onnx_classifier(run.package / MODEL_FILE), classify], test.images)
-    variants = {"fp32": fp32.model_copy(update={"images_per_second": speeds[0]})}
-    log.console.print(
-        f"int8 by {best.method}, {len(best.float_blocks)} blocks in float32: test accuracy {accuracy:.4f} "
-        f"against {fp32.accuracy:.4f}, {speeds[1] / speeds[0]:.2f} times as fast"
-    )
-    if accuracy < fp32.accuracy - config.gate.precision_budget:
-        note = (
-            f"int8 is left out: its accuracy {accuracy:.4f} should be at most gate.precision_budget "
-            f"{config.gate.precision_budget:g} below float32's {fp32.accuracy:.4f}"
-        )
-        log.console.print(note)
-        return QuantizationRecord(variants=variants, notes=[note])
-    best.path.replace(run.package / INT8_FILE)
-    _add_golden(run.package / GOLDEN_FILE, classify)
-    variants["int8"] = Variant(
-        file=INT8_FILE,
-        accuracy=accuracy,
-        images_per_second=speeds[1],
-        calibration=best.method,
-        float_blocks=list(best.float_blocks),
-    )
-    return QuantizationRecord(variants=variants)
-
-
-def _speeds(classifiers: list[Classifier], images: Uint8Images) -> list[float]:
-    """Of each the best of three rounds, taken in turns: a busy moment should not hit one of them alone."""
-    rounds = [[images_per_second(classify, images) for classify in classifiers] for _ in range(3)]
-    return [max(column) for column in zip(*rounds, strict=True)]
-
-
-def _add_golden(path: Path, classify: Classifier) -> None:
-    """INT8's own answers beside Keras': the service that loads the variant should give these."""
-    with np.load(path) as golden:
-        arrays = dict(golden)
-    np.savez(path, **arrays | {GOLDEN_PROBABILITIES["int8"]: classify(arrays["images"])})

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.training.conftest import Trained
+from tests.training.test_quantize import spoil
 from training import graph
 from training.classifier import Probabilities, onnx_classifier
 
@@ -37,8 +38,8 @@ def groups(model: onnx.ModelProto) -> list[int]:
     return [a.i for node in model.graph.node for a in node.attribute if node.op_type == "Conv" and a.name == "group"]
 
 
-def kinds(model: onnx.ModelProto) -> set[str]:
-    return {node.op_type for node in model.graph.node}
+def kinds(model: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in model.graph.node]
 
 
 @pytest.mark.parametrize(
@@ -73,10 +74,10 @@ def test_a_merged_kernel_has_the_old_one_on_its_diagonal() -> None:
 
 
 def test_normalisation_and_layout_leave_the_graph(model: onnx.ModelProto) -> None:
-    assert {"Mul", "Pad", "ReduceMean"} <= kinds(model)
+    assert {"Mul", "Pad", "ReduceMean"} <= set(kinds(model))
     graph.fold_normalization(model)
     graph.tidy(model)
-    assert not {"Mul", "Pad", "ReduceMean"} & kinds(model)
+    assert not {"Mul", "Pad", "ReduceMean"} & set(kinds(model))
     assert sum(node.op_type == "Transpose" for node in model.graph.node) == 1  # the image's own
 
 
@@ -84,3 +85,46 @@ def test_a_graph_that_was_not_exported_here_is_refused(model: onnx.ModelProto) -
     graph.fold_normalization(model)
     with pytest.raises(graph.GraphError, match="should begin with Cast, Mul, Add, Transpose, Conv"):
         graph.fold_normalization(model)
+
+
+def test_float16_holds_what_lies_between_the_normalisation_and_the_mean(model: onnx.ModelProto) -> None:
+    graph.halve(model)
+    onnx.checker.check_model(model, full_check=True)
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    types |= {v.name: v.type.tensor_type.elem_type for v in onnx.shape_inference.infer_shapes(model).graph.value_info}
+    half = [node.op_type for node in model.graph.node if types.get(node.output[0]) == onnx.TensorProto.FLOAT16]
+    assert {"Conv", "Relu", "Add", "MaxPool"} <= set(half)
+    assert half.count("Conv") == kinds(model).count("Conv")
+    assert not {"Mul", "ReduceMean", "MatMul", "Softmax"} & set(half)
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert model.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+def test_rounding_to_float16_is_seen_on_a_cpu_once_it_is_widened(
+    model: onnx.ModelProto, images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    """A sum above 65504 is infinite on a GPU; ONNX Runtime's CPU provider would keep it, in float32."""
+    path = tmp_path / "spoilt.onnx"
+    onnx.save(model, path)
+    spoil(path, "stage1_block1_conv2", "stage1_block1_conv3", factor=3e4)
+    spoilt = onnx.load(path)
+    graph.halve(spoilt)
+    assert np.isfinite(answers(spoilt, images, tmp_path)).all()
+    graph.widen(spoilt)
+    assert not np.isfinite(answers(spoilt, images, tmp_path)).all()
+
+
+def test_widening_changes_no_more_than_the_rounding(
+    model: onnx.ModelProto, images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    before = answers(model, images, tmp_path)
+    graph.halve(model)
+    graph.widen(model)
+    after = answers(model, images, tmp_path)
+    assert 0 < np.abs(after - before).max() < 0.02
+
+
+def test_a_graph_without_convolutions_is_not_halved(model: onnx.ModelProto) -> None:
+    del model.graph.node[4:]
+    with pytest.raises(graph.GraphError, match="should have convolutions and one mean after them"):
+        graph.halve(model)
