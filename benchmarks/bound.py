@@ -11,9 +11,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from app.provider import open_session
+from app.provider import Execution
 from benchmarks.servers import CORES, PROVIDER
-from training.contract import INPUT_NAME, OUTPUT_NAME, Preprocessing
+from training.contract import Preprocessing
 from training.images import decode
 
 T = TypeVar("T")
@@ -46,14 +46,15 @@ class Bound:
 class Raw:
     """One model file, in a session with a thread a core and in one that runs in its caller's thread."""
 
-    def __init__(self, model: Path, preprocessing: Preprocessing) -> None:
+    def __init__(self, model: Path, precision: str, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
-        self.wide = open_session(model, PROVIDER, CORES)
-        self.narrow = open_session(model, PROVIDER, 1)
+        shape = (preprocessing.height, preprocessing.width, 3)
+        self.wide = Execution(PROVIDER, CORES).open(model, precision, shape, GPU_BATCHES)
+        self.narrow = Execution(PROVIDER, 1).open(model, precision, shape, GPU_BATCHES) if PROVIDER == "cpu" else None
 
     def top_classes(self, images: Sequence[Image]) -> list[int]:
         """Of each image by itself."""
-        return [int(self.wide.run([OUTPUT_NAME], {INPUT_NAME: image[None]})[0].argmax()) for image in images]
+        return [int(self.wide.run(image[None]).argmax()) for image in images]
 
     def measure(self, kinds: dict[str, list[bytes]], seconds: float) -> dict[str, Bound]:
         """For each kind of photographs. Takes `seconds` four times for one kind and twice for each further."""
@@ -62,18 +63,12 @@ class Raw:
         def decode_one(photo: bytes) -> object:
             return decode(photo, self.preprocessing)
 
-        def run(image: Image) -> object:
-            return self.wide.run([OUTPUT_NAME], {INPUT_NAME: image})
-
-        def run_narrow(image: Image) -> object:
-            return self.narrow.run([OUTPUT_NAME], {INPUT_NAME: image})
-
-        alone = rate(run, images, 1, seconds)
-        if PROVIDER == "cpu":
-            inference = max(alone, rate(run_narrow, images, CORES, seconds))
+        alone = rate(self.wide.run, images, 1, seconds)
+        if self.narrow:
+            inference = max(alone, rate(self.narrow.run, images, CORES, seconds))
         else:
             batches = {size: np.concatenate([images[i % len(images)] for i in range(size)]) for size in GPU_BATCHES}
-            inference = max(size * rate(run, [batch], 2, seconds) for size, batch in batches.items())
+            inference = max(size * rate(self.wide.run, [batch], 2, seconds) for size, batch in batches.items())
         return {
             kind: Bound(
                 decode=rate(decode_one, photos, CORES, seconds),

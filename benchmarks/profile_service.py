@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from app.provider import EXECUTION_PROVIDERS
+from app.provider import EXECUTION_PROVIDERS, OPTIONS
 from benchmarks.machine import machine
 from benchmarks.photos import small_photos
 from benchmarks.report import LIBRARIES, markdown
@@ -34,7 +34,8 @@ def nodes(path: Path, image: np.ndarray[Any, Any], runs: int) -> tuple[dict[str,
         options.enable_profiling = True
         options.profile_file_prefix = f"{folder}/profile"
         options.optimized_model_filepath = f"{folder}/optimized.onnx"
-        session = onnxruntime.InferenceSession(path, options, providers=[EXECUTION_PROVIDERS[PROVIDER]])
+        provider = (EXECUTION_PROVIDERS[PROVIDER], OPTIONS.get(PROVIDER, {}))
+        session = onnxruntime.InferenceSession(path, options, providers=[provider])
         seconds = []
         for _ in range(WARM_UP + runs):
             begun = time.perf_counter()
@@ -73,7 +74,7 @@ def kinds_of(model: onnx.ModelProto) -> dict[str, str]:
 def stages(precision: str, photos: list[bytes], requests: int) -> dict[str, float]:
     """Median milliseconds of each stage of a lone request; `around` is what Server-Timing does not name."""
     found: dict[str, list[float]] = {}
-    name = "resnext" if precision == "int8" else "resnext-fp32"
+    name = "resnext-fp32" if precision == "fp32" else "resnext"
     with running(name, MODELS / "real", photos[0]) as server:
         if server.model()["precision"] != precision:
             return {}

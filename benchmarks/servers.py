@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from app.cores import usable_cores
-from app.provider import choose_provider
+from app.provider import TRIALS, choose_provider
 from training.contract import MODEL_FILE
 
 ROOT = Path(__file__).parents[1]
@@ -64,6 +64,7 @@ class Server:
     path: str = "/predict"
     ours: bool = False
     precisions: tuple[str, ...] = ("fp32",)  # that it may serve
+    batches: bool = True  # has batching of its own to set up, which pays on a GPU
     networks: tuple[str, ...] = ("real", "tiny")  # that it is measured with
     answers_all: bytes | None = None  # the one label that it gives, whatever is asked
 
@@ -77,9 +78,10 @@ class Server:
 
 
 OURS = "{python} -m app"
+TRIED = TRIALS[PROVIDER].precisions
 SERVERS = {
     "resnext": Server(
-        "**ResNeXt Service, as shipped**", OURS, {"RESNEXT_PRECISION": "auto"}, ours=True, precisions=("fp32", "int8")
+        "**ResNeXt Service, as shipped**", OURS, {"RESNEXT_PRECISION": "auto"}, ours=True, precisions=TRIED
     ),
     "resnext-fp32": Server("**ResNeXt Service, fp32**", OURS, {"RESNEXT_PRECISION": "fp32"}, ours=True),
     "resnext-processes": Server(
@@ -87,10 +89,10 @@ SERVERS = {
         OURS,
         {"RESNEXT_PRECISION": "auto", "RESNEXT_PROCESSES": "{cores}"},
         ours=True,
-        precisions=("fp32", "int8"),
+        precisions=TRIED,
         networks=("tiny",),
     ),
-    "fastapi": Server("FastAPI by hand", "{env}/python -m benchmarks.peers.fastapi.server"),
+    "fastapi": Server("FastAPI by hand", "{env}/python -m benchmarks.peers.fastapi.server", batches=False),
     "litserve": Server("LitServe", "{env}/python -m benchmarks.peers.litserve.server"),
     "mosec": Server(
         "MOSEC",
@@ -102,6 +104,7 @@ SERVERS = {
         "BentoML",
         "{env}/bentoml serve benchmarks.peers.bentoml.server:Service --host 127.0.0.1 --port {port}",
         {"BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": "{scratch}"},
+        batches=False,
     ),
     "ray": Server(
         "Ray Serve",
@@ -219,7 +222,7 @@ def _environment(server: Server, port: int, models: Path, scratch: Path, crowd: 
         "BENCH_PORT": port,
         "BENCH_WORKERS": workers,
         "BENCH_THREADS": CORES // workers,
-        "BENCH_BATCH": 16 if gpu else 1,  # on a CPU a batch gives no more images a second
+        "BENCH_BATCH": 16 if gpu and server.batches else 1,  # on a CPU a batch gives no more images a second
         # CUDA's libraries, which only our environment has
         "LD_LIBRARY_PATH": ":".join(map(str, Path(sys.prefix).glob("lib/python*/site-packages/nvidia/*/lib"))),
         "MLSERVER_HTTP_PORT": port,

@@ -75,7 +75,7 @@ class Bench:
         """The model without a server."""
         repository = ModelRepository(MODELS / network, MODEL)
         manifest = repository.manifest(1)
-        return Raw(repository.path(1) / manifest.variants[precision].file, manifest.preprocessing)
+        return Raw(repository.path(1) / manifest.variants[precision].file, precision, manifest.preprocessing)
 
     @functools.cache  # noqa: B019
     def labels(self, name: str, network: str, photos: str, precision: str) -> list[bytes]:
