@@ -1,5 +1,7 @@
 """One loaded version: verified, warm, and able to run."""
 
+import contextlib
+import ctypes
 import dataclasses
 import logging
 import time
@@ -114,6 +116,7 @@ def load_model(
     if model is None:  # out here the failed session is gone: the exception held it
         without = dataclasses.replace(execution, cuda_graphs=False)
         model = _ready(manifest, folder, precisions, without, max_batch, limit)
+    return_freed_memory()
     log.info(
         "model %s version %d: %s on %s, max_batch %d; %s; by precision %s",
         *(model.name, version, model.precision, EXECUTION_PROVIDERS[model.provider], model.max_batch),
@@ -121,6 +124,12 @@ def load_model(
         ", ".join(f"{name} {speed:.0f} images/s" for name, speed in model.speeds.items()),
     )
     return model
+
+
+def return_freed_memory() -> None:
+    """To the system: glibc keeps what was freed, half of 290 MB after both files of a ResNeXt-50 were tried."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def batch_sizes(max_batch: int | Literal["auto"], limit: int) -> list[int]:
