@@ -1,17 +1,19 @@
 """Many waiting images, one model call.
 
-Work-conserving: an idle model never waits, a batch is what gathered while the last one ran. The model runs in the
-batcher's own thread, which takes the next batch itself: the model never waits for the event loop.
+Work-conserving: an idle model never waits, a batch is what gathered while the last one ran. The model runs in threads
+of the batcher's own, which take the next batch themselves: it never waits for the event loop.
 """
 
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,8 @@ from numpy.typing import NDArray
 from app.errors import InferenceFailed
 
 log = logging.getLogger(__name__)
+
+Run = Callable[[NDArray[np.uint8], bool], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,32 +41,47 @@ class _Waiting:
     since: float
 
 
-class Batcher:
-    """Runs images in batches of up to `max_batch`.
+class _Batch(NamedTuple):
+    waiting: list[_Waiting]
+    alone: bool
 
-    `run` takes uint8 [n, *shape] and gives float32 [n, classes]; `pad` says how many rows to run for n images (a
-    provider that plans for each input shape wants few of them), `delay` how many seconds an idle model waits for a
-    full batch. The input is one buffer that is used again for each batch: `run` must not keep it.
+
+class Batcher:
+    """Runs images in batches of up to `max_batch`; as soon as one waits for each of the `streams`, in all of them, in
+    batches of up to `stream_batch`.
+
+    `run` takes uint8 [n, *shape] and whether it has the processor to itself, and gives float32 [n, classes]; `pad` says
+    how many rows to run for n images (a provider that plans for each input shape wants few of them), `delay` how many
+    seconds an idle model waits for a full batch. The input is a buffer that is used again: `run` must not keep it.
     """
 
     def __init__(
         self,
-        run: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+        run: Run,
         shape: tuple[int, ...],
         max_batch: int,
         pad: Callable[[int], int] = lambda n: n,
         delay: float = 0.0,
+        streams: int = 1,
+        stream_batch: int = 1,
     ) -> None:
         self._run = run
+        self._shape = shape
+        self._max_batch = max_batch
         self._pad = pad
         self._delay = delay
-        self._max_batch = max_batch
-        self._buffer = np.zeros((max_batch, *shape), np.uint8)
+        self._streams = streams
+        self._stream_batch = stream_batch
         self._queue: deque[_Waiting] = deque()
         self._changed = threading.Condition()
+        self._running = 0
+        self._alone = False  # what runs has the processor to itself
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"inference_{number}", daemon=True) for number in range(streams)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     async def submit(self, image: NDArray[np.uint8]) -> Answer:
         """The answer for one image, uint8 `shape`. Raises InferenceFailed.
@@ -78,53 +97,80 @@ class Batcher:
         return await waiting.answer
 
     def close(self) -> None:
-        """Runs what is queued, then ends the thread; returns at once."""
+        """Runs what is queued, then ends the threads; returns at once."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def join(self) -> None:
-        """Waits until a closed batcher's thread has ended."""
-        self._thread.join()
+        """Waits until a closed batcher's threads have ended."""
+        for thread in self._threads:
+            thread.join()
 
     def _work(self) -> None:
-        while (batch := self._take()) is not None:
-            if batch:
-                self._compute(batch)
+        buffer = np.zeros((max(self._max_batch, self._stream_batch), *self._shape), np.uint8)
+        while batch := self._take():
+            if batch.waiting:
+                self._compute(batch, buffer)
+                self._end()
 
-    def _take(self) -> list[_Waiting] | None:
+    def _take(self) -> _Batch | None:
         """The next batch, empty when all who waited have left, None when closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closed)
-            if not self._queue:
-                return None
-            if self._delay:
+            self._changed.wait_for(lambda: (self._queue and self._free()) or (self._closed and not self._queue))
+            if self._queue and self._delay:
                 full = self._queue[0].since + self._delay - time.perf_counter()
                 self._changed.wait_for(lambda: len(self._queue) >= self._max_batch or self._closed, full)
-            batch: list[_Waiting] = []
-            while self._queue and len(batch) < self._max_batch:
-                waiting = self._queue.popleft()
-                if not waiting.answer.cancelled():
-                    batch.append(waiting)
+                if not (self._queue and self._free()):  # another stream was faster
+                    return _Batch([], alone=False)
+            if not self._queue:
+                return None
+            crowd = self._streams > 1 and (self._running or len(self._queue) >= self._streams)
+            batch = _Batch(self._pop(self._share() if crowd else self._max_batch), alone=not crowd)
+            if batch.waiting:
+                self._running += 1
+                self._alone = batch.alone
             return batch
 
-    def _compute(self, batch: list[_Waiting]) -> None:
-        started = time.perf_counter()
+    def _share(self) -> int:
+        """Of what waits, for one of the streams that are free."""
+        return min(self._stream_batch, math.ceil(len(self._queue) / (self._streams - self._running)))
+
+    def _free(self) -> bool:
+        return self._running < self._streams and not self._alone
+
+    def _pop(self, most: int) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        while self._queue and len(batch) < most:
+            waiting = self._queue.popleft()
+            if not waiting.answer.cancelled():
+                batch.append(waiting)
+        return batch
+
+    def _end(self) -> None:
+        with self._changed:
+            self._running -= 1
+            self._alone = False
+            if self._streams > 1:
+                self._changed.notify_all()
+
+    def _compute(self, batch: _Batch, buffer: NDArray[np.uint8]) -> None:
+        waiting, started = batch.waiting, time.perf_counter()
         output: NDArray[np.float32] | InferenceFailed
         try:
-            for row, waiting in zip(self._buffer, batch, strict=False):
-                row[...] = waiting.image
-            output = self._run(self._buffer[: self._pad(len(batch))])
-            if len(output) < len(batch):
-                raise ValueError(f"{len(batch)} images went in, {len(output)} rows came out")
+            for row, each in zip(buffer, waiting, strict=False):
+                row[...] = each.image
+            output = self._run(buffer[: self._pad(len(waiting))], batch.alone)
+            if len(output) < len(waiting):
+                raise ValueError(f"{len(waiting)} images went in, {len(output)} rows came out")
         except Exception as error:  # onnxruntime raises types of its own, with no base but Exception
-            log.exception("a run of %d images failed", len(batch))
-            output = InferenceFailed(f"the model failed on a batch of {len(batch)}: {type(error).__name__}")
+            log.exception("a run of %d images failed", len(waiting))
+            output = InferenceFailed(f"the model failed on a batch of {len(waiting)}: {type(error).__name__}")
         seconds = time.perf_counter() - started
         # a closed loop has nobody waiting
         with contextlib.suppress(RuntimeError):
             # one wake-up of the loop for the batch, not one for each image
-            batch[0].answer.get_loop().call_soon_threadsafe(_deliver, batch, output, started, seconds)
+            waiting[0].answer.get_loop().call_soon_threadsafe(_deliver, waiting, output, started, seconds)
 
 
 def _deliver(

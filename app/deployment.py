@@ -18,7 +18,8 @@ class Deployment:
     def __init__(self, model: Model, delay: float, probation: Probation | None = None) -> None:
         model.live = True
         self.model = model
-        self.batcher = Batcher(model.run, model.shape, model.max_batch, model.padded, delay)
+        streams = (model.streams.count, model.streams.max_batch) if model.streams else (1, 1)
+        self.batcher = Batcher(model.run, model.shape, model.max_batch, model.padded, delay, *streams)
         self.probation = probation
         self._leases = 0
         self._retired = False

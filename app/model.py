@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from app.latency import LARGEST_BATCH, fastest_run, measure, powers_of_two, smallest_worthwhile
 from app.provider import EXECUTION_PROVIDERS, TRIALS, Execution
-from app.runner import Runner
+from app.runner import DirectRunner, Runner
+from app.streams import Streams
 from app.turns import Turns
 from training.contract import GOLDEN_FILE, GOLDEN_PROBABILITIES, INPUT_NAME, OUTPUT_NAME, Manifest, ModelRepository
 
@@ -48,6 +49,7 @@ class Model:
         self.speeds: dict[str, float] = {}  # images/s of each precision that was tried here, in batches of its trial
         self.curve: dict[int, float] = {}  # seconds of a run by batch size
         self.max_batch = 1
+        self.streams: Streams | None = None  # what to do when many images wait, if it is not batches
         self.live = False  # until it serves, its runs wait for those that answer requests
         self._runner = runner
         self._turns = turns
@@ -62,17 +64,24 @@ class Model:
         """The batch sizes that a run is filled up to, ascending; None where every size is as good."""
         return self._runner.sizes
 
-    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 [n, height, width, 3] to probabilities, float32 [n, classes]. Thread-safe."""
-        with self._turns.turn(for_requests=self.live):
-            return self._runner.run(images)
+    def run(self, images: NDArray[np.uint8], alone: bool = True) -> NDArray[np.float32]:
+        """uint8 [n, height, width, 3] to probabilities, float32 [n, classes]. Thread-safe.
+
+        Not `alone`, it is one of `streams`.
+        """
+        runner = self._runner if alone or self.streams is None else self.streams.runner
+        with self._turns.for_request() if self.live else self._turns.for_load():
+            return runner.run(images)
 
     def seconds(self, n: int) -> float:
         """Runs n black images; how long that took, without the wait for its turn."""
+        return self._timed(self._runner.run, n)
+
+    def _timed(self, run: Callable[[NDArray[np.uint8]], object], n: int) -> float:
         images = np.zeros((n, *self.shape), np.uint8)
-        with self._turns.turn(for_requests=self.live):
+        with self._turns.for_load():
             begun = time.perf_counter()
-            self._runner.run(images)
+            run(images)
             return time.perf_counter() - begun
 
     def padded(self, n: int) -> int:
@@ -87,6 +96,14 @@ class Model:
         else:
             self.curve = measure(self.seconds, self.sizes or sorted({1, max_batch}), to_the_end=True)
             self.max_batch = max_batch
+
+    def try_streams(self, narrow: onnxruntime.InferenceSession, count: int, limit: int) -> None:
+        """Keeps runs side by side if they give more images a second than one at a time, with `limit` images at most."""
+        streams = Streams(DirectRunner(narrow), count)
+        streams.curve = measure(lambda n: self._timed(streams.run_all, n), powers_of_two(limit))
+        streams.max_batch = smallest_worthwhile(streams.curve)
+        if streams.rate > max(size / seconds for size, seconds in self.curve.items()):
+            self.streams = streams
 
 
 def load_model(
@@ -118,10 +135,11 @@ def load_model(
         model = _ready(manifest, folder, precisions, without, max_batch, limit)
     return_freed_memory()
     log.info(
-        "model %s version %d: %s on %s, max_batch %d; %s; by precision %s",
+        "model %s version %d: %s on %s, max_batch %d; %s; by precision %s; %s",
         *(model.name, version, model.precision, EXECUTION_PROVIDERS[model.provider], model.max_batch),
         ", ".join(f"{n}: {1e3 * s:.3g} ms, {n / s:.0f} images/s" for n, s in model.curve.items()),
         ", ".join(f"{name} {speed:.0f} images/s" for name, speed in model.speeds.items()),
+        f"{s.count} streams of {s.max_batch}: {s.rate:.0f} images/s" if (s := model.streams) else "no streams",
     )
     return model
 
@@ -147,6 +165,8 @@ def _ready(
 ) -> Model:
     model = _fastest(manifest, folder, precisions, execution, batch_sizes(max_batch, limit))
     model.warm_up(max_batch, limit)
+    if narrow := execution.open_narrow(folder / manifest.variants[model.precision].file):
+        model.try_streams(narrow, execution.threads, limit if max_batch == "auto" else max_batch)
     if model.sizes:  # each has kernels of its own, and perhaps a captured graph
         images, expected = _read_golden(model, folder / GOLDEN_FILE)
         for size in model.curve:

@@ -104,6 +104,10 @@ class Execution:
         session = open_session(file, self.provider, self.threads, {"enable_cuda_graph": int(self.cuda_graphs)})
         return BoundRunner(session, sizes, graphs=self.cuda_graphs)
 
+    def open_narrow(self, file: Path) -> onnxruntime.InferenceSession | None:
+        """The file once more, for runs of one thread side by side; None where there are no threads to divide."""
+        return open_session(file, self.provider, threads=1) if self.provider == "cpu" and self.threads > 1 else None
+
     def _open_tensorrt(
         self, file: Path, precision: str, shape: tuple[int, int, int], sizes: Sequence[int]
     ) -> onnxruntime.InferenceSession:

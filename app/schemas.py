@@ -64,6 +64,14 @@ class LatencyPoint(BaseModel):
     images_per_second: float
 
 
+class StreamsHealth(BaseModel):
+    """Runs of one thread side by side, as soon as an image waits for each."""
+
+    count: int
+    max_batch: int = Field(description="images in each, at most")
+    latency: list[LatencyPoint] = Field(description="of all of them at once, by images in each")
+
+
 class ModelHealth(BaseModel):
     """The live version and how it runs."""
 
@@ -76,6 +84,7 @@ class ModelHealth(BaseModel):
         description="images/s of each precision that was tried at load, one by one; on CUDA in batches of up to 16"
     )
     latency: list[LatencyPoint]
+    streams: StreamsHealth | None = Field(description="what many waiting images are run in, where it is faster")
 
 
 class QueueHealth(BaseModel):

@@ -1,33 +1,71 @@
 """Who computes now: requests, or a version that is being loaded."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+PATIENCE_S = 0.2  # that a load waits for an idle moment; then requests wait for one of its runs
+GAP = 4.0  # times the length of its last run that a load leaves to requests
+RECENT_S = 1.0  # since the last request: a service that is idle for longer needs no gaps
 
 
 class Turns:
-    """One model run at a time. Those for requests go first, and wait for one run of a load at most.
+    """Runs for requests go as they come; those of a load one at a time, between them, with gaps.
 
-    Two sessions that run at once on the same cores do not share them: each has a thread a core that spins for its
+    Sessions that run at once on the same cores do not share them: each has a thread a core that spins for its
     neighbours. It also keeps what a load measures free of what requests do.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._changed = threading.Condition()
-        self._busy = False
-        self._requests = 0  # that wait for their turn
+        self._running = 0  # for requests
+        self._waiting = 0  # requests
+        self._loading = False
+        self._insisting = False
+        self._last_request = -RECENT_S
+        self._next_load = 0.0
 
     @contextmanager
-    def turn(self, *, for_requests: bool) -> Iterator[None]:
-        """Waits for its turn, and holds it for the length of the block."""
+    def for_request(self) -> Iterator[None]:
+        """Waits for one run of a load at most."""
         with self._changed:
-            self._requests += for_requests
-            self._changed.wait_for(lambda: not self._busy and (for_requests or not self._requests))
-            self._requests -= for_requests
-            self._busy = True
+            self._waiting += 1
+            self._changed.wait_for(lambda: not (self._loading or self._insisting))
+            self._waiting -= 1
+            self._running += 1
         try:
             yield
         finally:
             with self._changed:
-                self._busy = False
+                self._running -= 1
+                self._last_request = self._clock()
+                if not self._running:
+                    self._changed.notify_all()
+
+    @contextmanager
+    def for_load(self) -> Iterator[None]:
+        """Waits for an idle moment, for so long."""
+        with self._changed:
+            self._await_idle()
+            self._loading, self._insisting = True, False
+            begun = self._clock()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._loading = False
+                now = self._clock()
+                busy = now - self._last_request < RECENT_S or self._waiting
+                self._next_load = now + GAP * (now - begun) if busy else now
                 self._changed.notify_all()
+
+    def _await_idle(self) -> None:
+        self._changed.wait_for(lambda: not self._loading)
+        while (early := self._next_load - self._clock()) > 0:
+            self._changed.wait(early)
+        idle = self._changed.wait_for(lambda: not (self._running or self._waiting), PATIENCE_S)
+        if not idle:
+            self._insisting = True
+            self._changed.wait_for(lambda: not self._running)

@@ -20,6 +20,7 @@ from app.schemas import (
     QueueHealth,
     RollbackHealth,
     Status,
+    StreamsHealth,
     TrainerHealth,
 )
 from app.services import Services, ServicesDep
@@ -91,10 +92,7 @@ def _status(serving: Serving) -> Status:
 
 
 def _model(model: Model) -> ModelHealth:
-    points = [
-        LatencyPoint(batch=n, milliseconds=round(1e3 * s, 3), images_per_second=round(n / s, 1))
-        for n, s in model.curve.items()
-    ]
+    streams = model.streams
     return ModelHealth(
         name=model.name,
         version=model.version,
@@ -102,5 +100,17 @@ def _model(model: Model) -> ModelHealth:
         provider=EXECUTION_PROVIDERS[model.provider],
         max_batch=model.max_batch,
         speeds={name: round(speed, 1) for name, speed in model.speeds.items()},
-        latency=points,
+        latency=_points(model.curve),
+        streams=streams
+        and StreamsHealth(
+            count=streams.count, max_batch=streams.max_batch, latency=_points(streams.curve, streams.count)
+        ),
     )
+
+
+def _points(curve: dict[int, float], runs: int = 1) -> list[LatencyPoint]:
+    """`runs` of each size at once took the curve's seconds."""
+    return [
+        LatencyPoint(batch=n, milliseconds=round(1e3 * s, 3), images_per_second=round(runs * n / s, 1))
+        for n, s in curve.items()
+    ]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from app.batcher import Batcher
 from app.errors import InferenceFailed
+from tests.process import until
 
 pytestmark = pytest.mark.anyio
 
@@ -24,16 +25,20 @@ class Network:
 
     def __init__(self) -> None:
         self.gate = threading.Event()
+        self.once = threading.Event()  # lets one run through the gate
         self.running = threading.Semaphore(0)
         self.batches: list[list[int]] = []
         self.rows: list[int] = []
+        self.alone: list[bool] = []
 
-    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(self, images: NDArray[np.uint8], alone: bool = True) -> NDArray[np.float32]:
+        self.alone.append(alone)
         values = images[:, 0, 0, 0].astype(np.float32)
         self.rows.append(len(images))
         self.batches.append([int(value) for value in values])
         self.running.release()
-        assert self.gate.wait(30)
+        until(lambda: self.gate.is_set() or self.once.is_set())
+        self.once.clear()
         if 255 in values:
             raise RuntimeError("broken kernel")
         return np.stack([values, 2 * values], axis=1)
@@ -103,7 +108,7 @@ async def test_failed_run_reaches_all_who_wait_for_it_and_the_next_batch_runs() 
 
 
 async def test_too_few_rows_is_a_failed_run() -> None:
-    batcher = Batcher(lambda images: np.zeros((len(images) - 1, 2), np.float32), SHAPE, 4)
+    batcher = Batcher(lambda images, _: np.zeros((len(images) - 1, 2), np.float32), SHAPE, 4)
     with pytest.raises(InferenceFailed):
         await asyncio.wait_for(batcher.submit(image(1)), 30)
     batcher.close()
@@ -196,17 +201,70 @@ async def test_close_answers_what_is_queued_and_takes_no_more() -> None:
             await batcher.submit(image(3))
 
 
+async def test_streams_run_one_image_each_as_soon_as_enough_wait_for_all_of_them() -> None:
+    network = Network()
+    with batcher_of(network, streams=2) as batcher:
+        first = await submit_all(batcher, [1])
+        await network.started()
+        rest = await submit_all(batcher, [2, 3, 4])
+        assert network.batches == [[1]]  # it has the processor to itself: the other stream waits
+        network.gate.set()
+        assert await asyncio.gather(*first, *rest) == [1, 2, 3, 4]
+    assert sorted(network.batches) == [[1], [2], [3], [4]]
+    assert network.alone[:3] == [True, False, False]
+
+
+async def test_streams_run_side_by_side() -> None:
+    network = Network()
+    with batcher_of(network, streams=2) as batcher:
+        first = await submit_all(batcher, [1])
+        await network.started()
+        rest = await submit_all(batcher, [2, 3, 4])
+        network.once.set()
+        assert await asyncio.gather(*first) == [1]
+        for _ in range(2):
+            await network.started()  # both, with the gate closed
+        assert [sorted(network.batches[1:3]), network.alone[1:]] == [[[2], [3]], [False, False]]
+        network.gate.set()
+        assert await asyncio.gather(*rest) == [2, 3, 4]
+
+
+async def test_streams_share_what_waits() -> None:
+    network = Network()
+    with batcher_of(network, streams=2, stream_batch=3) as batcher:
+        first = await submit_all(batcher, [1])
+        await network.started()
+        rest = await submit_all(batcher, [2, 3, 4, 5])
+        network.gate.set()
+        assert await asyncio.gather(*first, *rest) == [1, 2, 3, 4, 5]
+    assert sorted(network.batches) == [[1], [2, 3], [4, 5]]
+
+
+async def test_fewer_than_the_streams_are_one_batch() -> None:
+    network = Network()
+    with batcher_of(network, streams=3) as batcher:
+        first = await submit_all(batcher, [1])
+        await network.started()
+        rest = await submit_all(batcher, [2, 3])
+        network.gate.set()
+        assert await asyncio.gather(*first, *rest) == [1, 2, 3]
+    assert network.batches == [[1], [2, 3]]
+    assert network.alone == [True, True]
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_everyone_gets_the_own_answer(seed: int) -> None:
     """Random clients, batch sizes, cancellations and padding; each answer is the one of a solo run."""
     random = np.random.default_rng(seed)
     weights = random.normal(size=(12, 5)).astype(np.float32)
 
-    def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(images: NDArray[np.uint8], alone: bool = True) -> NDArray[np.float32]:
+        assert alone or len(images) <= 2
         output: NDArray[np.float32] = images.reshape(len(images), 12).astype(np.float32) @ weights
         return output
 
-    batcher = Batcher(run, SHAPE, int(random.integers(1, 9)))
+    most, streams, each = (int(random.integers(1, high)) for high in (9, 4, 3))
+    batcher = Batcher(run, SHAPE, most, streams=streams, stream_batch=each)
     images = random.integers(0, 256, (200, *SHAPE), np.uint8)
     cancelled = set(random.choice(200, 40, replace=False).tolist())
 

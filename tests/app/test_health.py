@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
 
+from app.provider import open_session
+from app.runner import DirectRunner
+from app.streams import Streams
 from tests.app.conftest import Serve
 from tests.app.network import encoded, network, publish
 from tests.app.test_serving import until
@@ -33,6 +36,19 @@ async def test_summary_of_a_ready_service(serve: Serve, repository: ModelReposit
     assert model["provider"] == "CPUExecutionProvider"
     assert model["max_batch"] in [point["batch"] for point in model["latency"]]
     assert all(point["milliseconds"] > 0 and point["images_per_second"] > 0 for point in model["latency"])
+
+
+async def test_streams_are_shown(serve: Serve, repository: ModelRepository) -> None:
+    publish(repository)
+    async with serve() as (client, services):
+        model = services.serving.deployment().model
+        assert (await client.get("/health")).json()["model"]["streams"] is None
+        model.streams = Streams(
+            DirectRunner(open_session(network().SerializeToString(), "cpu", 1)), 2, {1: 0.5, 2: 0.8}, max_batch=2
+        )
+        shown = (await client.get("/health")).json()["model"]["streams"]
+    assert (shown["count"], shown["max_batch"]) == (2, 2)
+    assert [point["images_per_second"] for point in shown["latency"]] == [4, 5]
 
 
 async def test_load_error_is_shown_without_the_servers_paths(serve: Serve, repository: ModelRepository) -> None:

@@ -10,7 +10,8 @@ from onnx import TensorProto
 
 from app.model import Model, ModelError, load_model
 from app.provider import Execution, open_session
-from app.runner import BoundRunner, Runner
+from app.runner import BoundRunner, DirectRunner, Runner
+from app.streams import Streams
 from tests.app.network import LABELS, PREPROCESSING, SIZE, network, publish, random_images, reference
 from training.contract import GOLDEN_FILE, MODEL_FILE, ContractError, ModelRepository
 
@@ -104,6 +105,30 @@ def test_without_graphs_what_fails_is_refused_at_once(repository: ModelRepositor
     with pytest.raises(ModelError):
         load(repository, publish(repository), execution=device, max_batch=4)
     assert device.opened == [("fp32", False)]
+
+
+def test_streams_are_kept_where_they_are_faster(repository: ModelRepository) -> None:
+    version = publish(repository)
+    model = load(repository, version, execution=Execution(threads=2))
+    file = repository.path(version) / MODEL_FILE
+    narrow = Execution(threads=2).open_narrow(file)
+    assert narrow
+    images = random_images(3, seed=6)
+    for seconds, kept in ((3600.0, True), (1e-9, False)):
+        model.streams = None
+        model.curve = {1: seconds}
+        model.try_streams(narrow, count=2, limit=4)
+        assert (model.streams is not None) == kept
+    model.streams = Streams(DirectRunner(narrow), 2, {1: 2.0, 2: 3.0})
+    assert model.streams.rate == pytest.approx(4 / 3)
+    np.testing.assert_allclose(model.run(images, alone=False), reference(network(0), images), atol=1e-6)
+
+
+def test_one_thread_has_no_streams(repository: ModelRepository) -> None:
+    version = publish(repository)
+    assert Execution(threads=1).open_narrow(repository.path(version) / MODEL_FILE) is None
+    assert Execution("cuda", threads=2).open_narrow(repository.path(version) / MODEL_FILE) is None
+    assert load(repository, version).streams is None
 
 
 def test_tampered_file_is_refused(repository: ModelRepository) -> None:
