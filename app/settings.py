@@ -16,7 +16,7 @@ from pydantic import (
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from training.images import MAX_PIXELS
-from training.places import ENV_PREFIX, Places
+from training.places import ENV_PREFIX, Places, SecretUnreadable
 
 
 class SettingsError(Exception):
@@ -112,8 +112,11 @@ class Settings(Places):
 
     @field_validator("api_keys", "cors_origins", mode="before")
     @classmethod
-    def _split_commas(cls, value: Any) -> Any:  # Any: a validator's input is whatever came
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    def _split(cls, value: Any) -> Any:  # Any: a validator's input is whatever came
+        """At commas, and at the ends of a file's lines."""
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.replace("\n", ",").split(",") if part.strip())
 
     @model_validator(mode="after")
     def _queue_holds_a_request(self) -> Self:
@@ -126,17 +129,18 @@ class Settings(Places):
     def environment(self) -> dict[str, str]:
         """This process' environment with these places: for a process that works in the same ones."""
         places = {name: getattr(self, name) for name in Places.model_fields}
-        secret = places.pop("database")
-        places["database"] = secret.get_secret_value() if secret else ""
-        return {**os.environ, **{ENV_PREFIX + name.upper(): str(value) for name, value in places.items()}}
+        places["database"] = self.database and self.database.get_secret_value()
+        return {**os.environ, **{ENV_PREFIX + name.upper(): str(value or "") for name, value in places.items()}}
 
 
 def read_settings() -> Settings:
-    """The settings that the environment makes. Raises SettingsError."""
+    """The settings that the environment and the files of secrets make. Raises SettingsError."""
     try:
         return Settings()
     except ValidationError as error:
         raise SettingsError(_one_line(error)) from None
+    except SecretUnreadable as error:
+        raise SettingsError(str(error)) from None
 
 
 def _one_line(error: ValidationError) -> str:

@@ -1,16 +1,41 @@
 """Where things lie: what the service, the worker and the command line have to agree on."""
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import DirectoryPath, Field, SecretStr
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from training.errors import TrainingError
 
 ENV_PREFIX = "RESNEXT_"
+SECRETS = Path("/run/secrets")  # where Docker and Podman mount them
 CONNECT_TIMEOUT_S = 5  # the driver's own is more than two minutes
 
 
+class SecretUnreadable(TrainingError):
+    """A file that is a setting, and that this user may not read."""
+
+
+class _SecretFiles(SecretsSettingsSource):
+    def __call__(self) -> dict[str, Any]:  # Any: a setting's value is whatever came
+        try:
+            return super().__call__()
+        except SettingsError as error:
+            raise SecretUnreadable(f"a secret can not be read: {error.__cause__ or error}") from error
+
+
 class Places(BaseSettings):
-    """Folders and the database. Each field is the environment variable `RESNEXT_<FIELD>`; empty means the default."""
+    """Folders and the database. Each field is the environment variable `RESNEXT_<FIELD>`; empty means the default.
+
+    A field that is in no such variable is read from the file `resnext_<field>` in the folder of secrets.
+    """
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
 
@@ -23,6 +48,23 @@ class Places(BaseSettings):
         None,
         description="URL of the jobs' database, as postgresql://user:password@host/name; SQLite in STATE by default",
     )
+    secrets: DirectoryPath | None = Field(
+        None, description="folder of files that are settings, as resnext_api_keys; /run/secrets where there is one"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  handed over by name
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  its folder is a setting here
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then files. Raises SecretUnreadable as they are read."""
+        folder = Path((env_settings() | init_settings()).get("secrets") or SECRETS)
+        files = [_SecretFiles(settings_cls, folder)] if folder.is_dir() else []  # else the field says so, if it was set
+        return init_settings, env_settings, *files
 
     @property
     def jobs(self) -> Path:

@@ -6,6 +6,7 @@ import pytest
 import app
 from app.settings import Settings, SettingsError, read_settings
 from training import places
+from training.places import Places
 
 
 def test_defaults_are_valid_and_frozen() -> None:
@@ -46,6 +47,61 @@ def test_api_keys_are_split_and_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "first" not in repr(settings)
 
 
+@pytest.fixture
+def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RESNEXT_SECRETS", str(tmp_path))
+    return tmp_path
+
+
+def test_a_setting_may_be_a_file(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (secrets / "resnext_api_keys").write_text("first\nsecond, third\n")
+    (secrets / "resnext_database").write_text("postgresql://jobs:word@host/name\n")
+    (secrets / "RESNEXT_MAX_UPLOAD").write_text("8MiB")
+    settings = read_settings()
+    assert [key.get_secret_value() for key in settings.api_keys] == ["first", "second", "third"]
+    assert settings.database_url == "postgresql://jobs:word@host/name?connect_timeout=5"
+    assert settings.max_upload == 8 * 1024**2
+    assert "word" not in repr(settings)
+    assert Places().database == settings.database
+    monkeypatch.setenv("RESNEXT_API_KEYS", "from the environment")
+    assert [key.get_secret_value() for key in read_settings().api_keys] == ["from the environment"]
+
+
+def test_an_empty_secret_means_the_default(secrets: Path) -> None:
+    for name in ("resnext_api_keys", "resnext_database"):
+        (secrets / name).touch()
+    settings = read_settings()
+    assert settings.api_keys == ()
+    assert settings.database_url.startswith("sqlite:")
+
+
+def test_files_of_the_default_folder_are_read_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "SECRETS", tmp_path / "secrets")
+    assert read_settings().api_keys == ()
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "resnext_api_keys").write_text("one")
+    assert len(read_settings().api_keys) == 1
+
+
+def test_a_secret_that_can_not_be_read_is_told_by_name(secrets: Path) -> None:
+    (secrets / "resnext_api_keys").write_bytes(b"\xff\xfe")  # not by its mode: root may read anything
+    with pytest.raises(SettingsError, match="a secret can not be read: 'utf-8' codec") as caught:
+        read_settings()
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_worker_is_given_leads_to_the_same_settings(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (secrets / "resnext_database").write_text("postgresql://jobs@host/name")
+    given = read_settings().environment()
+    monkeypatch.setenv("RESNEXT_SECRETS", given["RESNEXT_SECRETS"])
+    monkeypatch.setenv("RESNEXT_DATABASE", given["RESNEXT_DATABASE"])
+    assert Places().database_url == "postgresql://jobs@host/name?connect_timeout=5"
+    monkeypatch.delenv("RESNEXT_SECRETS")
+    assert read_settings().environment()["RESNEXT_SECRETS"] == ""
+
+
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
@@ -58,6 +114,7 @@ def test_api_keys_are_split_and_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         ("RESNEXT_MAX_BATCH", "many", "or Input should be 'auto', got 'many'"),
         ("RESNEXT_MAX_UPLOAD", "0", "RESNEXT_MAX_UPLOAD: Input should be greater than 0"),
         ("RESNEXT_MODEL", "../x", "RESNEXT_MODEL: String should match pattern"),
+        ("RESNEXT_SECRETS", "/nowhere", "RESNEXT_SECRETS: Path does not point to a directory, got '/nowhere'"),
         ("RESNEXT_QUEUE_SIZE", "10", "RESNEXT_MAX_FILES should be at most RESNEXT_QUEUE_SIZE (10), got 64"),
     ],
 )
@@ -83,6 +140,7 @@ def test_every_setting_is_described_and_read() -> None:
     sources.append(Path(places.__file__))  # the service hands its places on as a whole
     nodes = [node for path in sources for node in ast.walk(ast.parse(path.read_text()))]
     read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    read.add("secrets")  # before there are settings to have it as an attribute
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert name in read, name
