@@ -20,6 +20,7 @@ from training.job import JobState
 from training.jobs import Jobs
 from training.places import Places
 from training.presence import PresenceError
+from training.starter import queue_starter
 from training.worker import Worker
 
 console = Console(soft_wrap=True)
@@ -37,6 +38,8 @@ class Work(Places):
     )
     keep_jobs: int = Field(20, ge=1, description="how many finished jobs stay, the newest")
     keep_versions: int = Field(10, ge=1, description="how many of a model's versions stay beside the live ones")
+    starter: bool = Field(False, description="queue the training of a first model, the starter, if no version is live")
+    model: str = Field("resnext50", description="name of the model that the starter becomes")
     lifeline: bool = Field(
         False, description="end when stdin does: it is a pipe that the starter of this process holds"
     )
@@ -51,6 +54,8 @@ class Work(Places):
             signal.signal(number, lambda *_: stop.set())
         if self.lifeline:
             lifeline.follow(stop.set)
+        if self.starter:
+            ask(self, lambda jobs: queue_starter(jobs, self.model))
         try:
             Worker(self, self.name, keep_jobs=self.keep_jobs, keep_versions=self.keep_versions).run(stop)
         except PresenceError as error:
