@@ -3,12 +3,14 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 MODELS ?= models
 PYTHON ?= python3
+COMPOSE ?= docker compose
 BIN := .venv/bin
 PEERS := $(patsubst benchmarks/peers/%/requirements.txt,%,$(wildcard benchmarks/peers/*/requirements.txt))
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
   --no-emit-index-url --no-emit-find-links pyproject.toml
 
-.PHONY: help install serve starter test check format tensorboard bench bench-peers bench-profile bench-input bench-fashion lock clean
+.PHONY: help install serve starter test check compose-test format tensorboard bench bench-peers bench-profile bench-input \
+  bench-fashion lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -41,6 +43,9 @@ check: install ## lint, format, types and import rules
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+compose-test: install ## build the containers and try all that docs/containers.md promises (COMPOSE, STEPS); 20 minutes
+	COMPOSE="$(COMPOSE)" $(BIN)/python -m tests.compose $(STEPS)
 
 format: install ## mend what ruff can mend
 	$(BIN)/ruff check --fix
@@ -75,6 +80,7 @@ lock: install ## resolve the dependencies anew into requirements/
 	$(COMPILE) -c requirements/dev.txt -o requirements/serve.txt
 	$(COMPILE) -c requirements/dev.txt --extra cuda -o requirements/serve-cuda.txt
 	$(COMPILE) -c requirements/dev.txt --extra train -o requirements/train.txt
+	$(COMPILE) -c requirements/dev.txt --extra train --extra train-cuda -o requirements/train-cuda.txt
 
 clean: ## remove .venv and caches; data, runs and models stay
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,93 @@
+# syntax=docker/dockerfile:1
+# Two images: `serve` answers requests and has no TensorFlow, `train` is that and the training worker. The layers go from
+# what changes least to what changes most: system, locked dependencies, code.
+#   docker build --target serve .                                CPU
+#   docker build --target train --build-arg ACCELERATOR=cuda .   CUDA: 13 in serve, 12 in train (docs/containers.md)
+ARG PYTHON=3.13
+ARG ACCELERATOR=cpu
+
+FROM python:${PYTHON}-slim-bookworm AS base
+# tini: PID 1 that reaps what died and hands signals on. /data: a new named volume takes over the owner of the folder that
+# it is mounted on, and both images have to be the same user for it
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends tini \
+ && rm -rf /var/lib/apt/lists/* \
+ && groupadd --gid 10001 resnext \
+ && useradd --uid 10001 --gid resnext --no-create-home --home-dir /tmp resnext \
+ && install --directory --owner resnext --group resnext /data/models /data/datasets /data/state
+# HOME and Matplotlib's cache: on the one folder that is not a volume and can be written
+ENV HOME=/tmp \
+    MPLCONFIGDIR=/tmp/matplotlib \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    RESNEXT_HOST=0.0.0.0 \
+    RESNEXT_MODELS=/data/models \
+    RESNEXT_DATASETS=/data/datasets \
+    RESNEXT_STATE=/data/state
+WORKDIR /app
+LABEL org.opencontainers.image.licenses="MIT"
+ENTRYPOINT ["tini", "--"]
+
+# --only-binary: nothing is compiled here, so no compiler is needed, and no layer has what one leaves behind
+FROM base AS serve-cpu
+# ONNX Runtime's CUDA part can not be loaded without CUDA; it is 285 of the wheel's 340 MB
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=bind,source=requirements/serve.txt,target=/requirements.txt \
+    pip install --root-user-action=ignore --only-binary=:all: --require-hashes -r /requirements.txt \
+ && find /usr/local/lib -name 'libonnxruntime_providers_*' ! -name '*_shared.so' -delete
+
+FROM base AS serve-cuda
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=bind,source=requirements/serve-cuda.txt,target=/requirements.txt \
+    pip install --root-user-action=ignore --only-binary=:all: --require-hashes -r /requirements.txt
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+# on top of the serving libraries for the CPU, which both images then share: a training measures with ONNX Runtime on the
+# CPU, and CUDA 12 is all that TensorFlow knows
+FROM serve-cpu AS train-cpu
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=bind,source=requirements/train.txt,target=/requirements.txt \
+    pip install --root-user-action=ignore --only-binary=:all: --require-hashes -r /requirements.txt
+
+FROM serve-cpu AS train-cuda
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=bind,source=requirements/train-cuda.txt,target=/requirements.txt \
+    pip install --root-user-action=ignore --only-binary=:all: --require-hashes -r /requirements.txt
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+FROM train-${ACCELERATOR} AS train
+COPY LICENSE ./
+COPY training ./training
+USER 10001:10001
+# its name is its identity: the next container that starts under it takes up the job of the one before
+ENV RESNEXT_NAME=worker-0
+# a worker holds its lock as long as it lives, and the system lets go of it however the process ends
+HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --start-interval=2s \
+  CMD lock=$RESNEXT_STATE/workers/$RESNEXT_NAME.lock; test -e $lock && ! flock --shared --nonblock $lock true
+STOPSIGNAL SIGTERM
+CMD ["python", "-m", "training", "worker"]
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="ResNeXt Service: training worker" \
+      org.opencontainers.image.description="Runs training jobs: a folder of images in, a verified and published ResNeXt-50 classifier out" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+
+# the last one: what `docker build` makes when it is not told
+FROM serve-${ACCELERATOR} AS serve
+COPY LICENSE ./
+COPY training ./training
+COPY app ./app
+USER 10001:10001
+EXPOSE 8000
+# live, not ready: without a model yet it is as it should be, and a restart would not bring one
+HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --start-interval=2s \
+  CMD ["python", "-IS", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ.get(\"RESNEXT_PORT\") or 8000}/health/live', timeout=4)"]
+STOPSIGNAL SIGTERM
+CMD ["python", "-m", "app"]
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="ResNeXt Service" \
+      org.opencontainers.image.description="Classifies images over HTTP, and goes on to the next version without a lost request" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"

@@ -1,0 +1,381 @@
+"""The containers for real: builds them, brings them up on empty volumes, and tries what docs/containers.md promises.
+
+`make compose-test` runs every step, in a project of its own that goes away at the end. `make compose-test STEPS="up
+starter"` runs these alone and leaves the project as it is then. COMPOSE is the command, with more `-f` files where an
+engine needs them. Needs an engine, and 20 minutes on two cores.
+"""
+
+import contextlib
+import io
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.process import ROOT, until
+
+PROJECT = "resnext-test"
+COMPOSE = [*shlex.split(os.environ.get("COMPOSE", "docker compose")), "--project-name", PROJECT]
+PORTS = {"PORT": "0", "PROMETHEUS_PORT": "0", "GRAFANA_PORT": "0"}  # whichever are free
+USER = "10001"
+KEY = "a-key-of-the-test"
+SMALL = {"image_size": 32, "epochs": 1, "augment": "none", "architecture": {"depths": [1, 1]}, "tensorboard": False}
+CLASSES = {"0": "零", "1": "一", "2": "二"}
+
+Json = dict[str, Any]  # Any: JSON
+
+
+def compose(*arguments: str, **variables: str) -> str:
+    done = subprocess.run(
+        [*COMPOSE, *arguments], cwd=ROOT, env=os.environ | PORTS | variables, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{' '.join(arguments)}: {done.stderr}"
+    return done.stdout
+
+
+def container(service: str) -> str:
+    return compose("ps", "--all", "--quiet", service).strip()
+
+
+def inspect(service: str) -> Json:
+    done = subprocess.run(["docker", "inspect", container(service)], capture_output=True, text=True, check=True)
+    (found,) = json.loads(done.stdout)
+    return dict(found)
+
+
+def healthy(service: str) -> bool:
+    state = inspect(service)["State"]
+    return bool(state["Running"] and state["Health"]["Status"] == "healthy")
+
+
+def within(service: str, *command: str) -> bytes:
+    """What a command prints in a service's container."""
+    return subprocess.run([*COMPOSE, "exec", "-T", service, *command], cwd=ROOT, capture_output=True, check=True).stdout
+
+
+def fails(service: str, *command: str) -> str:
+    """What it says as it fails."""
+    done = subprocess.run([*COMPOSE, "exec", "-T", service, *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0, command
+    return done.stderr + done.stdout
+
+
+def url(service: str = "api", port: int = 8000) -> str:
+    return "http://" + compose("port", service, str(port)).strip()
+
+
+def get(path: str, **headers: str) -> Json:
+    answer = httpx.get(url() + path, headers=headers, timeout=30)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def ready() -> bool:
+    try:
+        return httpx.get(url() + "/health/ready", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def epochs(id: str) -> int:
+    return len(get(f"/train/{id}")["progress"]["epochs"])
+
+
+def over(id: str) -> bool:
+    answer = httpx.get(f"{url()}/train/{id}", timeout=30)
+    if answer.status_code == 503:  # its database is restarted
+        return False
+    return answer.json()["state"] in ("succeeded", "rejected", "failed", "cancelled")
+
+
+def classes() -> dict[str, bytes]:
+    """One image of each digit, by its name."""
+    script = "for d in 0 1 2 3 4 5 6 7 8 9; do ls /data/datasets/digits/1/images/$d/* | head -1; done"
+    paths = within("api", "sh", "-c", script).decode().split()
+    return {Path(path).parent.name: within("api", "cat", path) for path in paths}
+
+
+def answers() -> dict[str, Json]:
+    """The likeliest class of one image of each digit."""
+    images = classes()
+    files = [("file", (name, image)) for name, image in images.items()]
+    answer = httpx.post(url() + "/predict", files=files, timeout=30)
+    assert answer.status_code == 200, answer.text
+    return {result["filename"]: result["predictions"][0] for result in answer.json()["results"]}
+
+
+def build() -> None:
+    compose("--profile", "*", "build")
+    listing = ["docker", "images", "--format", "{{.Repository}}:{{.Tag}} {{.Size}}", "resnext-*"]
+    say(subprocess.run(listing, capture_output=True, text=True, check=True).stdout.strip())
+
+
+def up() -> None:
+    """On empty volumes: healthy from the start, no model yet, and the starter is under way."""
+    compose("up", "--detach", "--no-build")
+    until(lambda: healthy("api") and healthy("trainer"), 120)
+    assert httpx.get(url() + "/health/ready").status_code == 503
+    assert get("/health")["status"] == "no_model"
+    until(lambda: get("/train")["total"] == 1, 60)
+    (job,) = get("/train")["jobs"]
+    assert (job["id"][:4], job["dataset"]["name"], job["config"]["name"]) == ("key-", "digits", "resnext50")
+    until(lambda: get("/health")["trainer"]["running"] == [job["id"]], 60)
+    (worker,) = get("/health")["trainer"]["workers"]
+    assert (worker["name"], worker["host"], worker["alive"], worker["job"]) == ("worker-0", "trainer", True, job["id"])
+    assert f"its starter is job {job['id']}" in compose("logs", "trainer")
+
+
+def hardened() -> None:
+    """No root, nothing that can be written but the volumes and /tmp, and no TensorFlow beside what answers."""
+    for service in ("api", "trainer"):
+        found = inspect(service)
+        assert found["HostConfig"]["ReadonlyRootfs"]
+        assert (found["HostConfig"]["CapDrop"], found["Config"]["User"]) == (["ALL"], f"{USER}:{USER}")
+        assert within(service, "id", "-u").decode().strip() == USER
+        assert within(service, "cat", "/proc/1/comm").decode().strip() == "tini"
+        for folder in ("/app", "/usr/local/lib", "/data", "/"):
+            said = fails(service, "touch", f"{folder}/x")
+            assert "Read-only" in said, said
+        for folder in ("/data/models", "/data/datasets", "/data/state", "/tmp"):
+            within(service, "sh", "-c", f"touch {folder}/.x && rm {folder}/.x")
+    assert "No module named 'tensorflow'" in fails("api", "python", "-c", "import tensorflow")
+
+
+def starter() -> None:
+    """Each container ends in the middle of it, in every way; it goes on where it was, and is served."""
+    (job,) = get("/train")["jobs"]
+    ways = (
+        ("the trainer is restarted", lambda: compose("restart", "trainer")),
+        ("the trainer's processes are killed", lambda: within("trainer", "sh", "-c", "kill -9 -1 || true")),
+        ("the trainer is made anew", lambda: compose("up", "--detach", "--no-build", "--force-recreate", "trainer")),
+        ("the api is restarted", lambda: compose("restart", "api")),
+    )
+    for number, (what, happens) in enumerate(ways, start=1):
+        until(lambda n=number: epochs(job["id"]) >= n, 600)  # type: ignore[misc]  # mypy sees a lambda of one argument
+        seen, before = epochs(job["id"]), inspect("trainer")["State"]["StartedAt"]
+        with contextlib.suppress(subprocess.CalledProcessError):  # the command itself is killed too
+            happens()
+        until(lambda: healthy("api") and healthy("trainer"), 120)
+        if what.startswith("the trainer"):
+            assert inspect("trainer")["State"]["StartedAt"] != before
+        until(lambda: get("/health")["trainer"]["running"] == [job["id"]], 60)
+        now = get(f"/train/{job['id']}")
+        assert (now["state"], now["attempt"], now["worker"]) == ("running", 1, "worker-0"), now
+        assert len(now["progress"]["epochs"]) >= seen
+        say(f"{what} after epoch {seen}")
+    until(lambda: over(job["id"]), 1200)
+    job = get(f"/train/{job['id']}")
+    assert (job["state"], job["version"], job["attempt"]) == ("succeeded", 1, 1), job["reason"]
+    assert len(job["progress"]["epochs"]) == job["config"]["epochs"]
+    spent = {phase["name"]: phase["seconds"] for phase in job["progress"]["phases"]}
+    say(f"test accuracy {job['verdict']['accuracy']:.4f}; seconds: {spent}")
+    until(ready, 60)
+
+
+def predict() -> None:
+    until(ready, 60)
+    found = answers()
+    right = sum(prediction["label"] == digit for digit, prediction in found.items())
+    say(f"{right} of {len(found)} right")
+    assert right >= 9
+
+
+def train() -> None:
+    """An upload, a training, its report; with classes in Chinese, which need the image's own font."""
+    names = within("api", "sh", "-c", "cd /data/datasets/digits/1/images; ls -d [012]/*").decode().split()
+    packed = io.BytesIO(within("api", "tar", "-C", "/data/datasets/digits/1/images", "-cf", "-", *names))
+    with tarfile.open(fileobj=packed) as source, tempfile.TemporaryFile() as file:
+        with tarfile.open(fileobj=file, mode="w:gz") as renamed:
+            for member in source:
+                digit, _, name = member.name.partition("/")
+                content = source.extractfile(member)
+                member.name = f"{CLASSES[digit]}/{name}"
+                renamed.addfile(member, content)
+        file.seek(0)
+        answer = httpx.put(url() + "/datasets/few", content=file.read(), timeout=120)
+    assert answer.status_code == 201, answer.text
+    id = submitted("few")
+    until(lambda: over(id), 600)
+    job = get(f"/train/{id}")
+    assert (job["state"], job["version"]) == ("rejected", 2), job["reason"]
+    log = httpx.get(f"{url()}/train/{id}/log").text
+    assert "Glyph" not in log, log
+    picture = httpx.get(f"{url()}/train/{id}/report/confusion.png")
+    assert picture.content.startswith(b"\x89PNG")
+    Path(tempfile.gettempdir(), "compose-test-confusion.png").write_bytes(picture.content)
+    assert "Traceback" not in compose("logs", "api", "trainer")
+
+
+def submitted(dataset: str, **headers: str) -> str:
+    wanted = {"data": dataset, **SMALL, "gate": {"policy": "never"}}
+    answer = httpx.post(url() + "/train", json=wanted, headers=headers, timeout=30)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+def again() -> None:
+    """`down` and `up`: all is there, and nothing is trained once more."""
+    before, jobs = answers(), get("/train")["total"]
+    compose("down")
+    compose("up", "--detach", "--no-build")
+    since = time.monotonic()
+    until(ready, 120)
+    say(f"ready {time.monotonic() - since:.1f} s after `up`")
+    until(lambda: healthy("trainer"), 60)
+    assert answers() == before
+    assert get("/train")["total"] == jobs
+    assert get("/health")["trainer"]["running"] == []
+
+
+def drain() -> None:
+    """A request that is under way as the container is stopped gets its answer."""
+    image = classes()["3"]
+    address = url().removeprefix("http://").split(":")
+    with socket.create_connection((address[0], int(address[1])), timeout=30) as connection:
+        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(image)}\r\n\r\n"
+        connection.sendall(head.encode() + image[:10])
+        assert ready()  # the loop has seen the bytes before this
+        stopping = threading.Thread(target=compose, args=("stop", "api"))
+        stopping.start()
+        until(lambda: not ready(), 20)
+        connection.sendall(image[10:])
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    stopping.join()
+    assert answer.startswith(b"HTTP/1.1 200 OK"), answer
+    assert inspect("api")["State"]["ExitCode"] == 0
+    compose("stop", "trainer")
+    assert inspect("trainer")["State"]["ExitCode"] == 0
+    compose("up", "--detach", "--no-build")
+    until(ready, 60)
+
+
+@contextlib.contextmanager
+def keyed() -> Iterator[dict[str, str]]:
+    """What makes compose bring the api up with a key."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        (file := Path(folder, "keys")).write_text(f"{KEY}\n")
+        yield {"RESNEXT_API_KEYS_FILE": str(file)}
+
+
+def secrets() -> None:
+    """A key from a file: asked for, and nowhere to be seen."""
+    with keyed() as variables:
+        compose("up", "--detach", "--no-build", "api", **variables)
+        until(ready, 60)
+        assert httpx.get(url() + "/train").status_code == 401
+        assert get("/train", authorization=f"Bearer {KEY}")["total"] > 0
+        assert KEY not in json.dumps(inspect("api"))
+        assert KEY.encode() not in within("api", "sh", "-c", "cat /proc/*/environ")
+    compose("up", "--detach", "--no-build", "api")
+    until(ready, 60)
+
+
+def monitoring() -> None:
+    """Prometheus reads the metrics, with a key and without; it knows every alert, and every query of the dashboard."""
+    with keyed() as variables:
+        for given in (variables, {}):
+            compose("--profile", "monitoring", "up", "--detach", "--no-build", **given)
+            until(ready, 60)
+            until(lambda: healthy("prometheus"), 60)
+            base = url("prometheus", 9090) + "/api/v1"
+            until(lambda b=base: asked(f"{b}/targets")["activeTargets"][0]["health"] == "up", 60)  # type: ignore[misc]
+    rules = [rule for group in asked(f"{base}/rules")["groups"] for rule in group["rules"]]
+    assert len(rules) == (ROOT / "monitoring/alerts.yml").read_text().count("alert:")
+    until(lambda: all(rule["health"] == "ok" for g in asked(f"{base}/rules")["groups"] for rule in g["rules"]), 60)
+    dashboard = json.loads((ROOT / "monitoring/grafana/dashboards/resnext.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    for query in queries:
+        plain = query.replace("$instance", ".*").replace("$__rate_interval", "1m")
+        found = asked(f"{base}/query", query=plain)["result"]
+        say(f"{plain}: {len(found)}")
+        assert found or "_total" in plain, plain  # of counters, a minute has to pass first
+    mounts = [
+        "--volume",
+        f"{ROOT}/monitoring:/monitoring:ro",
+        "--volume",
+        f"{ROOT}/tests/monitoring:/tests/monitoring:ro",
+    ]
+    test = ["--no-TTY", "--no-deps", "--rm", *mounts, "--entrypoint", "promtool", "prometheus", "test", "rules"]
+    say(compose("--profile", "monitoring", "run", *test, "/tests/monitoring/alerts.yml").strip())
+    if container("grafana"):
+        until(lambda: healthy("grafana"), 120)
+        assert asked(url("grafana", 3000) + "/api/dashboards/uid/resnext", whole=True)["dashboard"]["title"]
+    compose("--profile", "monitoring", "rm", "--stop", "--force", "prometheus", "grafana")
+
+
+def asked(address: str, *, whole: bool = False, **parameters: str) -> Json:
+    answer = httpx.get(address, params=parameters, timeout=30)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json() if whole else answer.json()["data"])
+
+
+def postgres() -> None:
+    """The jobs in PostgreSQL, by a URL that is a secret; the models stay."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        (word := Path(folder, "word")).write_text("not-so-secret")
+        (database := Path(folder, "url")).write_text("postgresql://resnext:not-so-secret@postgres/resnext")
+        variables = {"POSTGRES_PASSWORD_FILE": str(word), "RESNEXT_DATABASE_FILE": str(database)}
+        compose("--profile", "postgres", "up", "--detach", "--no-build", **variables)
+        until(ready, 120)
+        until(lambda: healthy("postgres") and healthy("trainer"), 60)
+        assert get("/train")["total"] == 0
+        id = submitted("digits")
+        until(lambda: get("/health")["trainer"]["running"] == [id], 60)
+        compose("--profile", "postgres", "restart", "postgres", "trainer")
+        until(lambda: over(id), 600)
+        assert get(f"/train/{id}")["state"] == "rejected"
+        assert "not-so-secret" not in compose("logs", "api", "trainer")
+    compose("up", "--detach", "--no-build")
+    compose("--profile", "postgres", "rm", "--stop", "--force", "postgres")
+
+
+def down() -> None:
+    compose("--profile", "*", "down", "--volumes", "--remove-orphans")
+
+
+STEPS = (build, up, hardened, starter, predict, train, again, drain, secrets, monitoring, postgres)
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"    {text}\n")
+    sys.stdout.flush()
+
+
+def main(names: list[str]) -> int:
+    """Runs the steps of these names, or all of them and `down`."""
+    steps = [step for step in (*STEPS, down) if step.__name__ in names] if names else STEPS
+    if unknown := set(names) - {step.__name__ for step in steps}:
+        sys.stderr.write(
+            f"there is no step {', '.join(unknown)}; there are: {', '.join(s.__name__ for s in STEPS)}, down\n"
+        )
+        return 2
+    try:
+        for step in steps:
+            sys.stdout.write(f"{step.__name__}\n")
+            since = time.monotonic()
+            step()
+            say(f"done in {time.monotonic() - since:.0f} s")
+    except BaseException:
+        sys.stderr.write(compose("ps", "--all") + compose("logs", "--tail", "40"))
+        raise
+    finally:
+        if not names:
+            down()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
