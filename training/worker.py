@@ -18,6 +18,7 @@ from training.child import ChildKilled, run_child
 from training.config import TrainConfig
 from training.contract import ModelRepository, Verdict
 from training.dataset_store import DatasetStore, DatasetStoreError
+from training.epoch_log import epochs_logged
 from training.errors import TrainingError
 from training.job import DatasetRef, JobState
 from training.jobs import ENGINE_VERSION, WORKFLOW, Jobs
@@ -161,7 +162,8 @@ class Worker:
                 return None
             logger.info("job %s: %s", run.name, phase)
             try:
-                await run_child(self.command(run, phase), run.log)
+                async with epochs_logged(run):
+                    await run_child(self.command(run, phase), run.log)
             except ChildKilled as error:
                 killed = str(error)
                 logger.warning("job %s: the %s process was killed by %s", run.name, phase, killed)

@@ -69,12 +69,13 @@ def test_where_a_version_is_live_there_is_none(engine: Engine) -> None:
 
 
 def test_a_worker_begins_with_it_and_its_next_start_goes_on(engine: Engine) -> None:
-    command = [sys.executable, "-m", "training", "worker", "--starter", "--name", "w"]
+    command = [sys.executable, "-m", "training", "worker", "--starter"]
+    settings = environment(**engine.settings, name="w", model="mine")
     for _ in range(2):
-        worker = subprocess.Popen(command, cwd=ROOT, env=environment(**engine.settings))
+        worker = subprocess.Popen(command, cwd=ROOT, env=settings)
         engine.workers.append(worker)
         until(lambda: any(info.alive and info.job for info in engine.jobs.workers()))
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(10) == 0
     (job,), _ = ask(engine.jobs.list())
-    assert (job.state, job.worker, job.attempt) == ("running", "w", 1)
+    assert (job.state, job.worker, job.attempt, job.config.name) == ("running", "w", 1, "mine")

@@ -1,0 +1,40 @@
+"""What a worker's own log tells of a training under way: a line an epoch, from the run's `progress.jsonl`."""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator
+
+from training.run import Run, lines
+
+POLL_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.asynccontextmanager
+async def epochs_logged(run: Run, poll_s: float = POLL_S) -> AsyncIterator[None]:
+    """Logs each epoch that ends within the block."""
+    offset = run.progress.stat().st_size if run.progress.exists() else 0
+
+    def tell() -> None:
+        nonlocal offset
+        for end, line in lines(run.progress, offset):
+            offset = end
+            if b'"event": "epoch"' in line[:60]:
+                epoch = json.loads(line)
+                what = f"val accuracy {epoch['val_accuracy']:.3f}, loss {epoch['loss']:.3f}"
+                logger.info("job %s: epoch %d of %d, %s", run.name, epoch["epoch"], epoch["epochs"], what)
+
+    async def follow() -> None:
+        while True:
+            await asyncio.sleep(poll_s)
+            tell()
+
+    following = asyncio.create_task(follow())
+    try:
+        yield
+    finally:
+        following.cancel()
+        tell()
