@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -81,11 +83,22 @@ def _held(lock: threading.Semaphore) -> Iterator[None]:
         lock.release()
 
 
+def sqlite_fault(python: tuple[int, int], sqlite: tuple[int, int, int]) -> str | None:
+    """Why the engine can not keep jobs in this SQLite: from Python 3.12 on it takes one for granted that knows
+    milliseconds, and Debian 12's is older."""
+    if python < (3, 12) or sqlite >= (3, 42):
+        return None
+    has = ".".join(map(str, sqlite))
+    return f"from Python 3.12 on the jobs need SQLite 3.42 or newer, this one is {has}: take Python 3.11, or PostgreSQL"
+
+
 def _connect(places: Places) -> "DBOSClient":
     from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer
 
     logging.getLogger("dbos").setLevel(logging.WARNING)  # else it advertises its makers' service
     if not places.database:
+        if fault := sqlite_fault(sys.version_info[:2], sqlite3.sqlite_version_info):
+            raise JobsUnavailable(fault)
         try:
             places.state.mkdir(parents=True, exist_ok=True)
         except OSError as error:

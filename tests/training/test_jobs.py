@@ -26,6 +26,7 @@ from training.job import (
     KeyReused,
 )
 from training.jobs import Jobs
+from training.jobs_database import sqlite_fault
 from training.places import Places
 
 CONFIG = TrainConfig(data=Path("photos"))
@@ -213,3 +214,9 @@ def test_the_worker_takes_its_places_as_flags_too(tmp_path: Path) -> None:
     until(lambda: [info.name for info in jobs.workers() if info.alive] == ["w"])
     worker.kill()
     worker.wait()
+
+
+def test_a_sqlite_that_the_engine_can_not_use_is_said() -> None:
+    assert sqlite_fault((3, 11), (3, 40, 1)) is None
+    assert sqlite_fault((3, 13), (3, 46, 1)) is None
+    assert "3.42 or newer, this one is 3.40.1" in str(sqlite_fault((3, 13), (3, 40, 1)))
