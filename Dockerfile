@@ -3,10 +3,10 @@
 # what changes least to what changes most: system, locked dependencies, code.
 #   docker build --target serve .                                CPU
 #   docker build --target train --build-arg ACCELERATOR=cuda .   CUDA: 13 in serve, 12 in train (docs/containers.md)
-ARG PYTHON=3.13
+ARG PYTHON=3.11
 ARG ACCELERATOR=cpu
 
-FROM python:${PYTHON}-slim-bookworm AS base
+FROM python:${PYTHON}-slim-trixie AS base
 # tini: PID 1 that reaps what died and hands signals on. /data: a new named volume takes over the owner of the folder that
 # it is mounted on, and both images have to be the same user for it
 RUN apt-get update \
@@ -15,9 +15,8 @@ RUN apt-get update \
  && groupadd --gid 10001 resnext \
  && useradd --uid 10001 --gid resnext --no-create-home --home-dir /tmp resnext \
  && install --directory --owner resnext --group resnext /data/models /data/datasets /data/state
-# HOME and Matplotlib's cache: on the one folder that is not a volume and can be written
-ENV HOME=/tmp \
-    MPLCONFIGDIR=/tmp/matplotlib \
+# /tmp, which is also the user's home, is the one folder beside the volumes that can be written
+ENV MPLCONFIGDIR=/tmp/matplotlib \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     RESNEXT_HOST=0.0.0.0 \
@@ -28,7 +27,8 @@ WORKDIR /app
 LABEL org.opencontainers.image.licenses="MIT"
 ENTRYPOINT ["tini", "--"]
 
-# --only-binary: nothing is compiled here, so no compiler is needed, and no layer has what one leaves behind
+# --only-binary: nothing is compiled here, so no compiler is needed, and no layer has what one leaves behind. Of fontmeta,
+# which mplfonts asks for, there is its source alone, in plain Python
 FROM base AS serve-cpu
 # ONNX Runtime's CUDA part can not be loaded without CUDA; it is 285 of the wheel's 340 MB
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -47,12 +47,12 @@ ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 FROM serve-cpu AS train-cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,source=requirements/train.txt,target=/requirements.txt \
-    pip install --root-user-action=ignore --only-binary=:all: --require-hashes -r /requirements.txt
+    pip install --root-user-action=ignore --only-binary=:all: --no-binary=fontmeta --require-hashes -r /requirements.txt
 
 FROM serve-cpu AS train-cuda
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,source=requirements/train-cuda.txt,target=/requirements.txt \
-    pip install --root-user-action=ignore --only-binary=:all: --require-hashes -r /requirements.txt
+    pip install --root-user-action=ignore --only-binary=:all: --no-binary=fontmeta --require-hashes -r /requirements.txt
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
 FROM train-${ACCELERATOR} AS train
