@@ -11,7 +11,7 @@ FROM python:${PYTHON}-slim-trixie AS base
 # it is mounted on, and both images have to be the same user for it
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends tini \
- && rm -rf /var/lib/apt/lists/* \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
  && groupadd --gid 10001 resnext \
  && useradd --uid 10001 --gid resnext --no-create-home --home-dir /tmp resnext \
  && install --directory --owner resnext --group resnext /data/models /data/datasets /data/state
@@ -30,7 +30,7 @@ ENTRYPOINT ["tini", "--"]
 # --only-binary: nothing is compiled here, so no compiler is needed, and no layer has what one leaves behind. Of fontmeta,
 # which mplfonts asks for, there is its source alone, in plain Python
 FROM base AS serve-cpu
-# ONNX Runtime's CUDA part can not be loaded without CUDA; it is 285 of the wheel's 340 MB
+# ONNX Runtime's CUDA part can not be loaded without CUDA; it is 285 MB of the wheel's 356
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,source=requirements/serve.txt,target=/requirements.txt \
     pip install --root-user-action=ignore --only-binary=:all: --require-hashes -r /requirements.txt \
@@ -43,16 +43,18 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
 # on top of the serving libraries for the CPU, which both images then share: a training measures with ONNX Runtime on the
-# CPU, and CUDA 12 is all that TensorFlow knows
+# CPU, and CUDA 12 is all that TensorFlow knows. Its headers, 430 MB, are for who compiles against it
 FROM serve-cpu AS train-cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,source=requirements/train.txt,target=/requirements.txt \
-    pip install --root-user-action=ignore --only-binary=:all: --no-binary=fontmeta --require-hashes -r /requirements.txt
+    pip install --root-user-action=ignore --only-binary=:all: --no-binary=fontmeta --require-hashes -r /requirements.txt \
+ && rm -r /usr/local/lib/python*/site-packages/tensorflow/include
 
 FROM serve-cpu AS train-cuda
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,source=requirements/train-cuda.txt,target=/requirements.txt \
-    pip install --root-user-action=ignore --only-binary=:all: --no-binary=fontmeta --require-hashes -r /requirements.txt
+    pip install --root-user-action=ignore --only-binary=:all: --no-binary=fontmeta --require-hashes -r /requirements.txt \
+ && rm -r /usr/local/lib/python*/site-packages/tensorflow/include
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
 FROM train-${ACCELERATOR} AS train

@@ -228,7 +228,7 @@ def train() -> None:
     picture = httpx.get(f"{url()}/train/{id}/report/confusion.png")
     assert picture.content.startswith(b"\x89PNG")
     Path(tempfile.gettempdir(), "compose-test-confusion.png").write_bytes(picture.content)
-    assert "Traceback" not in compose("logs", "api", "trainer")
+    assert "Traceback" not in compose("logs", "api")
 
 
 def submitted(dataset: str, **headers: str) -> str:
