@@ -112,20 +112,21 @@ def over(id: str) -> bool:
     return answer.json()["state"] in ("succeeded", "rejected", "failed", "cancelled")
 
 
-def classes() -> dict[str, bytes]:
-    """One image of each digit, by its name."""
-    script = "for d in 0 1 2 3 4 5 6 7 8 9; do ls /data/datasets/digits/1/images/$d/* | head -1; done"
-    paths = within("api", "sh", "-c", script).decode().split()
-    return {Path(path).parent.name: within("api", "cat", path) for path in paths}
+def images() -> dict[str, bytes]:
+    """Five of each digit, as `3/0003.png`."""
+    script = "cd /data/datasets/digits/1/images; for digit in *; do ls $digit/* | head -5; done"
+    names = within("api", "sh", "-c", script).decode().split()
+    packed = io.BytesIO(within("api", "tar", "-C", "/data/datasets/digits/1/images", "-cf", "-", *names))
+    with tarfile.open(fileobj=packed) as tar:
+        return {member.name: file.read() for member in tar if (file := tar.extractfile(member))}
 
 
-def answers() -> dict[str, Json]:
-    """The likeliest class of one image of each digit."""
-    images = classes()
-    files = [("file", (name, image)) for name, image in images.items()]
+def answers() -> dict[str, str]:
+    """The likeliest class of each of them."""
+    files = [("file", (name, image)) for name, image in images().items()]
     answer = httpx.post(url() + "/predict", files=files, timeout=30)
     assert answer.status_code == 200, answer.text
-    return {result["filename"]: result["predictions"][0] for result in answer.json()["results"]}
+    return {result["filename"]: result["predictions"][0]["label"] for result in answer.json()["results"]}
 
 
 def build() -> None:
@@ -200,9 +201,9 @@ def starter() -> None:
 def predict() -> None:
     until(ready, 60)
     found = answers()
-    right = sum(prediction["label"] == digit for digit, prediction in found.items())
+    right = sum(name.startswith(f"{label}/") for name, label in found.items())
     say(f"{right} of {len(found)} right")
-    assert right >= 9
+    assert right >= 45
 
 
 def train() -> None:
@@ -254,7 +255,7 @@ def again() -> None:
 
 def drain() -> None:
     """A request that is under way as the container is stopped gets its answer."""
-    image = classes()["3"]
+    image = next(iter(images().values()))
     address = url().removeprefix("http://").split(":")
     with socket.create_connection((address[0], int(address[1])), timeout=30) as connection:
         head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(image)}\r\n\r\n"
@@ -291,7 +292,7 @@ def secrets() -> None:
         assert httpx.get(url() + "/train").status_code == 401
         assert get("/train", authorization=f"Bearer {KEY}")["total"] > 0
         assert KEY not in json.dumps(inspect("api"))
-        assert KEY.encode() not in within("api", "sh", "-c", "cat /proc/*/environ")
+        assert KEY.encode() not in within("api", "sh", "-c", "cat /proc/*/environ || true")
     compose("up", "--detach", "--no-build", "api")
     until(ready, 60)
 
@@ -330,8 +331,11 @@ def monitoring() -> None:
 
 
 def scraped(base: str) -> bool:
-    (target,) = asked(f"{base}/targets")["activeTargets"]
-    return bool(target["health"] == "up")
+    try:
+        answer = httpx.get(f"{base}/targets", timeout=5)
+    except httpx.TransportError:
+        return False
+    return answer.status_code == 200 and any(t["health"] == "up" for t in answer.json()["data"]["activeTargets"])
 
 
 def asked(address: str, *, whole: bool = False, **parameters: str) -> Json:
