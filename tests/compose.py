@@ -316,14 +316,9 @@ def monitoring() -> None:
         found = asked(f"{base}/query", query=plain)["result"]
         say(f"{plain}: {len(found)}")
         assert found or "_total" in plain, plain  # of counters, a minute has to pass first
-    mounts = [
-        "--volume",
-        f"{ROOT}/monitoring:/monitoring:ro",
-        "--volume",
-        f"{ROOT}/tests/monitoring:/tests/monitoring:ro",
-    ]
-    test = ["--no-TTY", "--no-deps", "--rm", *mounts, "--entrypoint", "promtool", "prometheus", "test", "rules"]
-    say(compose("--profile", "monitoring", "run", *test, "/tests/monitoring/alerts.yml").strip())
+    mounts = [f"--volume={ROOT}/monitoring:/monitoring:ro", f"--volume={ROOT}/tests/monitoring:/tests:ro"]
+    run = ["run", "--no-TTY", "--no-deps", "--rm", *mounts, "--entrypoint=promtool", "prometheus"]
+    say(compose("--profile", "monitoring", *run, "test", "rules", "/tests/alerts.yml").strip())
     if container("grafana"):
         until(lambda: healthy("grafana"), 120)
         assert asked(url("grafana", 3000) + "/api/dashboards/uid/resnext", whole=True)["dashboard"]["title"]
