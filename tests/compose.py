@@ -287,13 +287,13 @@ def keyed() -> Iterator[dict[str, str]]:
 def secrets() -> None:
     """A key from a file: asked for, and nowhere to be seen."""
     with keyed() as variables:
-        compose("up", "--detach", "--no-build", "api", **variables)
+        compose("up", "--detach", "--no-build", "--force-recreate", "api", **variables)
         until(ready, 60)
         assert httpx.get(url() + "/train").status_code == 401
         assert get("/train", authorization=f"Bearer {KEY}")["total"] > 0
         assert KEY not in json.dumps(inspect("api"))
         assert KEY.encode() not in within("api", "sh", "-c", "cat /proc/*/environ || true")
-    compose("up", "--detach", "--no-build", "api")
+    compose("up", "--detach", "--no-build", "--force-recreate", "api")
     until(ready, 60)
 
 
@@ -301,7 +301,7 @@ def monitoring() -> None:
     """Prometheus reads the metrics, with a key and without; it knows every alert, and every query of the dashboard."""
     with keyed() as variables:
         for given in (variables, {}):
-            compose("--profile", "monitoring", "up", "--detach", "--no-build", **given)
+            compose("--profile", "monitoring", "up", "--detach", "--no-build", "--force-recreate", **given)
             until(ready, 60)
             until(lambda: healthy("prometheus"), 60)
             base = url("prometheus", 9090) + "/api/v1"
@@ -317,8 +317,8 @@ def monitoring() -> None:
         say(f"{plain}: {len(found)}")
         assert found or "_total" in plain, plain  # of counters, a minute has to pass first
     mounts = [f"--volume={ROOT}/monitoring:/monitoring:ro", f"--volume={ROOT}/tests/monitoring:/tests:ro"]
-    run = ["run", "--no-TTY", "--no-deps", "--rm", *mounts, "--entrypoint=promtool", "prometheus"]
-    say(compose("--profile", "monitoring", *run, "test", "rules", "/tests/alerts.yml").strip())
+    run = ["run", "--no-TTY", "--no-deps", "--rm", *mounts, "--env=TMPDIR=/prometheus", "--entrypoint=promtool"]
+    say(compose("--profile", "monitoring", *run, "prometheus", "test", "rules", "/tests/alerts.yml").strip())
     if container("grafana"):
         until(lambda: healthy("grafana"), 120)
         assert asked(url("grafana", 3000) + "/api/dashboards/uid/resnext", whole=True)["dashboard"]["title"]
@@ -346,7 +346,7 @@ def postgres() -> None:
         (word := Path(folder, "word")).write_text("not-so-secret")
         (database := Path(folder, "url")).write_text("postgresql://resnext:not-so-secret@postgres/resnext")
         variables = {"POSTGRES_PASSWORD_FILE": str(word), "RESNEXT_DATABASE_FILE": str(database)}
-        compose("--profile", "postgres", "up", "--detach", "--no-build", **variables)
+        compose("--profile", "postgres", "up", "--detach", "--no-build", "--force-recreate", **variables)
         until(ready, 120)
         until(lambda: healthy("postgres") and healthy("trainer"), 60)
         assert get("/train")["total"] == 0
@@ -356,7 +356,7 @@ def postgres() -> None:
         until(lambda: over(id), 600)
         assert get(f"/train/{id}")["state"] == "rejected"
         assert "not-so-secret" not in compose("logs", "api", "trainer")
-    compose("up", "--detach", "--no-build")
+    compose("up", "--detach", "--no-build", "--force-recreate")
     compose("--profile", "postgres", "rm", "--stop", "--force", "postgres")
 
 
