@@ -1,28 +1,59 @@
-"""`python -m app`: the service, until SIGTERM."""
+"""`python -m app`: the service, until SIGTERM; `python -m app tune` looks for its best settings."""
 
+import argparse
 import contextlib
 import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 import uvicorn
 
+from app.errors import InferenceFailed
 from app.main import create_app
+from app.model import ModelError
 from app.processes import BAD_SETTINGS, MEMBER, serve_in_processes, sockets_of
 from app.provider import ProviderError
 from app.server import DrainingServer
 from app.services import services_of
 from app.settings import Settings, SettingsError, read_settings
+from app.sweep import NothingToTune
+from app.tune import add_arguments, tune
 from training import lifeline
+from training.errors import TrainingError
 
 # longer than the minute that load balancers keep a connection: they should be the ones to close it
 KEEP_ALIVE_S = 75
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Exits with 2 and one line on settings that can not work, with 0 after a drain."""
-    member = sys.argv[1:] == [MEMBER]
+    parser = argparse.ArgumentParser(
+        prog="python -m app", description="Serves the active version. docs/settings.md says what may be set."
+    )
+    parser.add_argument(MEMBER, action="store_true", dest="member", help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(dest="command")
+    help_line = "measure on this machine, with the active version, which settings are best"
+    add_arguments(commands.add_parser("tune", help=help_line, description=help_line))
+    options = parser.parse_args(arguments)
+    if options.command == "tune":
+        _tune(options)
+    else:
+        _serve(options.member)
+
+
+def _tune(options: argparse.Namespace) -> None:
+    try:
+        tune(options)
+    except (SettingsError, ProviderError, NothingToTune, ModelError, InferenceFailed, TrainingError) as error:
+        print(f"python -m app tune: {error}", file=sys.stderr)  # noqa: T201  a command's own output
+        sys.exit(BAD_SETTINGS)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
+def _serve(member: bool) -> None:
     try:
         settings = read_settings()
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -4,7 +4,10 @@ import inspect
 import re
 from pathlib import Path
 
+import pytest
+
 from app import __version__, errors
+from app.__main__ import main
 from app.errors import ServiceError
 from app.main import create_app
 from app.settings import Settings
@@ -51,6 +54,17 @@ def test_every_image_error_is_named() -> None:
     sentence = re.search(r"Its codes: (.*?)\.\n", API, re.DOTALL)
     assert sentence
     assert set(re.findall(r"`(\w+)`", sentence[1])) == raised
+
+
+def test_command_line_is_documented_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    pages = "\n".join(page.read_text() for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+    assert set(re.findall(r"`(?:\S*/)?python -m app ([a-z]+)", pages)) == {"tune"}
+    with pytest.raises(SystemExit) as ended:
+        main(["tune", "--help"])
+    assert ended.value.code == 0
+    flags = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
+    paragraph = next(part for part in SETTINGS.split("\n\n") if part.startswith("`python -m app tune`"))
+    assert set(re.findall(r"`(--[a-z-]+)`", paragraph)) == flags
 
 
 def test_version_is_the_packages() -> None:
