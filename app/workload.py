@@ -74,17 +74,12 @@ async def _drive(
     asking = asyncio.gather(*(ask(number) for number in range(clients)))
     stop = asyncio.ensure_future(enough.wait())
     await asyncio.wait({asking, stop}, return_when=asyncio.FIRST_COMPLETED)
-    if asking.done():
-        stop.cancel()
-        await asking  # raises what ended a client
     counted = len(ends)
+    stop.cancel()
     asking.cancel()
     with contextlib.suppress(asyncio.CancelledError):
-        await asking
-    return Load(
-        (counted - clients) / (ends[counted - 1] - ends[clients - 1]),
-        latencies[clients:counted],
-    )
+        await asking  # raises what ended a client, if one did
+    return Load((counted - clients) / (ends[counted - 1] - ends[clients - 1]), latencies[clients:counted])
 
 
 def photos(width: int, height: int) -> list[bytes]:
