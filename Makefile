@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
   --no-emit-index-url --no-emit-find-links pyproject.toml
 
 .PHONY: help install serve starter test check compose-test format tensorboard bench bench-peers bench-profile bench-input \
-  bench-fashion lock clean
+  bench-openvino bench-fashion lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -72,6 +72,15 @@ bench-profile: install ## where the time of a run and of a request goes, by kind
 bench-input: install ## time the input pipeline against Keras' ImageDataGenerator
 	$(BIN)/python -m benchmarks.input_pipeline
 
+bench-openvino: .venv-openvino/installed ## run the service on OpenVINO, and time it against ONNX Runtime's own CPU provider
+	$(BIN)/python -m benchmarks.models
+	$(BIN)/python -m benchmarks.openvino
+
+.venv-openvino/installed: requirements/serve-openvino.txt | install
+	@$(PYTHON) -m venv .venv-openvino
+	@.venv-openvino/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/serve-openvino.txt
+	@touch $@
+
 bench-fashion: install ## train on all of Fashion-MNIST over HTTP and ask for all its test images; takes hours
 	$(BIN)/python -m benchmarks.fashion
 
@@ -81,6 +90,8 @@ lock: install ## resolve the dependencies anew into requirements/
 	$(COMPILE) -c requirements/dev.txt --extra cuda -o requirements/serve-cuda.txt
 	$(COMPILE) -c requirements/dev.txt --extra train -o requirements/train.txt
 	$(COMPILE) -c requirements/dev.txt --extra train --extra train-cuda -o requirements/train-cuda.txt
+	$(COMPILE) -c requirements/dev.txt --group openvino \
+	  --excludes requirements/openvino-replaces.txt -o requirements/serve-openvino.txt
 
 clean: ## remove .venv and caches; data, runs and models stay
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-openvino build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -16,10 +16,8 @@ class Deployment:
     """A model with its batcher; ends when it is retired and its last request is answered."""
 
     def __init__(self, model: Model, delay: float, probation: Probation | None = None) -> None:
-        model.live = True
         self.model = model
-        streams = (model.streams.count, model.streams.max_batch) if model.streams else (1, 1)
-        self.batcher = Batcher(model.run, model.shape, model.max_batch, model.padded, delay, *streams)
+        self.batcher = batcher_of(model, model.max_batch, delay)
         self.probation = probation
         self._leases = 0
         self._retired = False
@@ -61,3 +59,10 @@ class Deployment:
     def _end_if_unused(self) -> None:
         if self._retired and not self._leases:
             self.batcher.close()  # its thread held the last reference; the session goes with it
+
+
+def batcher_of(model: Model, max_batch: int, delay: float) -> Batcher:
+    """Puts a model to work for requests: in batches, and in its streams where it has some."""
+    model.live = True
+    count, each = (model.streams.count, min(model.streams.max_batch, max_batch)) if model.streams else (1, 1)
+    return Batcher(model.run, model.shape, max_batch, model.padded, delay, count, each)

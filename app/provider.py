@@ -7,6 +7,7 @@ prints red errors and runs on the CPU in silence. So each is probed first, and a
 import contextlib
 import ctypes
 import io
+import json
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ EXECUTION_PROVIDERS = {
 NVIDIA = ("cuda", "tensorrt")
 # for the nodes that one lacks
 FALLBACKS = {"cpu": (), "cuda": ("cpu",), "tensorrt": ("cuda", "cpu"), "openvino": ("cpu",)}
+BEFORE_CPU = ("cuda", "openvino")  # what auto tries; TensorRT compiles each model for minutes
 OPTIONS: dict[str, dict[str, Any]] = {
     "cuda": {
         "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE: seconds for each new shape; DEFAULT: 4 to 50 times slower
@@ -98,7 +100,7 @@ class Execution:
         """
         if self.provider not in NVIDIA:
             session = open_session(file, self.provider, self.threads)
-            return DirectRunner(session, None if self.provider == "cpu" else sizes)
+            return DirectRunner(session)
         if self.provider == "tensorrt":
             return BoundRunner(self._open_tensorrt(file, precision, shape, sizes), sizes)
         session = open_session(file, self.provider, self.threads, {"enable_cuda_graph": int(self.cuda_graphs)})
@@ -123,18 +125,18 @@ class Execution:
 def choose_provider(requested: str, probe: Callable[[str], Fault | None] | None = None) -> str:
     """The provider to use: a key of EXECUTION_PROVIDERS.
 
-    "auto" takes CUDA where the probe finds no fault, else the CPU; TensorRT is never chosen unasked, since it compiles
-    each model for minutes. Raises ProviderError when the one asked for has a fault.
+    "auto" takes CUDA where the probe finds no fault, then OpenVINO, which is only there where its build of ONNX Runtime
+    was installed on purpose, else the CPU. Raises ProviderError when the one asked for has a fault.
     """
     if requested == "cpu":
         return requested
-    name = "cuda" if requested == "auto" else requested
-    fault = (probe or find_fault)(name)
-    if fault is None:
-        return name
-    if requested != "auto":
-        raise ProviderError(f"RESNEXT_PROVIDER is {requested}, which does not work here: {fault.reason}")
-    log.log(logging.WARNING if fault.device_present else logging.INFO, "serving on the CPU: %s", fault.reason)
+    for name in BEFORE_CPU if requested == "auto" else (requested,):
+        fault = (probe or find_fault)(name)
+        if fault is None:
+            return name
+        if requested != "auto":
+            raise ProviderError(f"RESNEXT_PROVIDER is {requested}, which does not work here: {fault.reason}")
+        log.log(logging.WARNING if fault.device_present else logging.INFO, "not serving on %s: %s", name, fault.reason)
     return "cpu"
 
 
@@ -142,7 +144,8 @@ def find_fault(name: str) -> Fault | None:
     """Tries a provider out, cheapest test first, without noise; None when a session really gets it."""
     execution_provider, available = EXECUTION_PROVIDERS[name], onnxruntime.get_available_providers()
     if execution_provider not in available:
-        return Fault(f"this build of ONNX Runtime has no {execution_provider}, it has {', '.join(available)}")
+        hint = " (requirements/serve-openvino.txt brings one that has)" if name == "openvino" else ""
+        return Fault(f"this build of ONNX Runtime has no {execution_provider}, it has {', '.join(available)}{hint}")
     if name in NVIDIA:
         if reason := _driver_fault():
             return Fault(reason)
@@ -172,8 +175,8 @@ def open_session(
     # Threads spin within a run, and stop with it. One 5 ms run every 150 ms on two cores cost 59 ms of CPU time with
     # ONNX Runtime's default (spin on), 9 ms without spinning, 12 ms so.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    providers = [(EXECUTION_PROVIDERS[name], OPTIONS.get(name, {}) | (more or {}))]
-    providers += [(EXECUTION_PROVIDERS[other], OPTIONS.get(other, {})) for other in FALLBACKS[name]]
+    providers = [(EXECUTION_PROVIDERS[name], provider_options(name, threads) | (more or {}))]
+    providers += [(EXECUTION_PROVIDERS[other], provider_options(other, threads)) for other in FALLBACKS[name]]
     model = source if isinstance(source, bytes) else str(source)
     # without its fallback, which prints, and goes on on the CPU, also when a GPU fails in the middle of a run
     session = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
@@ -189,6 +192,18 @@ def gpu_name() -> str:
     if any(codes):
         raise ProviderError(f"the NVIDIA driver does not name its first GPU (cuDeviceGetName gave {codes})")
     return name.value.decode()
+
+
+def provider_options(name: str, threads: int) -> dict[str, Any]:
+    """What a session on that provider is opened with."""
+    if name != "openvino":
+        return OPTIONS.get(name, {})
+    properties = {
+        "INFERENCE_PRECISION_HINT": "f32",  # bfloat16, where the CPU has it, fails the golden check
+        "INFERENCE_NUM_THREADS": threads,  # of its own; it knows nothing of ONNX Runtime's
+        "NUM_STREAMS": 1,  # the batcher runs one batch at a time
+    }
+    return {"device_type": "CPU", "load_config": json.dumps({"CPU": properties})}
 
 
 def _driver_fault() -> str | None:

@@ -33,7 +33,8 @@ class Settings(Places):
     )
     provider: Literal["auto", "cuda", "tensorrt", "openvino", "cpu"] = Field(
         "auto",
-        description="execution provider; auto is CUDA where it works, else CPU; one named and absent stops the start",
+        description="execution provider; auto is CUDA or OpenVINO where it works, else CPU; "
+        "one named and absent stops the start",
     )
     precision: Literal["auto", "fp32", "int8", "fp16"] = Field(
         "auto", description="which of a version's files to serve; auto is the one measured fastest here, at each load"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from app.cores import usable_cores
 from app.latency import powers_of_two
 from app.model import Model, ModelError, load_model
-from app.provider import choose_provider
+from app.provider import NVIDIA, TRIALS, Execution, choose_provider
 from app.recommendation import TUNED, Candidate, Comparison, Figures, choose, for_load_alone
 from app.settings import Settings
 from app.workload import Load, drive, photos
@@ -110,7 +110,9 @@ class Sweep:
 
     def _load_models(self) -> None:
         chosen = self.settings.precision
-        precisions = list(self.repository.manifest(self.version).variants) if chosen == "auto" else [chosen]
+        variants = self.repository.manifest(self.version).variants
+        tried = [name for name in TRIALS[self.provider].precisions if name in variants]
+        precisions = tried if chosen == "auto" else [chosen]
         fault = None
         for precision in precisions:
             for threads in self._thread_counts():
@@ -126,12 +128,12 @@ class Sweep:
 
     def _load(self, precision: str, threads: int) -> Model:
         limit, max_batch = self.settings.queue_size, self.settings.max_batch
-        return load_model(self.repository, self.version, self.provider, precision, threads, max_batch, limit)
+        return load_model(self.repository, self.version, Execution(self.provider, threads), precision, max_batch, limit)
 
     def _thread_counts(self) -> list[int]:
         if self.settings.threads != "auto":
             return [self.settings.threads]
-        return powers_of_two(self.cores) if self.provider in ("cpu", "openvino") else [self.cores]
+        return [self.cores] if self.provider in NVIDIA else powers_of_two(self.cores)
 
     def _what_is_set(self) -> Candidate:
         """What the service runs with now: it takes the precision that is fastest one by one."""

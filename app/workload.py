@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from app.batcher import Batcher
+from app.deployment import batcher_of
 from app.model import Model
 from app.recommendation import Candidate
 from training.images import decode
@@ -37,7 +38,7 @@ def drive(
 
     `delay` is the batcher's, in seconds. Raises InferenceFailed, ImageError.
     """
-    batcher = Batcher(model.run, model.shape, candidate.batch, model.padded, delay)
+    batcher = batcher_of(model, candidate.batch, delay)
     decoders = ThreadPoolExecutor(candidate.decode_threads)
     try:
         return asyncio.run(_drive(photos, model, batcher, decoders, clients, seconds))
@@ -71,8 +72,8 @@ async def _drive(
             if ends[-1] - begun > seconds and len(ends) > 2 * clients:
                 enough.set()
 
-    asking = asyncio.gather(*(ask(number) for number in range(clients)))
-    stop = asyncio.ensure_future(enough.wait())
+    asking: asyncio.Future[object] = asyncio.gather(*(ask(number) for number in range(clients)))
+    stop: asyncio.Future[object] = asyncio.ensure_future(enough.wait())
     await asyncio.wait({asking, stop}, return_when=asyncio.FIRST_COMPLETED)
     counted = len(ends)
     stop.cancel()

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from app.provider import EXECUTION_PROVIDERS, OPTIONS
+from app.provider import EXECUTION_PROVIDERS, provider_options
 from benchmarks.machine import machine
 from benchmarks.photos import small_photos
 from benchmarks.report import LIBRARIES, markdown
@@ -34,7 +34,7 @@ def nodes(path: Path, image: np.ndarray[Any, Any], runs: int) -> tuple[dict[str,
         options.enable_profiling = True
         options.profile_file_prefix = f"{folder}/profile"
         options.optimized_model_filepath = f"{folder}/optimized.onnx"
-        provider = (EXECUTION_PROVIDERS[PROVIDER], OPTIONS.get(PROVIDER, {}))
+        provider = (EXECUTION_PROVIDERS[PROVIDER], provider_options(PROVIDER, CORES))
         session = onnxruntime.InferenceSession(path, options, providers=[provider])
         seconds = []
         for _ in range(WARM_UP + runs):

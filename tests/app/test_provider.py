@@ -1,3 +1,4 @@
+import json
 import logging
 import mmap
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from app import tensorrt
+from app.model import load_model
 from app.provider import (
     EXECUTION_PROVIDERS,
     FALLBACKS,
@@ -21,20 +23,25 @@ from app.provider import (
     choose_provider,
     find_fault,
     open_session,
+    provider_options,
 )
 from app.runner import DirectRunner
-from tests.app.network import network
+from tests.app.network import network, publish, random_images
+from training.contract import ModelRepository
 
+HAS_OPENVINO = "OpenVINOExecutionProvider" in onnxruntime.get_available_providers()
 NO_DRIVER = Fault("there is no NVIDIA driver")
+NOT_BUILT = Fault("this build of ONNX Runtime has no such provider")
 BROKEN = Fault("libcudnn.so.9 is missing", device_present=True)
 
 
 @pytest.mark.parametrize(
     ("requested", "faults", "expected"),
     [
-        ("auto", {"cuda": None}, "cuda"),
-        ("auto", {"cuda": NO_DRIVER}, "cpu"),
-        ("auto", {"cuda": BROKEN}, "cpu"),
+        ("auto", {"cuda": None, "openvino": None}, "cuda"),
+        ("auto", {"cuda": NO_DRIVER, "openvino": NOT_BUILT}, "cpu"),
+        ("auto", {"cuda": BROKEN, "openvino": NOT_BUILT}, "cpu"),
+        ("auto", {"cuda": NOT_BUILT, "openvino": None}, "openvino"),
         ("cpu", {}, "cpu"),
         ("cuda", {"cuda": None}, "cuda"),
         ("tensorrt", {"tensorrt": None}, "tensorrt"),
@@ -54,16 +61,36 @@ def test_asked_for_and_not_working_is_refused_with_the_reason(requested: str) ->
 @pytest.mark.parametrize(("fault", "level"), [(NO_DRIVER, logging.INFO), (BROKEN, logging.WARNING)])
 def test_a_gpu_that_is_not_used_is_told_loudly(fault: Fault, level: int, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "app.provider"):
-        choose_provider("auto", lambda _: fault)
-    assert [(record.levelno, fault.reason in record.message) for record in caplog.records] == [(level, True)]
+        choose_provider("auto", {"cuda": fault, "openvino": NOT_BUILT}.__getitem__)
+    told = [(record.levelno, record.message) for record in caplog.records]
+    assert told == [
+        (level, f"not serving on cuda: {fault.reason}"),
+        (logging.INFO, f"not serving on openvino: {NOT_BUILT.reason}"),
+    ]
 
 
+def test_openvino_computes_in_float32_on_the_threads_it_is_given() -> None:
+    options = provider_options("openvino", 3)
+    assert options["device_type"] == "CPU"
+    properties = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 3, "NUM_STREAMS": 1}
+    assert json.loads(options["load_config"]) == {"CPU": properties}
+
+
+@pytest.mark.skipif(not HAS_OPENVINO, reason="onnxruntime-openvino is not here: `make bench-openvino` proves it")
+def test_openvino_answers_as_the_cpu_does(repository: ModelRepository) -> None:
+    version = publish(repository)
+    images = random_images(3)
+    models = [load_model(repository, version, Execution(name), "fp32", "auto", 8) for name in ("openvino", "cpu")]
+    np.testing.assert_allclose(models[0].run(images), models[1].run(images), atol=1e-5)
+    assert models[0].padded(3) == 3
+
+
+@pytest.mark.skipif(HAS_OPENVINO, reason="this build has OpenVINO")
 def test_what_is_not_compiled_in_is_a_fault() -> None:
-    if "OpenVINOExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("this build has OpenVINO")
     fault = find_fault("openvino")
     assert fault is not None
     assert "has no OpenVINOExecutionProvider" in fault.reason
+    assert "requirements/serve-openvino.txt brings one that has" in fault.reason
 
 
 def test_probe_is_silent_and_true(capfd: pytest.CaptureFixture[str]) -> None:
@@ -84,7 +111,7 @@ def test_identity_model_is_what_onnx_writes() -> None:
 
 def test_fall_back_is_noticed() -> None:
     """What find_fault spares the operator: ONNX Runtime complains in red, and gives a session on the CPU."""
-    if choose_provider("auto") != "cpu":
+    if find_fault("cuda") is None:
         pytest.skip("CUDA works here")
     with pytest.raises(ProviderError, match="asked for CUDAExecutionProvider and fell back to CPUExecutionProvider"):
         open_session(IDENTITY_MODEL, "cuda", 1)
