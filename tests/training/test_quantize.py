@@ -40,6 +40,16 @@ def test_every_convolution_is_int8_and_pixels_go_in_as_they_come(trained: Traine
     assert "labels" in {p.key for p in model.metadata_props}
 
 
+def test_no_weights_are_made_floats_in_each_run(trained: Trained) -> None:
+    """ONNX Runtime does that with INT8 weights whose reader gives float32: it folds no DequantizeLinear."""
+    model = onnx.load(trained.repository.path(1) / INT8_FILE)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    unpacked = [n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in weights]
+    assert {node.op_type for node in model.graph.node if set(node.input) & set(unpacked)} == {"Conv"}
+    (logits,) = [node for node in model.graph.node if node.op_type == "MatMul"]
+    assert weights[logits.input[1]].data_type == onnx.TensorProto.FLOAT
+
+
 def test_probabilities_are_finer_than_eight_bits(trained: Trained) -> None:
     with np.load(trained.repository.path(1) / "golden.npz") as golden:
         probabilities = golden["probabilities_int8"]
