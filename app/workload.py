@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -72,9 +73,10 @@ async def _drive(
             if ends[-1] - begun > seconds and len(ends) > 2 * clients:
                 enough.set()
 
-    asking: asyncio.Future[object] = asyncio.gather(*(ask(number) for number in range(clients)))
-    stop: asyncio.Future[object] = asyncio.ensure_future(enough.wait())
-    await asyncio.wait({asking, stop}, return_when=asyncio.FIRST_COMPLETED)
+    asking = asyncio.gather(*(ask(number) for number in range(clients)))
+    stop = asyncio.create_task(enough.wait())
+    either: list[asyncio.Future[Any]] = [asking, stop]  # Any: one gives a list, the other a bool
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     counted = len(ends)
     stop.cancel()
     asking.cancel()
