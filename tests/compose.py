@@ -18,7 +18,7 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,7 @@ def hardened() -> None:
 def starter() -> None:
     """Each container ends in the middle of it, in every way; it goes on where it was, and is served."""
     (job,) = get("/train")["jobs"]
-    ways = (
+    ways: tuple[tuple[str, Callable[[], object]], ...] = (
         ("the trainer is restarted", lambda: compose("restart", "trainer")),
         ("the trainer's processes are killed", lambda: within("trainer", "sh", "-c", "kill -9 -1 || true")),
         ("the trainer is made anew", lambda: compose("up", "--detach", "--no-build", "--force-recreate", "trainer")),
