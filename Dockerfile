@@ -22,8 +22,10 @@ ENV MPLCONFIGDIR=/tmp/matplotlib \
     RESNEXT_HOST=0.0.0.0 \
     RESNEXT_MODELS=/data/models \
     RESNEXT_DATASETS=/data/datasets \
-    RESNEXT_STATE=/data/state
-WORKDIR /app
+    RESNEXT_STATE=/data/state \
+    PYTHONPATH=/app
+# where the command line's defaults, models and datasets, are the volumes
+WORKDIR /data
 LABEL org.opencontainers.image.licenses="MIT"
 ENTRYPOINT ["tini", "--"]
 
@@ -58,8 +60,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
 FROM train-${ACCELERATOR} AS train
-COPY LICENSE ./
-COPY training ./training
+COPY LICENSE /app/
+COPY training /app/training
 USER 10001:10001
 # its name is its identity: the next container that starts under it takes up the job of the one before
 ENV RESNEXT_NAME=worker-0
@@ -77,9 +79,9 @@ LABEL org.opencontainers.image.title="ResNeXt Service: training worker" \
 
 # the last one: what `docker build` makes when it is not told
 FROM serve-${ACCELERATOR} AS serve
-COPY LICENSE ./
-COPY training ./training
-COPY app ./app
+COPY LICENSE /app/
+COPY training /app/training
+COPY app /app/app
 USER 10001:10001
 EXPOSE 8000
 # live, not ready: without a model yet it is as it should be, and a restart would not bring one

@@ -204,6 +204,8 @@ def predict() -> None:
     right = sum(name.startswith(f"{label}/") for name, label in found.items())
     say(f"{right} of {len(found)} right")
     assert right >= 45
+    assert "1 (live)" in within("trainer", "python", "-m", "training", "models", "list").decode()
+    assert "succeeded" in within("trainer", "python", "-m", "training", "jobs", "list").decode()
 
 
 def train() -> None:
