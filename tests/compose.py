@@ -205,7 +205,8 @@ def predict() -> None:
     say(f"{right} of {len(found)} right")
     assert right >= 45
     assert "1 (live)" in within("trainer", "python", "-m", "training", "models", "list").decode()
-    assert "succeeded" in within("trainer", "python", "-m", "training", "jobs", "list").decode()
+    jobs = json.loads(within("trainer", "python", "-m", "training", "jobs", "list", "--json"))
+    assert jobs[-1]["state"] == "succeeded"
 
 
 def train() -> None:
