@@ -45,8 +45,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with services.trainer, services.serving:
-            opening = asyncio.create_task(services.jobs.open())  # takes more than a second, nothing waits for it
+            opening = asyncio.create_task(_open_jobs(services))
             yield
+            if not services.serving.settled.is_set():
+                opening.cancel()
             await asyncio.wait({opening}, timeout=LIMIT_S)
         services.decoders.shutdown()
         await services.jobs.close()
@@ -74,6 +76,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
     app.add_middleware(AnnounceDrain, serving=services.serving)
     return app
+
+
+async def _open_jobs(services: Services) -> None:
+    """Takes more than a second of computing, for which neither a request waits nor what the first load measures."""
+    await services.serving.settled.wait()
+    await services.jobs.open()
 
 
 def _make_services(settings: Settings) -> Services:

@@ -41,6 +41,7 @@ class Serving:
         self.rollback: Rollback | None = None  # the last one, until a version is activated by hand
         self.loading = False
         self.draining = False
+        self.settled = asyncio.Event()  # the first look at the repository is over, with its load
         self._load = load
         self._poll_interval = poll_interval
         self._batch_delay = batch_delay
@@ -134,6 +135,7 @@ class Serving:
     async def _follow(self) -> None:
         while True:
             await self.refresh()
+            self.settled.set()
             await asyncio.sleep(self._poll_interval)
 
     def _try_load(self, version: int) -> Model:
