@@ -12,18 +12,20 @@ LONGEST_RETRY_S = 60
 
 
 class Admission:
-    """Places for images, from admission to the answer; `show` is told how many are taken. For the event loop's thread
-    alone."""
+    """Places for images, from admission to the answer; `show` is told how many are taken, `refuse` of each request
+    that found too few. For the event loop's thread alone."""
 
     def __init__(
         self,
         capacity: int,
         clock: Callable[[], float] = time.monotonic,
         show: Callable[[int], None] | None = None,
+        refuse: Callable[[], None] | None = None,
     ) -> None:
         self.capacity = capacity
         self.depth = 0
         self._show = show
+        self._refuse = refuse
         self._clock = clock
         self._rate = 0.0  # places freed a second, while there was work
         self._freed = 0
@@ -68,6 +70,8 @@ class Admission:
             self._since, self._freed = self._clock(), 0
 
     def _full(self, images: int) -> QueueFull:
+        if self._refuse:
+            self._refuse()
         seconds = self.retry_after()
         return QueueFull(
             f"the queue holds {self.depth} of {self.capacity} images, there is no room for {images} more; "

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import InferenceFailed
+from app.observation import CURRENT, Batch, Observation
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +40,14 @@ class _Waiting:
     image: NDArray[np.uint8]
     answer: asyncio.Future[Answer]
     since: float
+    request: Observation | None
 
 
 class _Batch(NamedTuple):
     waiting: list[_Waiting]
     alone: bool
+
+    most: int  # images that it could have had
 
 
 class Batcher:
@@ -52,7 +56,8 @@ class Batcher:
 
     `run` takes uint8 [n, *shape] and whether it has the processor to itself, and gives float32 [n, classes]; `pad` says
     how many rows to run for n images (a provider that plans for each input shape wants few of them), `delay` how many
-    seconds an idle model waits for a full batch. The input is a buffer that is used again: `run` must not keep it.
+    seconds an idle model waits for a full batch. `observe` is told of each batch, in one of the batcher's threads. The
+    input is a buffer that is used again: `run` must not keep it.
     """
 
     def __init__(
@@ -64,11 +69,13 @@ class Batcher:
         delay: float = 0.0,
         streams: int = 1,
         stream_batch: int = 1,
+        observe: Callable[[Batch], None] = lambda _: None,
     ) -> None:
         self._run = run
         self._shape = shape
         self._max_batch = max_batch
         self._pad = pad
+        self._observe = observe
         self._delay = delay
         self._streams = streams
         self._stream_batch = stream_batch
@@ -88,7 +95,8 @@ class Batcher:
 
         Cancelling it (a deadline, a client that left) takes the image out of the queue before it runs.
         """
-        waiting = _Waiting(image, asyncio.get_running_loop().create_future(), time.perf_counter())
+        future = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(image, future, time.perf_counter(), CURRENT.get())
         with self._changed:
             if self._closed:
                 raise RuntimeError("submit to a closed Batcher")
@@ -122,11 +130,12 @@ class Batcher:
                 full = self._queue[0].since + self._delay - time.perf_counter()
                 self._changed.wait_for(lambda: len(self._queue) >= self._max_batch or self._closed, full)
                 if not (self._queue and self._free()):  # another stream was faster
-                    return _Batch([], alone=False)
+                    return _Batch([], alone=False, most=0)
             if not self._queue:
                 return None
             crowd = self._streams > 1 and (self._running or len(self._queue) >= self._streams)
-            batch = _Batch(self._pop(self._share() if crowd else self._max_batch), alone=not crowd)
+            waiting = self._pop(self._share() if crowd else self._max_batch)
+            batch = _Batch(waiting, alone=not crowd, most=self._stream_batch if crowd else self._max_batch)
             if batch.waiting:
                 self._running += 1
                 self._alone = batch.alone
@@ -167,6 +176,16 @@ class Batcher:
             log.exception("a run of %d images failed", len(waiting))
             output = InferenceFailed(f"the model failed on a batch of {len(waiting)}: {type(error).__name__}")
         seconds = time.perf_counter() - started
+        self._observe(
+            Batch(
+                images=len(waiting),
+                closed="full" if len(waiting) >= batch.most else "delay" if self._delay else "idle",
+                started=started,
+                seconds=seconds,
+                failed=isinstance(output, InferenceFailed),
+                requests=[each.request for each in waiting],
+            )
+        )
         # a closed loop has nobody waiting
         with contextlib.suppress(RuntimeError):
             # one wake-up of the loop for the batch, not one for each image

@@ -1,7 +1,7 @@
 """A model at work: with its batcher, from the swap to the last answer."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,15 +9,23 @@ from numpy.typing import NDArray
 from app.batcher import Answer, Batcher
 from app.errors import InferenceFailed
 from app.model import Model
+from app.observation import CURRENT, Batch
 from app.probation import Probation
 
 
 class Deployment:
     """A model with its batcher; ends when it is retired and its last request is answered."""
 
-    def __init__(self, model: Model, delay: float, probation: Probation | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        delay: float,
+        probation: Probation | None = None,
+        observe: Callable[[Batch], None] = lambda _: None,
+    ) -> None:
         self.model = model
-        self.batcher = batcher_of(model, model.max_batch, delay)
+        self.batcher = batcher_of(model, model.max_batch, delay, observe)
+        self._version = str(model.version)
         self.probation = probation
         self._leases = 0
         self._retired = False
@@ -35,12 +43,16 @@ class Deployment:
             self._count(failed=True)
             raise
         self._count(failed=False)
+        if request := CURRENT.get():
+            request.answered(answer.queue_seconds, answer.inference_seconds)
         return answer
 
     @contextlib.contextmanager
     def lease(self) -> Iterator["Deployment"]:
         """Keeps the deployment running for the length of the block."""
         self._leases += 1
+        if request := CURRENT.get():
+            request.version = self._version
         try:
             yield self
         finally:
@@ -61,8 +73,10 @@ class Deployment:
             self.batcher.close()  # its thread held the last reference; the session goes with it
 
 
-def batcher_of(model: Model, max_batch: int, delay: float) -> Batcher:
+def batcher_of(
+    model: Model, max_batch: int, delay: float, observe: Callable[[Batch], None] = lambda _: None
+) -> Batcher:
     """Puts a model to work for requests: in batches, and in its streams where it has some."""
     model.live = True
     count, each = (model.streams.count, min(model.streams.max_batch, max_batch)) if model.streams else (1, 1)
-    return Batcher(model.run, model.shape, max_batch, model.padded, delay, count, each)
+    return Batcher(model.run, model.shape, max_batch, model.padded, delay, count, each, observe)

@@ -10,6 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from app.observation import CURRENT
+
 PROBLEM_TYPE = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is left to read it
 
@@ -248,4 +250,6 @@ async def _client_gone(_: Request, __: Exception) -> Response:
 
 async def _unhandled(_: Request, __: Exception) -> Response:
     """The server logs the exception whole: Starlette raises it again once this answer is sent."""
-    return problem(500, ServiceError.code, "the service failed on this request; its log says why")
+    request = CURRENT.get()  # Starlette answers outside of all middleware
+    headers = {"X-Request-ID": request.id} if request else None
+    return problem(500, ServiceError.code, "the service failed on this request; its log says why", headers)

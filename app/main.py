@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 from app import __version__
 from app.admission import Admission
-from app.auth import ApiKeys
+from app.auth import OPEN_PATHS, ApiKeys
 from app.cores import usable_cores
 from app.drain import AnnounceDrain
 from app.errors import install_error_handlers
@@ -22,6 +23,7 @@ from app.keeper import training_worker
 from app.limits import BodyLimit
 from app.metrics import Metrics
 from app.model import load_model
+from app.observer import Observer
 from app.provider import Execution, choose_provider
 from app.rollback import RollbackPolicy
 from app.routes import datasets, health, metrics, models, predict, train
@@ -32,6 +34,8 @@ from app.shortcut import Shortcut
 from training.contract import ModelRepository
 from training.dataset_store import DatasetStore
 from training.jobs import Jobs
+
+GUARDED = (predict.router, models.router, datasets.router, train.router, metrics.router)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -50,6 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             if not services.serving.settled.is_set():
                 opening.cancel()
             await asyncio.wait({opening}, timeout=LIMIT_S)
+        services.metrics.settle()
         services.decoders.shutdown()
         await services.jobs.close()
 
@@ -57,11 +62,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.services = services
     keys = [key.get_secret_value() for key in settings.api_keys]
     guarded = [Security(HTTPBearer(auto_error=False))] if keys else []  # for /docs; ApiKeys does the work
-    app.include_router(predict.router, dependencies=guarded)
-    app.include_router(models.router, dependencies=guarded)
-    app.include_router(datasets.router, dependencies=guarded)
-    app.include_router(train.router, dependencies=guarded)
-    app.include_router(metrics.router, dependencies=guarded)
+    for router in GUARDED:
+        app.include_router(router, dependencies=guarded)
     app.include_router(health.router)
     install_error_handlers(app)
 
@@ -75,6 +77,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
         )
     app.add_middleware(AnnounceDrain, serving=services.serving)
+    paths = [route.path for router in (*GUARDED, health.router) for route in router.routes if isinstance(route, Route)]
+    app.add_middleware(Observer, metrics=services.metrics, paths=[*paths, *OPEN_PATHS])
     return app
 
 
@@ -101,7 +105,8 @@ def _make_services(settings: Settings) -> Services:
         limit=settings.queue_size,
     )
     collected = Metrics()
-    admission = Admission(settings.queue_size, show=collected.queue.set)
+    collected.queue_limit.set(settings.queue_size)
+    admission = Admission(settings.queue_size, show=collected.queue.set, refuse=collected.rejected.inc)
     policy = RollbackPolicy(settings.rollback, settings.probation_images, settings.probation_error_rate)
     decode_threads = cores if settings.decode_threads == "auto" else settings.decode_threads
     store = DatasetStore(settings.datasets)

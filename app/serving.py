@@ -12,6 +12,7 @@ from app.deployment import Deployment
 from app.errors import NoModel, VersionLive, VersionNotFound, VersionUnusable
 from app.metrics import Metrics
 from app.model import Model
+from app.observation import Batch
 from app.probation import Probation
 from app.provider import EXECUTION_PROVIDERS
 from app.rollback import Cause, Rollback, RollbackPolicy, go_back, is_momentary
@@ -23,7 +24,8 @@ log = logging.getLogger(__name__)
 class Serving:
     """Follows the repository's ACTIVE, from entering the context to leaving it.
 
-    `load` makes a version ready to run, in a thread; it raises on one that is not fit to be served.
+    `load` makes a version ready to run, in a thread; it raises on one that is not fit to be served. `observe` is told
+    of each batch, by default for the metrics alone.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Serving:
         batch_delay: float = 0.0,
         policy: RollbackPolicy | None = None,
         metrics: Metrics | None = None,
+        observe: Callable[[Batch], None] | None = None,
     ) -> None:
         self.repository = repository
         self.live: Deployment | None = None
@@ -49,6 +52,7 @@ class Serving:
         self._attempts = Attempts(poll_interval)
         self._policy = policy or RollbackPolicy()
         self.metrics = metrics or Metrics()
+        self._observe = observe or self.metrics.count_batch
         self._leaving: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -152,7 +156,7 @@ class Serving:
         old = self.live
         # nothing to go back to at the start of the process: what was live before was live in another one
         probation = self._policy.probation(self._fail_probation) if old and not proven else None
-        self.live = Deployment(model, self._batch_delay, probation)
+        self.live = Deployment(model, self._batch_delay, probation, self._observe)
         self.metrics.show_model(model.name, model.version, model.precision, EXECUTION_PROVIDERS[model.provider])
         log.info("version %d is live%s", model.version, f", after version {old.model.version}" if old else "")
         if old:

@@ -1,11 +1,19 @@
 """GET /metrics: what Prometheus scrapes."""
 
+import asyncio
+import os
+
 from fastapi import APIRouter
+from prometheus_client.metrics_core import Metric
 from starlette.responses import PlainTextResponse, Response
 
 from app.errors import Unauthorized, documented
-from app.metrics import MEDIA_TYPE
+from app.job_metrics import job_metrics
+from app.metrics import FOLDER, MEDIA_TYPE
+from app.resources import gpu_metrics, process_metrics, serving_processes
 from app.services import ServicesDep
+
+JOBS_LIMIT_S = 0.5  # a scrape has ten seconds, and is to be there when the database is not
 
 router = APIRouter(tags=["metrics"])
 
@@ -15,4 +23,11 @@ router = APIRouter(tags=["metrics"])
 )
 async def metrics(services: ServicesDep) -> Response:
     """In the text format of Prometheus."""
-    return Response(services.metrics.render(), media_type=MEDIA_TYPE)
+    jobs, used = await asyncio.gather(
+        job_metrics(services.job_states, services.jobs, JOBS_LIMIT_S), asyncio.to_thread(_resources)
+    )
+    return Response(services.metrics.render([*jobs, *used]), media_type=MEDIA_TYPE)
+
+
+def _resources() -> list[Metric]:
+    return process_metrics(serving_processes(os.environ.get(FOLDER))) + gpu_metrics()

@@ -27,6 +27,7 @@ from app.errors import (
     documented,
 )
 from app.model import Model
+from app.observation import CURRENT
 from app.schemas import Classified, ImageProblem, ModelRef, Prediction, PredictResponse, Rejected
 from app.services import Services, services_of
 from app.uploads import FIELD, Upload, read_uploads
@@ -124,6 +125,8 @@ async def _classify(upload: Upload, live: Deployment, services: Services) -> _Ou
         services.decoders, _decode, upload, live.model, services.settings.max_pixels
     )
     waited = time.perf_counter() - submitted - decode_seconds
+    if request := CURRENT.get():
+        request.decoded(waited, decode_seconds)
     answer = await live.classify(image)
     return _Outcome(answer.probabilities, decode_seconds, waited + answer.queue_seconds, answer.inference_seconds)
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from app.batcher import Batcher
 from app.errors import InferenceFailed
+from app.observation import CURRENT, Batch, Observation
 from tests.process import until
 
 pytestmark = pytest.mark.anyio
@@ -285,3 +286,28 @@ async def test_everyone_gets_the_own_answer(seed: int) -> None:
     async with asyncio.timeout(30):
         await asyncio.gather(*(client(order[i::16]) for i in range(16)))
     batcher.close()
+
+
+@pytest.mark.parametrize(("delay", "closed"), [(0.0, ["idle", "full", "idle"]), (0.01, ["delay", "full", "delay"])])
+async def test_each_batch_tells_its_size_and_why_it_was_no_larger(delay: float, closed: list[str]) -> None:
+    network, told = Network(), list[Batch]()
+    with batcher_of(network, delay=delay, observe=told.append) as batcher:
+        first = await submit_all(batcher, [1])
+        await network.started()
+        rest = await submit_all(batcher, [2, 3, 4, 5, 6])
+        network.gate.set()
+        await asyncio.gather(*first, *rest)
+    assert [batch.closed for batch in told] == closed
+    assert [batch.images for batch in told] == [1, 4, 1]
+    assert not any(batch.failed for batch in told)
+    assert all(batch.seconds > 0 for batch in told)
+
+
+async def test_a_batch_that_failed_says_so_and_whose_images_were_in_it() -> None:
+    network, told = Network(), list[Batch]()
+    network.gate.set()
+    request = Observation("mine", 0)
+    CURRENT.set(request)
+    with batcher_of(network, observe=told.append) as batcher, pytest.raises(InferenceFailed):
+        await batcher.submit(image(255))
+    assert (told[0].failed, told[0].requests) == (True, [request])

@@ -1,6 +1,8 @@
 """The documents say what the code does, both ways."""
 
+import asyncio
 import inspect
+import os
 import re
 from pathlib import Path
 
@@ -9,7 +11,11 @@ import pytest
 from app import __version__, errors
 from app.__main__ import main
 from app.errors import ServiceError
+from app.job_metrics import show_jobs
 from app.main import create_app
+from app.metrics import Metrics
+from app.observation import Observation
+from app.resources import gpu_metrics, process_metrics
 from app.settings import Settings
 from training import images
 from training.places import ENV_PREFIX
@@ -17,6 +23,7 @@ from training.places import ENV_PREFIX
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs/api.md").read_text()
 SETTINGS = (ROOT / "docs/settings.md").read_text()
+MONITORING = (ROOT / "docs/monitoring.md").read_text()
 
 
 def test_every_setting_stands_in_the_table_with_its_default_and_its_meaning() -> None:
@@ -33,7 +40,31 @@ def test_every_setting_stands_in_the_table_with_its_default_and_its_meaning() ->
 
 def test_documents_name_no_setting_that_is_not_there() -> None:
     known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
-    assert set(re.findall(r"RESNEXT_[A-Z_]+", API + SETTINGS)) <= known
+    assert set(re.findall(r"RESNEXT_[A-Z_]+", API + SETTINGS + MONITORING)) <= known
+
+
+async def counted() -> str:
+    """A scrape after one request; with the names of GPUs and jobs, though there are none."""
+    metrics = Metrics()
+    metrics.show_model("resnext50", 1, "fp32", "CPUExecutionProvider")
+    metrics.count_request("POST", "/predict", Observation("id", 0, status=200, version="1"), 0.1)
+    asked = [*show_jobs([], [], 0), *process_metrics([os.getpid()]), *gpu_metrics("no driver")]
+    return metrics.render(asked).decode()
+
+
+def test_every_metric_stands_in_the_table_with_its_kind_and_labels_and_no_other() -> None:
+    rows = re.findall(r"^\| `(resnext_\w+)(?:{([\w,]+)})?` \| (\w+) \|", MONITORING, re.MULTILINE)
+    text = asyncio.run(counted())
+    assert {name: kind for name, _, kind in rows} == dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
+    for name, labels, _ in rows:
+        for series in re.findall(rf"^{name}(?:_sum)?(?:{{(.+)}})? ", text, re.MULTILINE):
+            assert set(re.findall(r"(\w+)=", series)) == set(filter(None, labels.split(","))), name
+
+
+def test_the_monitoring_page_names_no_metric_that_is_not_there() -> None:
+    documented = set(re.findall(r"^\| `(resnext_\w+)", MONITORING, re.MULTILINE))
+    named = set(re.findall(r"\bresnext_\w+", MONITORING))
+    assert {re.sub(r"_(sum|count|bucket)$", "", name) for name in named} == documented
 
 
 def test_every_route_stands_in_the_table_and_no_other() -> None:

@@ -50,7 +50,7 @@ def ready(port: int) -> Counter[int]:
 def metric(port: int, name: str) -> float:
     """The sum of a metric's lines."""
     lines = ask(port, "/metrics").text.splitlines()
-    return sum(float(line.split()[-1]) for line in lines if re.match(rf"{name}[{{ ]", line))
+    return sum(float(line.split()[-1]) for line in lines if re.match(rf"{re.escape(name)}[{{ ]", line))
 
 
 def test_both_serve_swap_and_count_and_both_end(repository: ModelRepository, tmp_path: Path) -> None:
@@ -62,7 +62,13 @@ def test_both_serve_swap_and_count_and_both_end(repository: ModelRepository, tmp
         until(lambda: metric(port, "resnext_swaps_total") == 2)
         versions = {ask(port, "/predict", files={"file": IMAGE}).json()["model"]["version"] for _ in range(20)}
         assert versions == {2}
+        until(lambda: metric(port, "resnext_images_total") == 20)  # the other one counts twice a second
+        assert metric(port, 'resnext_requests_total{method="POST",route="/predict",status="200",version="2"}') == 20
+        assert metric(port, 'resnext_stage_seconds_count{stage="infer"}') == 20
         assert metric(port, "resnext_queue_images") == 0
+        assert metric(port, "resnext_queue_limit_images") == 2 * 256
+        memory = re.findall(r'^resnext_process_memory_bytes{pid="(\d+)"}', ask(port, "/metrics").text, re.MULTILINE)
+        assert sorted(map(int, memory)) == sorted(members)
         assert 'version="2"} 1.0' in ask(port, "/metrics").text
     assert all(gone(pid) for pid in members)
 
