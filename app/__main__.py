@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 import uvicorn
 
 from app.errors import InferenceFailed
+from app.logs import configure
 from app.main import create_app
 from app.model import ModelError
 from app.processes import BAD_SETTINGS, MEMBER, serve_in_processes, sockets_of
@@ -56,8 +56,7 @@ def _tune(options: argparse.Namespace) -> None:
 def _serve(member: bool) -> None:
     try:
         settings = read_settings()
-        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        logging.getLogger("PIL").setLevel(logging.INFO)  # it logs every chunk of a PNG
+        configure(settings)
         if settings.processes > 1 and not member:
             sys.exit(serve_in_processes(settings))
         serve(settings, member)
@@ -75,7 +74,7 @@ def serve(settings: Settings, member: bool) -> None:
         port=settings.port,
         log_config=None,  # uvicorn's messages join ours
         log_level=settings.log_level,
-        access_log=settings.log_level == "debug",
+        access_log=settings.log_level == "debug" and settings.log == "text",  # JSON has a line of ours
         server_header=False,
         proxy_headers=False,  # nothing here asks who the client is
         timeout_keep_alive=KEEP_ALIVE_S,

@@ -1,10 +1,10 @@
 """The map of the service: every part is made and joined here."""
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
@@ -21,6 +21,7 @@ from app.intake import Intake
 from app.jobs import LIMIT_S, JobStates
 from app.keeper import training_worker
 from app.limits import BodyLimit
+from app.logs import RequestLog
 from app.metrics import Metrics
 from app.model import load_model
 from app.observer import Observer
@@ -45,10 +46,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     settings = settings or read_settings()
     services = _make_services(settings)
+    request_log = RequestLog() if settings.log == "json" else None
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with services.trainer, services.serving:
+        async with contextlib.AsyncExitStack() as running:
+            if request_log:
+                running.enter_context(request_log)
+            await running.enter_async_context(services.trainer)
+            await running.enter_async_context(services.serving)
             opening = asyncio.create_task(_open_jobs(services))
             yield
             if not services.serving.settled.is_set():
@@ -78,7 +84,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
     app.add_middleware(AnnounceDrain, serving=services.serving)
     paths = [route.path for router in (*GUARDED, health.router) for route in router.routes if isinstance(route, Route)]
-    app.add_middleware(Observer, metrics=services.metrics, paths=[*paths, *OPEN_PATHS])
+    tell = [request_log.note] if request_log else []
+    app.add_middleware(Observer, metrics=services.metrics, paths=[*paths, *OPEN_PATHS], on_answer=tell)
     return app
 
 

@@ -26,6 +26,7 @@ MEDIA_TYPE = CONTENT_TYPE_LATEST
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 SETTLE_S = 0.5  # a scrape sees at once what this process counts; of the others, what is as old as this
+LUMP = 64  # requests; so many take a quarter of a millisecond, in which none is answered
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
 ROLLBACKS = ("load", "errors")
@@ -125,6 +126,7 @@ class Metrics:
         self._latencies: dict[tuple[str, str], Histogram] = {}
         self._answered: list[tuple[str, str, Observation, float]] = []
         self._ran: deque[Batch] = deque()
+        self._timer: asyncio.TimerHandle | None = None
 
     def show_model(self, name: str, version: int, precision: str, provider: str) -> None:
         """Names the live version, in place of the one before."""
@@ -135,9 +137,11 @@ class Metrics:
 
     def count_request(self, method: str, route: str, request: Observation, seconds: float) -> None:
         """One that was answered. In an event loop."""
-        if not self._answered:
-            asyncio.get_running_loop().call_later(SETTLE_S, self.settle)
         self._answered.append((method, route, request, seconds))
+        if len(self._answered) >= LUMP:
+            self.settle()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SETTLE_S, self.settle)
 
     def count_batch(self, batch: Batch) -> None:
         """One run of the model. In any thread."""
@@ -145,6 +149,9 @@ class Metrics:
 
     def settle(self) -> None:
         """Counts what was put down since the last time. In the thread of `count_request`."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
         answered, self._answered = self._answered, []
         for entry in answered:
             self._settle_request(*entry)

@@ -90,6 +90,9 @@ class Settings(Places):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")
+    log: Literal["text", "json"] = Field(
+        "text", description="form of the log on stderr; json is an object a line, and a line for each request"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe message that is logged; debug adds a line for each request"
     )

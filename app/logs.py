@@ -1,0 +1,120 @@
+"""The log on stderr: text for people, or JSON for programs, one object a line and then also one for each request."""
+
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+from starlette.types import Scope
+
+from app.observation import CURRENT, Observation
+from app.settings import Settings
+
+TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+GATHER_S = 0.1  # what comes in this time is written at once
+ATOMIC_BYTES = 4096  # a pipe takes so many in one piece (POSIX: at least 512), whoever else writes to it
+LIMIT = 10_000  # lines that may wait for a reader that is slow: some seconds of all that one process can answer
+
+
+def configure(settings: Settings) -> None:
+    """The log of this process, as the settings have it."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines() if settings.log == "json" else logging.Formatter(TEXT))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+    logging.getLogger("PIL").setLevel(logging.INFO)  # it logs every chunk of a PNG
+
+
+class JsonLines(logging.Formatter):
+    """A message as a JSON object; with the id of the request that it came in, if any. Times are Unix seconds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if request := CURRENT.get():
+            line["request_id"] = request.id
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+class RequestLog:
+    """A line for each request, written in a thread of its own from entering the context to leaving it.
+
+    A reader that does not keep up costs lines, never requests; how many is in the log then.
+    """
+
+    def __init__(self, file: int = 2) -> None:
+        self._file = file
+        self._lines: deque[str] = deque()
+        self._dropped = 0
+        self._some = threading.Event()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="request log", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._ending.set()
+        self._some.set()
+        self._thread.join(1)  # longer where nobody reads
+
+    def note(self, scope: Scope, route: str, request: Observation, seconds: float) -> None:
+        """Puts down a request that is over. For the event loop's thread alone."""
+        if len(self._lines) >= LIMIT:
+            self._dropped += 1
+            return
+        self._lines.append(request_line(scope, route, request, seconds))
+        if not self._some.is_set():
+            self._some.set()
+
+    def _work(self) -> None:
+        with contextlib.suppress(OSError):  # nobody reads any more, and there is no other place to say so
+            while not self._ending.is_set():
+                self._some.wait()
+                self._ending.wait(GATHER_S)
+                self._some.clear()
+                self._write()
+            self._write()
+
+    def _write(self) -> None:
+        part = ""
+        while self._lines:
+            line = self._lines.popleft()
+            if len(part) + len(line) > ATOMIC_BYTES:
+                os.write(self._file, part.encode())
+                part = ""
+            part += line
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            part += f'{{"time":{time.time():.3f},"level":"warning","logger":"request","dropped":{dropped}}}\n'
+        if part:
+            os.write(self._file, part.encode())
+
+
+def request_line(scope: Scope, route: str, request: Observation, seconds: float) -> str:
+    """By hand: `json.dumps` takes four times as long. An id needs no quoting, see `Observer`; a path may."""
+    path = "" if scope["path"] == route else f',"path":{json.dumps(scope["path"][:512])}'
+    model = f',"version":{request.version}' if request.version else ""
+    if request.images:
+        model += (
+            f',"images":{request.images},"receive_ms":{1e3 * (request.received - request.started):.3f}'
+            f',"decode_ms":{1e3 * request.decode:.3f},"queue_ms":{1e3 * (request.waited + request.queue):.3f}'
+            f',"infer_ms":{1e3 * request.infer:.3f}'
+        )
+    trace = f',"trace_id":"{request.span.get_span_context().trace_id:032x}"' if request.span else ""
+    return (
+        f'{{"time":{time.time():.3f},"level":"info","logger":"request","request_id":"{request.id}"'
+        f',"method":"{scope["method"]}","route":"{route}"{path},"status":{request.status}'
+        f',"ms":{1e3 * seconds:.3f}{model}{trace}}}\n'
+    )
