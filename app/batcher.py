@@ -183,7 +183,7 @@ class Batcher:
                 started=started,
                 seconds=seconds,
                 failed=isinstance(output, InferenceFailed),
-                requests=[each.request for each in waiting],
+                queued=waiting,
             )
         )
         # a closed loop has nobody waiting

@@ -52,7 +52,7 @@ class Deployment:
         """Keeps the deployment running for the length of the block."""
         self._leases += 1
         if request := CURRENT.get():
-            request.version = self._version
+            request.leased(self._version)
         try:
             yield self
         finally:

@@ -5,6 +5,7 @@ import contextlib
 import functools
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
@@ -24,17 +25,21 @@ from app.limits import BodyLimit
 from app.logs import RequestLog
 from app.metrics import Metrics
 from app.model import load_model
+from app.observation import Batch
 from app.observer import Observer
 from app.provider import Execution, choose_provider
 from app.rollback import RollbackPolicy
 from app.routes import datasets, health, metrics, models, predict, train
 from app.services import Services
 from app.serving import Serving
-from app.settings import Settings, read_settings
+from app.settings import Settings, SettingsError, read_settings
 from app.shortcut import Shortcut
 from training.contract import ModelRepository
 from training.dataset_store import DatasetStore
 from training.jobs import Jobs
+
+if TYPE_CHECKING:
+    from app.tracing import Tracing
 
 GUARDED = (predict.router, models.router, datasets.router, train.router, metrics.router)
 
@@ -45,7 +50,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     Raises SettingsError, and ProviderError when the execution provider asked for does not work.
     """
     settings = settings or read_settings()
-    services = _make_services(settings)
+    tracing = _tracing(settings)
+    services = _make_services(settings, tracing)
     request_log = RequestLog() if settings.log == "json" else None
 
     @contextlib.asynccontextmanager
@@ -63,6 +69,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         services.metrics.settle()
         services.decoders.shutdown()
         await services.jobs.close()
+        if tracing:
+            await asyncio.to_thread(tracing.close)
 
     app = FastAPI(title="ResNeXt Service", version=__version__, lifespan=lifespan, redoc_url=None)
     app.state.services = services
@@ -84,8 +92,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
     app.add_middleware(AnnounceDrain, serving=services.serving)
     paths = [route.path for router in (*GUARDED, health.router) for route in router.routes if isinstance(route, Route)]
-    tell = [request_log.note] if request_log else []
-    app.add_middleware(Observer, metrics=services.metrics, paths=[*paths, *OPEN_PATHS], on_answer=tell)
+    app.add_middleware(
+        Observer,
+        metrics=services.metrics,
+        paths=[*paths, *OPEN_PATHS],
+        on_request=tracing.begin if tracing else None,
+        on_answer=[*([request_log.note] if request_log else []), *([tracing.end] if tracing else [])],
+    )
     return app
 
 
@@ -95,7 +108,18 @@ async def _open_jobs(services: Services) -> None:
     await services.jobs.open()
 
 
-def _make_services(settings: Settings) -> Services:
+def _tracing(settings: Settings) -> "Tracing | None":
+    if settings.otlp_endpoint is None:
+        return None
+    try:
+        from app.tracing import Tracing, exporter
+    except ImportError as error:
+        needed = "OpenTelemetry: pip install 'resnext-service[otel]'"
+        raise SettingsError(f"RESNEXT_OTLP_ENDPOINT needs {needed} ({error})") from None
+    return Tracing(exporter(settings.otlp_endpoint))
+
+
+def _make_services(settings: Settings, tracing: "Tracing | None") -> Services:
     cores = usable_cores()
     repository = ModelRepository(settings.models, settings.model)
     load = functools.partial(
@@ -118,7 +142,13 @@ def _make_services(settings: Settings) -> Services:
     decode_threads = cores if settings.decode_threads == "auto" else settings.decode_threads
     store = DatasetStore(settings.datasets)
     jobs = Jobs(settings)
-    serving = Serving(repository, load, settings.poll_interval, settings.batch_delay / 1000, policy, collected)
+
+    def observe(batch: Batch) -> None:
+        collected.count_batch(batch)
+        if tracing:
+            tracing.show_batch(batch)
+
+    serving = Serving(repository, load, settings.poll_interval, settings.batch_delay / 1000, policy, collected, observe)
     return Services(
         settings=settings,
         serving=serving,

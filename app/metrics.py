@@ -19,7 +19,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 from app import __version__
-from app.observation import Batch, Observation
+from app.observation import Batch, Closed, Observation
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 # prometheus_client's own switch, read when it is imported: values lie in files there, and add up over processes
@@ -31,7 +31,7 @@ SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.075, 0.
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
 ROLLBACKS = ("load", "errors")
 DROPS = ("rejected", "expired", "cancelled")
-CLOSED = ("idle", "full", "delay")
+CLOSED: tuple[Closed, ...] = ("idle", "full", "delay")
 STAGES = ("receive", "decode", "queue", "infer")
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each, of when it was first counted
@@ -121,11 +121,11 @@ class Metrics:
         self._failed = Counter("resnext_images_failed", "Images in runs that failed", registry=registry)
         self._receive, self._decode, self._queued, self._infer = (stages.labels(stage) for stage in STAGES)
         self.rejected, self._expired, self._cancelled = (dropped.labels(reason) for reason in DROPS)
-        self._batches = {closed: batches.labels(closed) for closed in CLOSED}
+        self._batches: dict[Closed, Histogram] = {closed: batches.labels(closed) for closed in CLOSED}
         self._counts: dict[tuple[str, str, int, str], Counter] = {}
         self._latencies: dict[tuple[str, str], Histogram] = {}
         self._answered: list[tuple[str, str, Observation, float]] = []
-        self._ran: deque[Batch] = deque()
+        self._ran: deque[tuple[Closed, int, bool]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def show_model(self, name: str, version: int, precision: str, provider: str) -> None:
@@ -145,7 +145,7 @@ class Metrics:
 
     def count_batch(self, batch: Batch) -> None:
         """One run of the model. In any thread."""
-        self._ran.append(batch)
+        self._ran.append((batch.closed, batch.images, batch.failed))
 
     def settle(self) -> None:
         """Counts what was put down since the last time. In the thread of `count_request`."""
@@ -156,9 +156,9 @@ class Metrics:
         for entry in answered:
             self._settle_request(*entry)
         while self._ran:
-            batch = self._ran.popleft()
-            self._batches[batch.closed].observe(batch.images)
-            (self._failed if batch.failed else self._images).inc(batch.images)
+            closed, images, failed = self._ran.popleft()
+            self._batches[closed].observe(images)
+            (self._failed if failed else self._images).inc(images)
 
     def _settle_request(self, method: str, route: str, request: Observation, seconds: float) -> None:
         key = (method, route, request.status, request.version)

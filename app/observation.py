@@ -1,9 +1,10 @@
 """What becomes known of a request and of a batch while they are under way: for the metrics, the log and the trace."""
 
+import time
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 Closed = Literal["idle", "full", "delay"]
 
@@ -14,7 +15,7 @@ class Observation:
 
     id: str
     started: float
-    received: float = 0.0  # when the last byte of its body had come
+    received: float = 0.0  # when its body had come, and it was admitted
     status: int = 0
     images: int = 0  # that the model has answered
     version: str = ""  # of the model that it leased
@@ -22,12 +23,20 @@ class Observation:
     decode: float = 0.0
     queue: float = 0.0
     infer: float = 0.0
-    span: Any = None  # OpenTelemetry's, where there are traces; that is an extra
+    span: Any = None  # OpenTelemetry's, where it is traced; that is an extra
+    decodes: list[tuple[float, float]] | None = None  # where it is traced: begin and seconds of each
+
+    def leased(self, version: str) -> None:
+        """It will be answered by this version; there is nothing left to read of it."""
+        self.version = version
+        self.received = time.perf_counter()
 
     def decoded(self, waited: float, seconds: float) -> None:
         """One image of it is pixels now."""
         self.waited = max(self.waited, waited)
         self.decode = max(self.decode, seconds)
+        if self.decodes is not None:
+            self.decodes.append((time.perf_counter() - seconds, seconds))
 
     def answered(self, queue: float, infer: float) -> None:
         """One image of it has run."""
@@ -40,13 +49,23 @@ class Observation:
 CURRENT: ContextVar[Observation | None] = ContextVar("observation", default=None)
 
 
+class Queued(Protocol):
+    """An image that was in the queue."""
+
+    since: float
+    request: Observation | None
+
+
 @dataclass(slots=True, eq=False)
 class Batch:
-    """One run of the model. `closed` says why it was not larger: the model was idle, the batch full, the delay over."""
+    """One run of the model. `closed` says why it was not larger: the model was idle, the batch full, the delay over.
+
+    `queued` holds its images; whoever keeps a batch keeps them.
+    """
 
     images: int
     closed: Closed
     started: float
     seconds: float
     failed: bool
-    requests: Sequence[Observation | None]  # that each image belongs to
+    queued: Sequence[Queued]

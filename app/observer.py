@@ -24,8 +24,10 @@ OnAnswer = Callable[[Scope, str, Observation, float], None]
 
 
 class Observer:
-    """Pure ASGI. Takes a client's `X-Request-ID` or makes one, and sends it back; counts what was answered, and tells
-    `on_answer` of it. `paths` are the routes', as "/train/{id}": the labels of the metrics; any other is "other".
+    """Pure ASGI. Takes a client's `X-Request-ID` or makes one, and sends it back; counts what was answered.
+
+    `on_request` is told of a request that begins, `on_answer` of one that is over. `paths` are the routes', as
+    "/train/{id}": the labels of the metrics; any other is "other".
     """
 
     def __init__(
@@ -34,10 +36,12 @@ class Observer:
         metrics: Metrics,
         paths: Iterable[str],
         on_answer: Sequence[OnAnswer] = (),
+        on_request: Callable[[Scope, Observation], None] | None = None,
     ) -> None:
         self.app = app
         self._metrics = metrics
         self._on_answer = on_answer
+        self._on_request = on_request
         self._paths = [(compile_path(path)[0], path) for path in dict.fromkeys(paths)]
         self._route_of = functools.lru_cache(KNOWN_PATHS)(self._find_route)
         self._ids = map((os.urandom(6).hex() + "-{:x}").format, itertools.count(1))  # a uuid4 takes four times as long
@@ -47,15 +51,11 @@ class Observer:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        request = Observation(self._id_of(scope), started, started)
+        request = Observation(self._id_of(scope), started)
         header = (HEADER, request.id.encode())
+        if self._on_request:
+            self._on_request(scope, request)
         CURRENT.set(request)  # a task of its own has a context of its own: there is nothing to set back
-
-        async def received() -> Message:
-            message = await receive()
-            if message["type"] == "http.request" and not message.get("more_body"):
-                request.received = time.perf_counter()
-            return message
 
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -64,7 +64,7 @@ class Observer:
             await send(message)
 
         try:
-            await self.app(scope, received, sent)
+            await self.app(scope, receive, sent)
         except Exception:
             request.status = request.status or 500  # Starlette answers, outside of here
             raise

@@ -96,6 +96,12 @@ class Settings(Places):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe message that is logged; debug adds a line for each request"
     )
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^/]",
+        description="OpenTelemetry collector that traces are sent to by OTLP over HTTP, as http://host:4318; "
+        "needs the extra `otel`",
+    )
     poll_interval: float = Field(1.0, gt=0, description="seconds between two looks at which version is ACTIVE")
     rollback: bool = Field(
         True, description="whether the service goes back by itself from a version that does not load or fails on images"

@@ -310,4 +310,4 @@ async def test_a_batch_that_failed_says_so_and_whose_images_were_in_it() -> None
     CURRENT.set(request)
     with batcher_of(network, observe=told.append) as batcher, pytest.raises(InferenceFailed):
         await batcher.submit(image(255))
-    assert (told[0].failed, told[0].requests) == (True, [request])
+    assert (told[0].failed, [image.request for image in told[0].queued]) == (True, [request])

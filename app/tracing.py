@@ -1,0 +1,105 @@
+"""Traces by OpenTelemetry, which is an extra: nothing here is imported where none are asked for."""
+
+import time
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Link, Span, SpanKind, StatusCode, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from starlette.types import Scope
+
+from app import __version__
+from app.observation import Batch, Observation
+
+EXPORT_S = 3.0  # for a collector to take what there is; the end of the process waits for it
+UNTRACED = ("/health", "/metrics")  # probes and scrapes, the most frequent and least telling of requests
+
+
+def exporter(endpoint: str) -> SpanProcessor:
+    """Sends spans to a collector by OTLP over HTTP, from a thread of its own; drops what does not fit its queue."""
+    return BatchSpanProcessor(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_S))
+
+
+class Tracing:
+    """A span for each request, below it one for each stage, and one for each run of the model, linked with the requests
+    whose images were in it.
+
+    The sampler and the resource are OpenTelemetry's own, and set by its environment variables.
+    """
+
+    def __init__(self, processor: SpanProcessor) -> None:
+        ours = Resource({"service.name": "resnext-service", "service.version": __version__})
+        self._provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()))
+        self._provider.add_span_processor(processor)
+        self._tracer = self._provider.get_tracer("resnext-service", __version__)
+        self._headers = TraceContextTextMapPropagator()
+        # of `time.perf_counter` from 1970; read once, so that spans which touch do touch
+        self._offset = time.time_ns() - time.perf_counter_ns()
+
+    def begin(self, scope: Scope, request: Observation) -> None:
+        """Its span begins, below the one that a `traceparent` names."""
+        if scope["path"].startswith(UNTRACED):
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        span = self._tracer.start_span(
+            scope["method"],
+            self._headers.extract(headers),
+            SpanKind.SERVER,
+            {"http.request.method": scope["method"], "url.path": scope["path"], "resnext.request_id": request.id},
+            start_time=self._at(request.started),
+        )
+        if span.is_recording():  # else it is not in the sample
+            request.span, request.decodes = span, []
+
+    def end(self, scope: Scope, route: str, request: Observation, seconds: float) -> None:
+        """It is answered."""
+        if not request.span:
+            return
+        span: Span = request.span
+        at = self._at
+        if request.received:
+            self._stage(span, "receive", at(request.started), at(request.received))
+        for begun, took in request.decodes or ():
+            self._stage(span, "decode", at(begun), at(begun + took))
+        span.update_name(f"{scope['method']} {route}")
+        span.set_attributes({"http.route": route, "http.response.status_code": request.status})
+        if request.version:
+            span.set_attributes({"resnext.model.version": int(request.version), "resnext.images": request.images})
+        if request.status >= 500:
+            span.set_status(StatusCode.ERROR)
+        span.end(at(request.started + seconds))
+
+    def show_batch(self, batch: Batch) -> None:
+        """In the first request's trace, so that it is in the sample when one of them is; linked with each of them."""
+        traced = [(image.request.span, image.since) for image in batch.queued if image.request and image.request.span]
+        if not traced:
+            return
+        at = self._at
+        begun, ended = at(batch.started), at(batch.started + batch.seconds)
+        spans = dict.fromkeys(span for span, _ in traced)
+        run = self._tracer.start_span(
+            "batch",
+            set_span_in_context(traced[0][0]),
+            attributes={"resnext.images": batch.images, "resnext.closed": batch.closed},
+            links=[Link(span.get_span_context()) for span in spans],
+            start_time=begun,
+        )
+        if batch.failed:
+            run.set_status(StatusCode.ERROR)
+        run.end(ended)
+        for span, since in traced:
+            self._stage(span, "queue", at(since), begun)
+            self._stage(span, "infer", begun, ended, Link(run.get_span_context()))
+
+    def close(self) -> None:
+        """Sends what there is."""
+        self._provider.shutdown()
+
+    def _at(self, seconds: float) -> int:
+        """OpenTelemetry's nanoseconds of a moment of `time.perf_counter`."""
+        return self._offset + int(seconds * 1e9)
+
+    def _stage(self, span: Span, name: str, begun: int, ended: int, *links: Link) -> None:
+        self._tracer.start_span(name, set_span_in_context(span), links=links, start_time=begun).end(ended)
