@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from app.batcher import Answer, Batcher
+from app.batcher import Answer, Batcher, Run
 from app.errors import InferenceFailed
 from app.model import Model
 from app.observation import CURRENT, Batch
 from app.probation import Probation
+from app.statistics import Statistics
 
 
 class Deployment:
@@ -24,7 +25,8 @@ class Deployment:
         observe: Callable[[Batch], None] = lambda _: None,
     ) -> None:
         self.model = model
-        self.batcher = batcher_of(model, model.max_batch, delay, observe)
+        self.statistics = Statistics()
+        self.batcher = batcher_of(model, model.max_batch, delay, observe, self.statistics.counted(model.run))
         self._version = str(model.version)
         self.probation = probation
         self._leases = 0
@@ -74,9 +76,13 @@ class Deployment:
 
 
 def batcher_of(
-    model: Model, max_batch: int, delay: float, observe: Callable[[Batch], None] = lambda _: None
+    model: Model,
+    max_batch: int,
+    delay: float,
+    observe: Callable[[Batch], None] = lambda _: None,
+    run: Run | None = None,
 ) -> Batcher:
     """Puts a model to work for requests: in batches, and in its streams where it has some."""
     model.live = True
     count, each = (model.streams.count, min(model.streams.max_batch, max_batch)) if model.streams else (1, 1)
-    return Batcher(model.run, model.shape, max_batch, model.padded, delay, count, each, observe)
+    return Batcher(run or model.run, model.shape, max_batch, model.padded, delay, count, each, observe)

@@ -1,4 +1,5 @@
-"""Every error that a client can see, and the one place that turns them into RFC 9457 problems."""
+"""Every error that a client can see, and the one place that turns them into answers: RFC 9457 problems, and under /v2
+the Open Inference Protocol's own form."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -43,6 +44,10 @@ class Unauthorized(ServiceError):
 
 class VersionNotFound(ServiceError):
     status, code = 404, "version_not_found"
+
+
+class ModelNotFound(ServiceError):
+    status, code = 404, "model_not_found"
 
 
 class DatasetNotFound(ServiceError):
@@ -141,8 +146,16 @@ class IntakeFailed(ServiceError):
     status, code = 500, "intake_failed"
 
 
+class NotSupported(ServiceError):
+    status, code = 501, "not_supported"
+
+
 class NoModel(ServiceError):
     status, code = 503, "no_model"
+
+
+class VersionNotLive(ServiceError):
+    status, code = 503, "version_not_live"
 
 
 class QueueFull(ServiceError):
@@ -165,35 +178,57 @@ class StorageFull(ServiceError):
     status, code = 507, "storage_full"
 
 
+# what of our statuses Triton has too, and those of HTTP itself; the rest becomes one of these
+PROTOCOL_STATUSES = {400, 401, 404, 405, 413, 415, CLIENT_CLOSED_REQUEST, 500, 501, 503}
+PROTOCOL_PATH = "/v2"
+
+
+def protocol_status(status: int) -> int:
+    """The status in Triton's map: a deadline is 503 there, and whatever is wrong with a request 400."""
+    if status in PROTOCOL_STATUSES:
+        return status
+    return 400 if status < 500 else 503
+
+
 def problem(
+    path: str,
     status: int,
     code: str,
     detail: str,
     headers: Mapping[str, str] | None = None,
     extra: dict[str, object] | None = None,
 ) -> Response:
-    """An `application/problem+json` response (RFC 9457). `code` is stable, `detail` is for people."""
+    """An `application/problem+json` response (RFC 9457). `code` is stable, `detail` is for people.
+
+    On a path of the Open Inference Protocol it is `{"error": detail}`.
+    """
+    if path == PROTOCOL_PATH or path.startswith(f"{PROTOCOL_PATH}/"):
+        return JSONResponse({"error": detail}, protocol_status(status), headers)
     title = "Client Closed Request" if status == CLIENT_CLOSED_REQUEST else HTTPStatus(status).phrase
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code, **(extra or {})}
     return JSONResponse(body, status, headers, PROBLEM_TYPE)
 
 
-def service_problem(error: ServiceError) -> Response:
+def answer(error: ServiceError, path: str) -> Response:
     """For middleware, which runs outside the handlers."""
-    return problem(error.status, error.code, error.detail, error.headers, error.extra)
+    return problem(path, error.status, error.code, error.detail, error.headers, error.extra)
 
 
-def documented(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:  # Any: FastAPI's own type
-    """The `responses=` of a route that may end in these errors."""
+def documented(
+    *errors: type[ServiceError], protocol: bool = False
+) -> dict[int | str, dict[str, Any]]:  # Any: FastAPI's own type
+    """The `responses=` of a route that may end in these errors; of one of the Open Inference `protocol`'s."""
     codes: dict[int, list[str]] = {}
     for error in errors:
-        codes.setdefault(error.status, []).append(f"`{error.code}`")
-    return {
-        status: {"description": ", ".join(names), "content": {PROBLEM_TYPE: {"schema": _PROBLEM_SCHEMA}}}
-        for status, names in codes.items()
-    }
+        status = protocol_status(error.status) if protocol else error.status
+        codes.setdefault(status, []).append(f"`{error.code}`")
+    content = (
+        {"application/json": {"schema": _ERROR_SCHEMA}} if protocol else {PROBLEM_TYPE: {"schema": _PROBLEM_SCHEMA}}
+    )
+    return {status: {"description": ", ".join(names), "content": content} for status, names in codes.items()}
 
 
+_ERROR_SCHEMA = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 _PROBLEM_SCHEMA = {
     "title": "Problem",
     "description": "RFC 9457. Further members may follow.",
@@ -218,17 +253,17 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unhandled)
 
 
-async def _service_error(_: Request, error: Exception) -> Response:
-    return service_problem(cast(ServiceError, error))
+async def _service_error(request: Request, error: Exception) -> Response:
+    return answer(cast(ServiceError, error), request.scope["path"])
 
 
-async def _invalid_request(_: Request, error: Exception) -> Response:
+async def _invalid_request(request: Request, error: Exception) -> Response:
     items = cast(RequestValidationError, error).errors()
     fields = [
         {"field": ".".join(map(str, e["loc"])), "message": _message(e), "got": repr(e.get("input"))} for e in items
     ]
     detail = "; ".join(f"{f['field']}: {f['message']}, got {f['got']}" for f in fields)
-    return problem(422, InvalidRequest.code, detail, extra={"errors": fields})
+    return problem(request.scope["path"], 422, InvalidRequest.code, detail, extra={"errors": fields})
 
 
 def _message(item: Mapping[str, Any]) -> str:
@@ -241,15 +276,16 @@ async def _http_error(request: Request, error: Exception) -> Response:
     error = cast(HTTPException, error)
     status = HTTPStatus(error.status_code)
     detail = f"{request.method} {request.url.path}: {error.detail}"
-    return problem(status, status.name.lower(), detail, dict(error.headers or {}))
+    return problem(request.scope["path"], status, status.name.lower(), detail, dict(error.headers or {}))
 
 
-async def _client_gone(_: Request, __: Exception) -> Response:
-    return service_problem(ClientGone("the client left before its upload was complete"))
+async def _client_gone(request: Request, __: Exception) -> Response:
+    return answer(ClientGone("the client left before its upload was complete"), request.scope["path"])
 
 
-async def _unhandled(_: Request, __: Exception) -> Response:
+async def _unhandled(request: Request, __: Exception) -> Response:
     """The server logs the exception whole: Starlette raises it again once this answer is sent."""
-    request = CURRENT.get()  # Starlette answers outside of all middleware
-    headers = {"X-Request-ID": request.id} if request else None
-    return problem(500, ServiceError.code, "the service failed on this request; its log says why", headers)
+    observed = CURRENT.get()  # Starlette answers outside of all middleware
+    headers = {"X-Request-ID": observed.id} if observed else None
+    detail = "the service failed on this request; its log says why"
+    return problem(request.scope["path"], 500, ServiceError.code, detail, headers)

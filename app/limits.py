@@ -3,7 +3,7 @@
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import UploadTooLarge, service_problem
+from app.errors import UploadTooLarge, answer
 
 
 class BodyLimit:
@@ -25,7 +25,7 @@ class BodyLimit:
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isdecimal() and int(announced) > limit:
             # the connection stays open: closing it with bytes on their way resets it, and the client never reads this
-            await service_problem(_error(limit, f"{announced} bytes are announced"))(scope, receive, send)
+            await answer(_error(limit, f"{announced} bytes are announced"), scope["path"])(scope, receive, send)
             return
         received = 0
 

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from app import __version__
 from app.admission import Admission
-from app.auth import OPEN_PATHS, ApiKeys
+from app.auth import OPEN_PATHS, ApiKeys, Keys
 from app.cores import usable_cores
 from app.drain import AnnounceDrain
 from app.errors import install_error_handlers
@@ -29,7 +29,7 @@ from app.observation import Batch
 from app.observer import Observer
 from app.provider import Execution, choose_provider
 from app.rollback import RollbackPolicy
-from app.routes import datasets, health, metrics, models, predict, train
+from app.routes import datasets, health, inference_v2, metrics, models, predict, train
 from app.services import Services
 from app.serving import Serving
 from app.settings import Settings, SettingsError, read_settings
@@ -41,7 +41,15 @@ from training.jobs import Jobs
 if TYPE_CHECKING:
     from app.tracing import Tracing
 
-GUARDED = (predict.router, models.router, datasets.router, train.router, metrics.router)
+GUARDED = (
+    predict.router,
+    models.router,
+    datasets.router,
+    train.router,
+    metrics.router,
+    inference_v2.router,
+)
+OPEN = (health.router, inference_v2.open_router)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -50,9 +58,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     Raises SettingsError, and ProviderError when the execution provider asked for does not work.
     """
     settings = settings or read_settings()
+    keys = [key.get_secret_value() for key in settings.api_keys]
     tracing = _tracing(settings)
     services = _make_services(settings, tracing)
     request_log = RequestLog() if settings.log == "json" else None
+    grpc = _grpc_server(services, Keys(keys)) if settings.grpc_port else None
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -62,7 +72,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await running.enter_async_context(services.trainer)
             await running.enter_async_context(services.serving)
             opening = asyncio.create_task(_open_jobs(services))
-            yield
+            async with grpc or contextlib.nullcontext():
+                yield
             if not services.serving.settled.is_set():
                 opening.cancel()
             await asyncio.wait({opening}, timeout=LIMIT_S)
@@ -74,24 +85,27 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     app = FastAPI(title="ResNeXt Service", version=__version__, lifespan=lifespan, redoc_url=None)
     app.state.services = services
-    keys = [key.get_secret_value() for key in settings.api_keys]
     guarded = [Security(HTTPBearer(auto_error=False))] if keys else []  # for /docs; ApiKeys does the work
     for router in GUARDED:
         app.include_router(router, dependencies=guarded)
-    app.include_router(health.router)
+    for router in OPEN:
+        app.include_router(router)
     install_error_handlers(app)
 
     # the last one added sees a request first
-    app.add_middleware(Shortcut, path=predict.PATH, endpoint=predict.predict)
+    app.add_middleware(
+        Shortcut,
+        endpoints={predict.PATH: predict.predict, inference_v2.path_of(settings.model): inference_v2.infer},
+    )
     app.add_middleware(BodyLimit, limit=settings.max_upload, dataset_limit=settings.max_dataset_upload)
     if keys:
-        app.add_middleware(ApiKeys, keys=keys)
+        app.add_middleware(ApiKeys, keys=Keys(keys))
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
         )
     app.add_middleware(AnnounceDrain, serving=services.serving)
-    paths = [route.path for router in (*GUARDED, health.router) for route in router.routes if isinstance(route, Route)]
+    paths = [route.path for router in (*GUARDED, *OPEN) for route in router.routes if isinstance(route, Route)]
     app.add_middleware(
         Observer,
         metrics=services.metrics,
@@ -117,6 +131,14 @@ def _tracing(settings: Settings) -> "Tracing | None":
         needed = "OpenTelemetry: pip install 'resnext-service[otel]'"
         raise SettingsError(f"RESNEXT_OTLP_ENDPOINT needs {needed} ({error})") from None
     return Tracing(exporter(settings.otlp_endpoint))
+
+
+def _grpc_server(services: Services, keys: Keys) -> contextlib.AbstractAsyncContextManager[object]:
+    try:
+        from app.grpc_server import GrpcServer  # an optional extra, and a fifth of a second
+    except ImportError as error:
+        raise SettingsError(f"RESNEXT_GRPC_PORT needs the extra `grpc`, which is not installed: {error}") from None
+    return GrpcServer(services, keys)
 
 
 def _make_services(settings: Settings, tracing: "Tracing | None") -> Services:

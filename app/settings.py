@@ -90,6 +90,13 @@ class Settings(Places):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")
+    grpc_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="TCP port of the Open Inference Protocol over gRPC, on the same address; none by default. "
+        "It needs the extra `grpc`",
+    )
     log: Literal["text", "json"] = Field(
         "text", description="form of the log on stderr; json is an object a line, and a line for each request"
     )

@@ -22,6 +22,7 @@ from training.places import ENV_PREFIX
 
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs/api.md").read_text()
+CLIENTS = (ROOT / "docs/clients.md").read_text()
 SETTINGS = (ROOT / "docs/settings.md").read_text()
 MONITORING = (ROOT / "docs/monitoring.md").read_text()
 
@@ -40,7 +41,7 @@ def test_every_setting_stands_in_the_table_with_its_default_and_its_meaning() ->
 
 def test_documents_name_no_setting_that_is_not_there() -> None:
     known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
-    assert set(re.findall(r"RESNEXT_[A-Z_]+", API + SETTINGS + MONITORING)) <= known
+    assert set(re.findall(r"RESNEXT_[A-Z_]+", API + SETTINGS + MONITORING + CLIENTS)) <= known
 
 
 async def counted() -> str:
@@ -65,6 +66,14 @@ def test_the_monitoring_page_names_no_metric_that_is_not_there() -> None:
     documented = set(re.findall(r"^\| `(resnext_\w+)", MONITORING, re.MULTILINE))
     named = set(re.findall(r"\bresnext_\w+", MONITORING))
     assert {re.sub(r"_(sum|count|bucket)$", "", name) for name in named} == documented
+
+
+def test_settings_of_the_inference_service_are_valid() -> None:
+    found = re.findall(r"\{name: RESNEXT_(\w+), value: \"?([^}\"]+)\"?\}", CLIENTS)
+    settings = Settings.model_validate({name.lower(): value for name, value in found})
+    assert settings.models == Path("/mnt/models")
+    assert f"containerPort: {settings.port}," in CLIENTS
+    assert CLIENTS.count(f"port: {settings.port}}}") == 2
 
 
 def test_every_route_stands_in_the_table_and_no_other() -> None:

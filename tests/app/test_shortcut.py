@@ -24,7 +24,7 @@ async def ask(method: str, path: str, body: str = "") -> httpx.Response:
     for at in ("/hot", "/cold"):
         app.add_api_route(at, endpoint, methods=["POST"])
     install_error_handlers(app)
-    app.add_middleware(Shortcut, path="/hot", endpoint=endpoint)
+    app.add_middleware(Shortcut, endpoints={"/hot": endpoint})
     async with client_of(app) as client:
         return await client.request(method, path, content=body)
 

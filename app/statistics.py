@@ -1,0 +1,78 @@
+"""What a deployment has done since it went live."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Where one image's time went, in seconds."""
+
+    decode: float
+    queue: float
+    inference: float
+
+
+@dataclass(slots=True)
+class Total:
+    """How often, and seconds in all."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Once more."""
+        self.count += 1
+        self.seconds += seconds
+
+
+@dataclass(slots=True)
+class Statistics:
+    """Sums over requests, whatever protocol they came by, and over runs of the model.
+
+    Runs are counted in the batcher's threads, one at a time, the rest in the event loop's.
+    """
+
+    images: int = 0  # answered
+    last: float = 0.0  # seconds since the epoch, of the last request that was answered
+    success: Total = field(default_factory=Total)
+    fail: Total = field(default_factory=Total)
+    queue: Total = field(default_factory=Total)
+    decode: Total = field(default_factory=Total)
+    inference: Total = field(default_factory=Total)
+    running: threading.Lock = field(default_factory=threading.Lock)
+    runs: dict[int, Total] = field(
+        default_factory=dict
+    )  # by the size that was run, filled up where a provider wants it
+
+    def counted(
+        self, run: Callable[[NDArray[np.uint8], bool], NDArray[np.float32]]
+    ) -> Callable[[NDArray[np.uint8], bool], NDArray[np.float32]]:
+        """`run`, counted when it succeeds."""
+
+        def count(images: NDArray[np.uint8], alone: bool) -> NDArray[np.float32]:
+            begun = time.perf_counter()
+            output = run(images, alone)
+            with self.running:
+                self.runs.setdefault(len(images), Total()).add(time.perf_counter() - begun)
+            return output
+
+        return count
+
+    def succeeded(self, images: Sequence[Stages], seconds: float) -> None:
+        """A request of at least one answered image; its stages are the longest of its images'."""
+        self.images += len(images)
+        self.last = time.time()
+        self.success.add(seconds)
+        self.decode.add(max(image.decode for image in images))
+        self.queue.add(max(image.queue for image in images))
+        self.inference.add(max(image.inference for image in images))
+
+    def failed(self, seconds: float) -> None:
+        """A request without one."""
+        self.fail.add(seconds)
