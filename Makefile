@@ -9,8 +9,8 @@ PEERS := $(patsubst benchmarks/peers/%/requirements.txt,%,$(wildcard benchmarks/
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
   --no-emit-index-url --no-emit-find-links pyproject.toml
 
-.PHONY: help install serve starter test check compose-test format tensorboard bench bench-peers bench-profile bench-input \
-  bench-openvino bench-fashion lock clean
+.PHONY: help install serve starter test check check-clients compose-test format tensorboard bench bench-peers bench-profile \
+  bench-input bench-openvino bench-fashion lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -50,6 +50,13 @@ compose-test: install ## build the containers and try all that docs/containers.m
 format: install ## mend what ruff can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+check-clients: install ## run KServe's own client against the service on HOST and PORT; installs 300 MB into .bench
+	@test -e .bench/envs/kserve/installed || { \
+	  $(BIN)/uv venv --quiet --clear --python 3.11 .bench/envs/kserve && \
+	  $(BIN)/uv pip install --quiet --python .bench/envs/kserve/bin/python kserve==0.21.0 pillow && \
+	  touch .bench/envs/kserve/installed; }
+	.bench/envs/kserve/bin/python tests/clients/kserve_client.py http://$(HOST):$(PORT)
 
 tensorboard: install ## show the curves of all runs on port 6006
 	$(BIN)/tensorboard --logdir runs
