@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from app import protocol
 from app.auth import Keys
-from app.errors import DeadlineExceeded, InvalidRequest, NoModel, ServiceError, protocol_status
+from app.errors import DeadlineExceeded, InvalidRequest, NoModel, ServiceError, VersionNotLive, protocol_status
 from app.services import Services
 from app.tensors import (
     Images,
@@ -97,6 +97,13 @@ class Errors(grpc.aio.ServerInterceptor):
                 code = CODES.get(protocol_status(error.status), grpc.StatusCode.INTERNAL)
                 trailing = [(name.lower(), value) for name, value in (error.headers or {}).items()]
                 await context.abort(code, error.detail, tuple(trailing))
+            except NotImplementedError:  # the base class' answer to what is not here
+                await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{details.method} is not supported")
+            except grpc.aio.AbortError:
+                raise
+            except Exception:  # gRPC would tell the client its text
+                log.exception("%s failed", details.method)
+                await context.abort(grpc.StatusCode.INTERNAL, "the service failed on this request; its log says why")
 
         return grpc.unary_unary_rpc_method_handler(call, handler.request_deserializer, handler.response_serializer)
 
@@ -120,7 +127,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         """Whether that version is the live one."""
         try:
             await protocol.live_as(self._serving, request.name, request.version)
-        except NoModel:
+        except (NoModel, VersionNotLive):
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=self._serving.ready)
 

@@ -135,7 +135,7 @@ def _tracing(settings: Settings) -> "Tracing | None":
 
 def _grpc_server(services: Services, keys: Keys) -> contextlib.AbstractAsyncContextManager[object]:
     try:
-        from app.grpc_server import GrpcServer  # an optional extra, and a fifth of a second
+        from app.grpc_server import GrpcServer  # an optional extra; importing it takes 0.3 s
     except ImportError as error:
         raise SettingsError(f"RESNEXT_GRPC_PORT needs the extra `grpc`, which is not installed: {error}") from None
     return GrpcServer(services, keys)

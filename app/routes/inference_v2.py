@@ -31,7 +31,7 @@ from app.errors import (
 from app.services import ServicesDep, services_of
 from app.tensors import HEADER_LENGTH, InferRequest, read_request, write_response
 
-# above it a body is read in a thread: 224 x 224 pixels as JSON take 3 ms
+# above it a body is read in a thread: 224 x 224 pixels as JSON take 4 ms flat and 12 ms nested, 4 KB 0.06 ms
 INLINE_BYTES = 65_536
 
 router = APIRouter(prefix="/v2", tags=["inference protocol"])

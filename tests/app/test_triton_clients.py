@@ -1,6 +1,7 @@
 """The service as NVIDIA's clients for Triton see it, each a module that nobody here wrote."""
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
+from tests.app.conftest import Serve
 from tests.app.network import LABELS, SIZE, encoded, network, publish, random_images, reference, repository_at
-from tests.process import answers, free_port, service, until
+from tests.process import answers, free_port, run, service, until
 from training.contract import ModelRepository
 
 MODEL = "resnext50"
@@ -205,6 +207,61 @@ def test_contents_in_place_of_raw_bytes(ports: dict[Any, str]) -> None:
         numbers.contents.uint_contents[0] = 256
         with pytest.raises(grpc.RpcError, match="from 0 to 255"):
             call(service_pb2.ModelInferRequest(model_name=MODEL, inputs=[numbers]))
+
+
+def test_what_is_not_there_says_so(ports: dict[Any, str]) -> None:
+    with tritonclient.grpc.InferenceServerClient(ports[tritonclient.grpc]) as client:
+        with pytest.raises(InferenceServerException, match="UNIMPLEMENTED"):
+            client.get_system_shared_memory_status()
+        assert client.is_model_ready(MODEL, "2") is False
+        with pytest.raises(InferenceServerException, match="NOT_FOUND"):
+            client.is_model_ready("other")
+    with tritonclient.http.InferenceServerClient(ports[tritonclient.http]) as client:
+        assert client.is_model_ready("other") is False
+        with pytest.raises(InferenceServerException, match="404"):
+            client.get_system_shared_memory_status()
+
+
+@pytest.mark.anyio
+async def test_a_call_that_is_cancelled_frees_its_places(serve: Serve, repository: ModelRepository) -> None:
+    publish(repository, model=network(slow=True))
+    port = free_port()
+    async with serve(grpc_port=port, max_batch=1) as (_, services):
+        live = services.serving.deployment()
+        async with tritonclient.grpc.aio.InferenceServerClient(f"127.0.0.1:{port}") as client:
+            many = np.repeat(IMAGES, 20, axis=0)
+            with pytest.raises(InferenceServerException, match="Deadline Exceeded"):
+                await client.infer(MODEL, [pixels(tritonclient.grpc.aio, many)], client_timeout=0.05)
+            while services.admission.depth:  # noqa: ASYNC110  the server hears of it in its own time
+                await asyncio.sleep(0)
+            result = await client.infer(MODEL, [pixels(tritonclient.grpc.aio)])
+            np.testing.assert_allclose(result.as_numpy("probabilities"), EXPECTED, atol=1e-5)
+        assert (live.statistics.success.count, live.statistics.fail.count, live.statistics.images) == (1, 1, 3)
+        assert sum(run.count for run in live.statistics.runs.values()) < 60
+
+
+@pytest.mark.anyio
+async def test_a_fault_is_logged_and_not_told(
+    serve: Serve, repository: ModelRepository, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(repository)
+    port = free_port()
+    async with serve(grpc_port=port) as (_, services):
+        services.serving.deployment().batcher.close()  # a submit to it raises RuntimeError
+        async with tritonclient.grpc.aio.InferenceServerClient(f"127.0.0.1:{port}") as client:
+            with pytest.raises(InferenceServerException, match="its log says why"):
+                await client.infer(MODEL, [pixels(tritonclient.grpc.aio)])
+    assert "submit to a closed Batcher" in caplog.text
+
+
+def test_a_port_in_use_ends_the_start(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        places = {"models": str(tmp_path), "datasets": f"{tmp_path}/datasets", "state": f"{tmp_path}/state"}
+        process = run(**places, provider="cpu", port=str(free_port()), grpc_port=str(port))
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert str(port) in errors
 
 
 def test_keys_and_the_end(tmp_path: Path) -> None:
