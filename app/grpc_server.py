@@ -75,7 +75,7 @@ class GrpcServer:
         await self._server.stop(self._services.settings.drain_timeout)
 
 
-class Errors(grpc.aio.ServerInterceptor):
+class Errors(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
     """Lets calls through that carry a key, and ends one that fails with the status of its error."""
 
     def __init__(self, keys: Keys) -> None:

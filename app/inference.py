@@ -73,15 +73,17 @@ def most_likely(probabilities: NDArray[np.float32], k: int) -> list[int]:
 async def _classify(image: bytes | NDArray[np.uint8], live: Deployment, services: Services) -> Outcome:
     """Raises ImageError, InferenceFailed."""
     waited = decode_seconds = 0.0
-    if isinstance(image, bytes):
+    if isinstance(image, np.ndarray):
+        pixels = image
+    else:
         submitted = time.perf_counter()
-        image, decode_seconds = await asyncio.get_running_loop().run_in_executor(
+        pixels, decode_seconds = await asyncio.get_running_loop().run_in_executor(
             services.decoders, _decode, image, live.model, services.settings.max_pixels
         )
         waited = time.perf_counter() - submitted - decode_seconds
         if request := CURRENT.get():
             request.decoded(waited, decode_seconds)
-    answer = await live.classify(image)
+    answer = await live.classify(pixels)
     return Outcome(decode_seconds, waited + answer.queue_seconds, answer.inference_seconds, answer.probabilities)
 
 

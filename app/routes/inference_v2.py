@@ -38,6 +38,7 @@ router = APIRouter(prefix="/v2", tags=["inference protocol"])
 open_router = APIRouter(prefix="/v2/health", tags=["inference protocol"])  # asks for no key, as /health does not
 
 Json = dict[str, Any]  # Any: JSON
+Responses = dict[int | str, dict[str, Any]]  # Any: FastAPI's own type
 
 _ABSENT = documented(
     Unauthorized, ModelNotFound, VersionNotFound, VersionNotLive, NoModel, InvalidRequest, protocol=True
@@ -51,7 +52,7 @@ _BODY = {
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
     },
 }
-_ANSWERS: Json = {
+_ANSWERS: Responses = {
     200: {"description": "an inference response", "content": {"application/json": {"schema": {"type": "object"}}}},
     **documented(
         *(MalformedBody, InvalidRequest, NoValidImage, UnsupportedBody, Unauthorized, UploadTooLarge),
@@ -70,7 +71,7 @@ _VERSION = {
 
 
 def _of_model(
-    method: str, action: str, summary: str, responses: Json, **extra: object
+    method: str, action: str, summary: str, responses: Responses, **extra: object
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:  # Any: whatever FastAPI takes for an endpoint
     """Two routes to one endpoint: of the model, and of a version of it."""
 

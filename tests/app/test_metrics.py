@@ -135,7 +135,7 @@ async def test_a_client_that_left_counts_as_cancelled() -> None:
         return Response(await request.body())
 
     metrics = Metrics()
-    middleware = Observer(Shortcut(nothing, "/predict", endpoint), metrics, ["/predict"])
+    middleware = Observer(Shortcut(nothing, {"/predict": endpoint}), metrics, ["/predict"])
     await middleware({"type": "http", "method": "POST", "path": "/predict", "headers": []}, receive, send)
     text = metrics.render().decode()
     assert sent[0]["status"] == 499
