@@ -211,20 +211,18 @@ def _read(request: Message, shape: tuple[int, int, int]) -> InferRequest:
 
 def _images(item: Message, raw: bytes | None, image: tuple[int, int, int]) -> Images:
     of_datatype(item.datatype)
-    if item.datatype == "BYTES":
-        check_shape(item.shape, None)
-        if raw is not None:
-            return unpack_bytes(raw, item.shape[0])
-        contents: Sequence[bytes] = item.contents.bytes_contents
-        if len(contents) != item.shape[0]:
-            raise InvalidRequest(f"input {INPUT_NAME!r} should be {item.shape[0]} byte strings, got {len(contents)}")
-        return list(contents)
+    check_shape(item.shape, image if item.datatype == "UINT8" else None)
     if raw is not None:
-        return pixels(raw, item.shape, image)
-    numbers = np.asarray(item.contents.uint_contents, np.uint32)
-    if numbers.size and numbers.max() > 255:
-        raise InvalidRequest(f"the contents of input {INPUT_NAME!r} should be numbers from 0 to 255")
-    return pixels(numbers.astype(np.uint8).tobytes(), item.shape, image)
+        return pixels(raw, item.shape) if item.datatype == "UINT8" else unpack_bytes(raw, item.shape[0])
+    if item.datatype == "UINT8":
+        numbers = np.asarray(item.contents.uint_contents, np.uint32)
+        if numbers.size and numbers.max() > 255:
+            raise InvalidRequest(f"the contents of input {INPUT_NAME!r} should be numbers from 0 to 255")
+        return pixels(numbers.astype(np.uint8).tobytes(), item.shape)
+    contents: Sequence[bytes] = item.contents.bytes_contents
+    if len(contents) != item.shape[0]:
+        raise InvalidRequest(f"input {INPUT_NAME!r} should be {item.shape[0]} byte strings, got {len(contents)}")
+    return list(contents)
 
 
 def _response(name: str, version: int, id: str, outputs: Sequence[Output]) -> Message:

@@ -8,7 +8,7 @@ import binascii
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -95,21 +95,6 @@ class _Body(_Part):
     outputs: list[_RequestedOutput] = []
 
 
-@dataclass(slots=True)
-class _Tail:
-    """The binary data behind the JSON, taken from the front."""
-
-    data: memoryview
-    taken: int = field(default=0)
-
-    def take(self, size: int, name: str) -> memoryview:
-        if size < 0 or self.taken + size > len(self.data):
-            left = len(self.data) - self.taken
-            raise MalformedBody(f"input {name!r} should have {size} bytes of binary data, {left} are left in the body")
-        self.taken += size
-        return self.data[self.taken - size : self.taken]
-
-
 def read_request(body: bytes, header_length: str | None, shape: tuple[int, int, int]) -> InferRequest:
     """A request's body. `header_length` is the header that says where the JSON ends; `shape` is one image's.
 
@@ -126,15 +111,12 @@ def read_request(body: bytes, header_length: str | None, shape: tuple[int, int, 
         raise InvalidRequest(f"{where}: {first['msg']}") from None
     except ValueError as error:
         raise MalformedBody(f"the body should be JSON, {length} bytes of it can not be read: {error}") from None
-    tail = _Tail(memoryview(body)[length:])
-    # each takes its part of the tail, also one that is refused afterwards
-    images = [_images(item, tail, shape) for item in named(request.inputs, INPUT_NAME, "input")]
-    if tail.taken != len(tail.data):
-        raise MalformedBody(f"{len(tail.data)} bytes follow the JSON, the inputs name {tail.taken} of them")
+    (item,) = named(request.inputs, INPUT_NAME, "input")
+    images = _images(item, memoryview(body)[length:], shape)
     binary = bool(request.parameters.get("binary_data_output"))
     asked = named(request.outputs, OUTPUT_NAME, "output")
     return InferRequest(
-        images[0],
+        images,
         [requested(item.parameters, binary) for item in asked] or [Requested(binary=binary)],
         request.id,
         timeout_of(request.parameters.get("timeout")),
@@ -192,9 +174,8 @@ def timeout_of(microseconds: object) -> float | None:
     return microseconds / 1e6
 
 
-def pixels(data: bytes | memoryview, shape: Sequence[int], image: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """UINT8 tensor data of that shape, [n, *image]. Raises InvalidRequest."""
-    check_shape(shape, image)
+def pixels(data: bytes | memoryview, shape: Sequence[int]) -> NDArray[np.uint8]:
+    """UINT8 tensor data of that shape, [n, height, width, 3]. Raises InvalidRequest."""
     if len(data) != math.prod(shape):
         raise InvalidRequest(
             f"input {INPUT_NAME!r} of shape {list(shape)} has {math.prod(shape)} bytes, got {len(data)}"
@@ -253,26 +234,20 @@ def _raw_image(body: bytes, shape: tuple[int, int, int]) -> Images:
     return [body]
 
 
-def _images(item: _Input, tail: _Tail, image: tuple[int, int, int]) -> Images:
+def _images(item: _Input, tail: memoryview, image: tuple[int, int, int]) -> Images:
+    """`tail` is what follows the JSON: all of the one input's binary data, or nothing."""
     of_datatype(item.datatype)
     size = item.parameters.get("binary_data_size")
-    if size is not None:
-        if isinstance(size, bool) or not isinstance(size, int):
-            raise InvalidRequest(f"'binary_data_size' should be a number of bytes, got {size!r}")
-        data = tail.take(size, item.name)
-        if item.datatype == "UINT8":
-            return pixels(data, item.shape, image)
-        check_shape(item.shape, None)
-        return unpack_bytes(data, item.shape[0])
-    if item.datatype == "UINT8":
-        return _numbers(item, image)
-    check_shape(item.shape, None)
-    return _texts(item)
+    if (size or 0) != len(tail):
+        raise MalformedBody(f"{len(tail)} bytes follow the JSON, 'binary_data_size' of input {item.name!r} is {size!r}")
+    check_shape(item.shape, image if item.datatype == "UINT8" else None)
+    if size is None:
+        return _numbers(item) if item.datatype == "UINT8" else _texts(item)
+    return pixels(tail, item.shape) if item.datatype == "UINT8" else unpack_bytes(tail, item.shape[0])
 
 
-def _numbers(item: _Input, image: tuple[int, int, int]) -> NDArray[np.uint8]:
+def _numbers(item: _Input) -> NDArray[np.uint8]:
     """Flat or nested; numpy alone would take -1, 2.5 and 256 for something."""
-    check_shape(item.shape, image)
     try:
         array = np.asarray(item.data)
     except ValueError:  # rows of different lengths

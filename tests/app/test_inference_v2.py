@@ -130,6 +130,17 @@ async def test_a_raw_body_is_one_image(serve: Serve, repository: ModelRepository
     np.testing.assert_allclose(np.frombuffer(answer.content[end:], "<f4"), EXPECTED[0], atol=1e-5)
 
 
+async def test_a_raw_file_as_long_as_the_pixels_is_a_file(serve: Serve, repository: ModelRepository) -> None:
+    publish(repository)
+    image = np.full((1, SIZE, SIZE, 3), (10, 200, 30), np.uint8)
+    body = encoded(image[0]).ljust(image.nbytes, b"\0")
+    async with serve() as (client, _):
+        answer = await client.post(INFER, content=body, headers={"Inference-Header-Content-Length": "0"})
+    end = int(answer.headers["inference-header-content-length"])
+    expected = reference(network(0), image)[0]
+    np.testing.assert_allclose(np.frombuffer(answer.content[end:], "<f4"), expected, atol=1e-5)
+
+
 BAD_REQUESTS: dict[str, tuple[Json, str]] = {
     "no JSON": ({"content": b"{"}, "should be JSON"),
     "no inputs": ({"json": {}}, "inputs: Field required"),
@@ -140,6 +151,9 @@ BAD_REQUESTS: dict[str, tuple[Json, str]] = {
     "shape": ({"json": {"inputs": [pixels(shape=[3, 3, SIZE, SIZE])]}}, "expected [n, 16, 16, 3] for UINT8"),
     "count": ({"json": {"inputs": [pixels(shape=[2, SIZE, SIZE, 3])]}}, "1536 whole numbers"),
     "negative": ({"json": {"inputs": [pixels(data=[-1] * 3 * SIZE * SIZE * 3)]}}, "from 0 to 255"),
+    "over 255": ({"json": {"inputs": [pixels(data=[256] * 3 * SIZE * SIZE * 3)]}}, "from 0 to 255"),
+    "fraction": ({"json": {"inputs": [pixels(data=[0.5] * 3 * SIZE * SIZE * 3)]}}, "from 0 to 255"),
+    "no data": ({"json": {"inputs": [pixels(data=None)]}}, "from 0 to 255"),
     "ragged": ({"json": {"inputs": [pixels(data=[[1], [1, 2]])]}}, "ragged"),
     "not base64": ({"json": {"inputs": [texts() | {"shape": [1], "data": ["\xff?"]}]}}, "base64"),
     "empty batch": ({"json": {"inputs": [texts()]}}, "expected [n] for BYTES, got [0]"),
@@ -148,9 +162,12 @@ BAD_REQUESTS: dict[str, tuple[Json, str]] = {
     "header length": ({"content": b"{}", "headers": {"Inference-Header-Content-Length": "3"}}, "up to the body's 2"),
     "too little": (
         binary({"inputs": [pixels(data=None, parameters={"binary_data_size": 2304})]}, b"1234"),
-        "4 are left",
+        "4 bytes follow the JSON, 'binary_data_size' of input 'image' is 2304",
     ),
-    "too much": (binary({"inputs": [pixels()]}, b"1234"), "4 bytes follow the JSON, the inputs name 0"),
+    "too much": (
+        binary({"inputs": [pixels()]}, b"1234"),
+        "4 bytes follow the JSON, 'binary_data_size' of input 'image' is None",
+    ),
     "bytes": (
         binary({"inputs": [texts() | {"shape": [1], "parameters": {"binary_data_size": 6}}]}, b"\x09\0\0\0ab"),
         "6 bytes are left",
