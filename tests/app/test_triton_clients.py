@@ -241,6 +241,25 @@ async def test_a_call_that_is_cancelled_frees_its_places(serve: Serve, repositor
 
 
 @pytest.mark.anyio
+async def test_a_full_queue_says_when_to_come_back(serve: Serve, repository: ModelRepository) -> None:
+    publish(repository)
+    port = free_port()
+    request = service_pb2.ModelInferRequest(model_name=MODEL)
+    request.inputs.add(name="image", datatype="UINT8", shape=IMAGES.shape)
+    request.raw_input_contents.append(IMAGES.tobytes())
+    async with (
+        serve(grpc_port=port, queue_size=64) as (_, services),
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as at,
+    ):
+        call = tritonclient.grpc.service_pb2_grpc.GRPCInferenceServiceStub(at).ModelInfer
+        with services.admission.admit(62), pytest.raises(grpc.aio.AioRpcError) as error:
+            await call(request)
+        assert error.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert dict(error.value.trailing_metadata())["retry-after"] == "1"
+        assert (await call(request)).model_version == "1"
+
+
+@pytest.mark.anyio
 async def test_a_fault_is_logged_and_not_told(
     serve: Serve, repository: ModelRepository, caplog: pytest.LogCaptureFixture
 ) -> None:
