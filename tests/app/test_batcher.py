@@ -212,7 +212,7 @@ async def test_streams_run_one_image_each_as_soon_as_enough_wait_for_all_of_them
         network.gate.set()
         assert await asyncio.gather(*first, *rest) == [1, 2, 3, 4]
     assert sorted(network.batches) == [[1], [2], [3], [4]]
-    assert network.alone[:3] == [True, False, False]
+    assert network.alone[:2] == [True, False]
 
 
 async def test_streams_run_side_by_side() -> None:
@@ -236,9 +236,12 @@ async def test_streams_share_what_waits() -> None:
         first = await submit_all(batcher, [1])
         await network.started()
         rest = await submit_all(batcher, [2, 3, 4, 5])
+        network.once.set()
+        for _ in range(2):
+            await network.started()  # both, with the gate closed
+        assert sorted(network.batches) == [[1], [2, 3], [4, 5]]
         network.gate.set()
         assert await asyncio.gather(*first, *rest) == [1, 2, 3, 4, 5]
-    assert sorted(network.batches) == [[1], [2, 3], [4, 5]]
 
 
 async def test_fewer_than_the_streams_are_one_batch() -> None:

@@ -94,7 +94,9 @@ def test_the_readmes_walk(models: Path, fashion: Path) -> None:
         assert (told["state"], told["version"]) == ("succeeded", 2)
         assert told["verdict"]["live_version"] == 1
         assert told["verdict"]["accuracy"] > 0.5
-        assert right(client, fashion) == told["verdict"]["accuracy"]
+        model = client.get("/health").json()["model"]
+        served = ModelRepository(models, "resnext50").manifest(2).variants[model["precision"]]  # the faster one here
+        assert right(client, fashion) == served.accuracy
         confusion = client.get(f"/train/{job}/report/confusion.png")
         assert confusion.content.startswith(b"\x89PNG")
 

@@ -222,9 +222,9 @@ def test_fifty_jobs_run_in_their_order(engine: Engine) -> None:
     engine.ends(low[-1])
     ran = list(dict.fromkeys((engine.places.state / "order.txt").read_text().split()))
     assert ran == high + normal + low
-    # the newest 20 stay, and one whose end was not on record yet when its successor tidied up
+    # the newest 20 stay, and the one or two whose end was not on record yet when their successor tidied up
     kept = [job.id for job in ask(engine.jobs.list(limit=100))[0]]
-    assert kept in [[*reversed(normal[-count:]), *reversed(low)] for count in (10, 11)]
+    assert kept in [[*reversed(normal[-count:]), *reversed(low)] for count in (10, 11, 12)]
 
 
 def test_a_stop_is_quick_and_the_next_start_goes_on(engine: Engine) -> None:
