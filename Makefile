@@ -2,6 +2,7 @@
 HOST ?= 127.0.0.1
 PORT ?= 8000
 MODELS ?= models
+STATE ?= $(or $(RESNEXT_STATE),state)
 PYTHON ?= python3
 COMPOSE ?= docker compose
 BIN := .venv/bin
@@ -58,8 +59,9 @@ check-clients: install ## run KServe's own client against the service on HOST an
 	  touch .bench/envs/kserve/installed; }
 	.bench/envs/kserve/bin/python tests/clients/kserve_client.py http://$(HOST):$(PORT)
 
-tensorboard: install ## show the curves of all runs on port 6006
-	$(BIN)/tensorboard --logdir runs
+tensorboard: install ## show the curves of all runs and jobs on port 6006 (STATE)
+	@mkdir -p .tensorboard && ln -sfn $(abspath runs) .tensorboard/runs && ln -sfn $(abspath $(STATE))/jobs .tensorboard/jobs
+	$(BIN)/tensorboard --logdir .tensorboard
 
 bench: install ## compare the service with other servers, 20 to 25 minutes; writes its part of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.models
@@ -101,4 +103,4 @@ lock: install ## resolve the dependencies anew into requirements/
 	  --excludes requirements/openvino-replaces.txt -o requirements/serve-openvino.txt
 
 clean: ## remove .venv and caches; data, runs and models stay
-	rm -rf .venv .venv-openvino build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-openvino build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .tensorboard

@@ -77,7 +77,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             if not services.serving.settled.is_set():
                 opening.cancel()
             await asyncio.wait({opening}, timeout=LIMIT_S)
-        services.metrics.settle()
         services.decoders.shutdown()
         await services.jobs.close()
         if tracing:

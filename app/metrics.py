@@ -1,8 +1,6 @@
 """Every gauge, counter and histogram, named once."""
 
-import asyncio
 import os
-from collections import deque
 from collections.abc import Iterable
 
 from prometheus_client import (
@@ -25,8 +23,6 @@ MEDIA_TYPE = CONTENT_TYPE_LATEST
 # prometheus_client's own switch, read when it is imported: values lie in files there, and add up over processes
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
-SETTLE_S = 0.5  # a scrape sees at once what this process counts; of the others, what is as old as this
-LUMP = 64  # requests; so many take a quarter of a millisecond, in which none is answered
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
 ROLLBACKS = ("load", "errors")
@@ -38,10 +34,9 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series fo
 
 
 class Metrics:
-    """The service's metrics, in a registry of its own.
+    """The service's metrics, in a registry of its own. Thread-safe.
 
-    What a request counts is put down and counted later, many at once: nine counts between all else that a request does
-    took 14 us, one after the other 4. Their children are at hand, since `labels()` takes longer than what it finds.
+    What a request passes has its children at hand: `labels()` takes longer than what it finds.
     """
 
     def __init__(self) -> None:
@@ -124,9 +119,6 @@ class Metrics:
         self._batches: dict[Closed, Histogram] = {closed: batches.labels(closed) for closed in CLOSED}
         self._counts: dict[tuple[str, str, int, str], Counter] = {}
         self._latencies: dict[tuple[str, str], Histogram] = {}
-        self._answered: list[tuple[str, str, Observation, float]] = []
-        self._ran: deque[tuple[Closed, int, bool]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
 
     def show_model(self, name: str, version: int, precision: str, provider: str) -> None:
         """Names the live version, in place of the one before."""
@@ -136,31 +128,7 @@ class Metrics:
         self._live.set(1)
 
     def count_request(self, method: str, route: str, request: Observation, seconds: float) -> None:
-        """One that was answered. In an event loop."""
-        self._answered.append((method, route, request, seconds))
-        if len(self._answered) >= LUMP:
-            self.settle()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(SETTLE_S, self.settle)
-
-    def count_batch(self, batch: Batch) -> None:
-        """One run of the model. In any thread."""
-        self._ran.append((batch.closed, batch.images, batch.failed))
-
-    def settle(self) -> None:
-        """Counts what was put down since the last time. In the thread of `count_request`."""
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-        answered, self._answered = self._answered, []
-        for entry in answered:
-            self._settle_request(*entry)
-        while self._ran:
-            closed, images, failed = self._ran.popleft()
-            self._batches[closed].observe(images)
-            (self._failed if failed else self._images).inc(images)
-
-    def _settle_request(self, method: str, route: str, request: Observation, seconds: float) -> None:
+        """One that was answered."""
         key = (method, route, request.status, request.version)
         count = self._counts.get(key)
         if count is None:
@@ -181,12 +149,16 @@ class Metrics:
             self._queued.observe(request.waited + request.queue)
             self._infer.observe(request.infer)
 
+    def count_batch(self, batch: Batch) -> None:
+        """One run of the model. In any thread."""
+        self._batches[batch.closed].observe(batch.images)
+        (self._failed if batch.failed else self._images).inc(batch.images)
+
     def render(self, asked: Iterable[Metric] = ()) -> bytes:
         """The text that Prometheus reads, of type MEDIA_TYPE; of all processes where there are several.
 
         `asked` are metrics that nobody keeps: they were found out for this scrape.
         """
-        self.settle()
         whole = self._registry
         if FOLDER in os.environ:
             whole = CollectorRegistry()

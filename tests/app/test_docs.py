@@ -1,6 +1,5 @@
 """The documents say what the code does, both ways."""
 
-import asyncio
 import inspect
 import os
 import re
@@ -44,7 +43,7 @@ def test_documents_name_no_setting_that_is_not_there() -> None:
     assert set(re.findall(r"RESNEXT_[A-Z_]+", API + SETTINGS + MONITORING + CLIENTS)) <= known
 
 
-async def counted() -> str:
+def counted() -> str:
     """A scrape after one request; with the names of GPUs and jobs, though there are none."""
     metrics = Metrics()
     metrics.show_model("resnext50", 1, "fp32", "CPUExecutionProvider")
@@ -55,7 +54,7 @@ async def counted() -> str:
 
 def test_every_metric_stands_in_the_table_with_its_kind_and_labels_and_no_other() -> None:
     rows = re.findall(r"^\| `(resnext_\w+)(?:{([\w,]+)})?` \| (\w+) \|", MONITORING, re.MULTILINE)
-    text = asyncio.run(counted())
+    text = counted()
     assert {name: kind for name, _, kind in rows} == dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
     for name, labels, _ in rows:
         for series in re.findall(rf"^{name}(?:_sum)?(?:{{(.+)}})? ", text, re.MULTILINE):
