@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pydantic_core
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.errors import InvalidRequest, MalformedBody
 from training.contract import INPUT_NAME, OUTPUT_NAME
@@ -72,7 +72,13 @@ class _Part(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    parameters: dict[str, bool | int | float | str | None] = {}
+    parameters: dict[str, Any] = {}  # Any: whatever a client has put there
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, value: Any) -> Any:  # Any: a validator's input is whatever came
+        """A client that is made of models writes out what it does not set."""
+        return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
 class _Input(_Part):

@@ -121,6 +121,14 @@ async def test_binary_both_ways_and_several_outputs(serve: Serve, repository: Mo
     np.testing.assert_allclose(tensor(plain), EXPECTED, atol=1e-5)
 
 
+async def test_null_is_as_good_as_absent(serve: Serve, repository: ModelRepository) -> None:
+    publish(repository)
+    unset = {"id": None, "parameters": None, "outputs": None}
+    async with serve() as (client, _):
+        answer = await client.post(INFER, json=unset | {"inputs": [pixels(parameters=None)]})
+    np.testing.assert_allclose(tensor(answer.json()["outputs"][0]), EXPECTED, atol=1e-5)
+
+
 @pytest.mark.parametrize("body", [IMAGES[0].tobytes(), encoded(IMAGES[0])], ids=["pixels", "PNG"])
 async def test_a_raw_body_is_one_image(serve: Serve, repository: ModelRepository, body: bytes) -> None:
     publish(repository)
