@@ -97,6 +97,15 @@ class Model:
             self.curve = measure(self.seconds, self.sizes or sorted({1, max_batch}), to_the_end=True)
             self.max_batch = max_batch
 
+    def give_back_memory(self) -> None:
+        """What the tries of larger batches have taken; glibc, for one, keeps what was freed: half of 340 MB."""
+        runners = [self._runner, *([self.streams.runner] if self.streams else [])]
+        for runner in runners:
+            if self.provider == "cpu" and isinstance(runner, DirectRunner):
+                self._timed(runner.shrink, 1)
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
     def try_streams(self, narrow: onnxruntime.InferenceSession, count: int, limit: int) -> None:
         """Keeps runs side by side if they give more images a second than one at a time, with `limit` images at most."""
         streams = Streams(DirectRunner(narrow), count)
@@ -133,7 +142,7 @@ def load_model(
     if model is None:  # out here the failed session is gone: the exception held it
         without = dataclasses.replace(execution, cuda_graphs=False)
         model = _ready(manifest, folder, precisions, without, max_batch, limit)
-    return_freed_memory()
+    model.give_back_memory()
     log.info(
         "model %s version %d: %s on %s, max_batch %d; %s; by precision %s; %s",
         *(model.name, version, model.precision, EXECUTION_PROVIDERS[model.provider], model.max_batch),
@@ -142,12 +151,6 @@ def load_model(
         f"{s.count} streams of {s.max_batch}: {s.rate:.0f} images/s" if (s := model.streams) else "no streams",
     )
     return model
-
-
-def return_freed_memory() -> None:
-    """To the system: glibc keeps what was freed, half of 290 MB after both files of a ResNeXt-50 were tried."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def batch_sizes(max_batch: int | Literal["auto"], limit: int) -> list[int]:

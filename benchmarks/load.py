@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import IO, Any, cast
 
 import uvloop
 
@@ -74,10 +74,22 @@ def drive(plan: Plan, begun: Callable[[], None] = lambda: None, ended: Callable[
         pickle.dump(plan, process.stdin)
         process.stdin.close()
         for told in (begun, ended):
-            pickle.load(process.stdout)
+            _hear(process.stdout)
             told()
-        result: Result = pickle.load(process.stdout)
+        result: Result = _hear(process.stdout)
     return result
+
+
+def _tell(message: object) -> None:
+    """One message on stdout: its length in 8 bytes, then a pickle. `pickle.load` on the pipe itself went wrong once in
+    some hundred results of megabytes."""
+    data = pickle.dumps(message)
+    sys.stdout.buffer.write(len(data).to_bytes(8, "little") + data)
+    sys.stdout.buffer.flush()
+
+
+def _hear(stream: IO[bytes]) -> Any:  # Any: what `_tell` was given
+    return pickle.loads(stream.read(int.from_bytes(stream.read(8), "little")))
 
 
 class Connection(asyncio.Protocol):
@@ -212,17 +224,12 @@ def _cpu() -> float:
 
 
 def main() -> None:
-    """A pickled plan on stdin to pickled messages on stdout; both ends are ours."""
-
-    def tell(message: str | Result) -> None:
-        pickle.dump(message, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-
+    """A pickled plan on stdin to messages on stdout; both ends are ours."""
     # under its own name, so that the other process can unpickle what it makes
     from benchmarks.load import Load
 
     plan: Plan = pickle.load(sys.stdin.buffer)
-    tell(uvloop.run(_run(Load(plan), tell)))
+    _tell(uvloop.run(_run(Load(plan), _tell)))
 
 
 async def _run(load: Load, tell: Callable[[str], None]) -> Result:
