@@ -14,6 +14,7 @@ from training.config import TrainConfig
 from training.contract import INPUT_NAME, MODEL_FILE, OUTPUT_NAME, WEIGHTS_FILE, Preprocessing
 from training.dataset import load, read_samples
 from training.dataset_report import DatasetReport
+from training.layers import has_grouped_kernels
 from training.progress import ProgressLog
 from training.records import ExportRecord
 from training.run import Run
@@ -36,22 +37,22 @@ def export(run: Run, log: ProgressLog) -> ExportRecord:
     run.report.mkdir(parents=True)
     (run.report / "history.json").write_text(json.dumps(checkpoint.history, indent=1))
 
-    network = trained_network(checkpoint.best_weights, config, len(labels), merge_groups=False)
+    network = trained_network(checkpoint.best_weights, config, len(labels), exported=True)
     network.save_weights(run.package / WEIGHTS_FILE)
     function = traced(network, preprocessing)
     to_onnx(function, run.package / MODEL_FILE, labels, preprocessing)
-    if not resnext.has_grouped_kernels():  # then the exported graph runs anywhere but in TensorFlow
-        merged = trained_network(checkpoint.best_weights, config, len(labels), merge_groups=True)
+    if not has_grouped_kernels():  # then the exported graph runs anywhere but in TensorFlow
+        merged = trained_network(checkpoint.best_weights, config, len(labels), exported=False)
         function = traced(merged, preprocessing)
     val = load(read_samples(run.samples), preprocessing, run.folder / "cache", ("val",))["val"]
     np.save(run.reference, keras_classifier(function)(val.images))
     return ExportRecord(parameters=resnext.parameters(network))
 
 
-def trained_network(weights: Path, config: TrainConfig, classes: int, *, merge_groups: bool | None) -> keras.Model:
+def trained_network(weights: Path, config: TrainConfig, classes: int, *, exported: bool) -> keras.Model:
     """The trained network in float32, whatever precision it was trained in: image 0..255 -> logits."""
     keras.config.set_dtype_policy("float32")
-    network = resnext.build(config.architecture, config.preprocessing, classes, merge_groups=merge_groups)
+    network = resnext.build(config.architecture, config.preprocessing, classes, exported=exported)
     network.load_weights(weights)
     return network
 
@@ -70,8 +71,7 @@ def to_onnx(
 ) -> None:
     """Writes a `traced` model as ONNX: N dynamic, labels and preprocessing in the metadata.
 
-    The model comes from `inference_model(..., merge_groups=False)`: one `Conv` a grouped convolution. Raises
-    `onnx.checker.ValidationError` when the graph is not valid.
+    The network is one that was built to be exported. Raises `onnx.checker.ValidationError` when the graph is not valid.
     """
     import tf2onnx  # here, since it imports TensorFlow, which has to find the environment that training.runtime sets
 

@@ -4,14 +4,14 @@ import time
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from training.progress import ProgressLog, duration
+from training.progress import RECORD_EVERY_S, ProgressLog, duration
 from training.runtime import keras
 
 LINE_EVERY_S = 10.0  # where there is no terminal to draw a bar on
 
 
 class ProgressCallback(keras.callbacks.Callback):
-    """Follows `fit`: epoch, step, loss, accuracy, learning rate, images/s and the time left."""
+    """Follows `fit`, once a second: epoch, step, loss, accuracy, learning rate, images/s and the time left."""
 
     def __init__(self, log: ProgressLog, epochs: int, steps: int, batch_size: int, epoch: int, step: int) -> None:
         """`epoch` and `step` are where the run goes on, from 0."""
@@ -20,7 +20,7 @@ class ProgressCallback(keras.callbacks.Callback):
         self.epoch, self.first_step = epoch, step
         self.start = epoch * steps + step
         self.clock: float | None = None  # starts after the first step, which traces the graph
-        self.printed = 0.0
+        self.shown = self.printed = 0.0
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
@@ -44,6 +44,9 @@ class ProgressCallback(keras.callbacks.Callback):
         if self.clock is None:
             self.clock = now
             return
+        if now - self.shown < RECORD_EVERY_S:  # to know the loss is to wait for the device
+            return
+        self.shown = now
         step = self.first_step + batch + 1
         done = self.epoch * self.steps + step
         step_seconds = (now - self.clock) / (done - self.start - 1)  # validation and checkpoints included
@@ -62,7 +65,7 @@ class ProgressCallback(keras.callbacks.Callback):
         text = "loss {loss:.3f}  accuracy {accuracy:.3f}  {images_per_second:.0f} images/s".format(**record)
         text += f"  {duration(eta)} left"
         self.bar.update(self.task, completed=step, text=text)
-        self.log.write_now_and_then("step", **record)
+        self.log.write("step", **record)
         if not self.log.console.is_terminal and now - self.printed >= LINE_EVERY_S:
             self.printed = now
             self.log.console.print(f"epoch {self.epoch + 1}/{self.epochs}  step {step}/{self.steps}  {text}")

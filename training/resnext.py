@@ -12,7 +12,8 @@ from typing import Any
 
 from training.config import Architecture
 from training.contract import Preprocessing
-from training.runtime import keras, tf
+from training.layers import BatchNormalization, Conv2D, GroupedConv2D
+from training.runtime import keras
 
 layers = keras.layers
 
@@ -22,7 +23,6 @@ BATCH_NORM = {
     # Keras' 0.99 leaves the moving statistics far behind in a short run: 78 % training, 11 % validation accuracy
     "momentum": 0.9,
 }
-MERGED_WIDTH = 32  # channels of a convolution where groups have to be merged
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,20 @@ def build(
     classes: int,
     *,
     synchronized: bool = False,
-    merge_groups: bool | None = None,
+    exported: bool = False,
 ) -> keras.Model:
     """The network: `image` [N, height, width, 3] RGB in 0..255, any dtype -> `logits` float32 [N, classes].
 
-    Normalisation is its first layer. `synchronized` shares BatchNorm statistics between replicas. `merge_groups`
-    is GroupedConv2D's; False builds the graph that is exported. Raises ValueError where groups do not divide channels.
+    Normalisation is its first layer. `synchronized` shares BatchNorm statistics between replicas. `exported` builds
+    the graph that becomes ONNX: every convolution is one, however slow here; else each layer is computed as this device
+    does it soonest. Raises ValueError where groups do not divide channels.
     """
-    norm = functools.partial(layers.BatchNormalization, synchronized=synchronized, **BATCH_NORM)
+    normalization = layers.BatchNormalization if exported else BatchNormalization
+    norm = functools.partial(normalization, synchronized=synchronized, **BATCH_NORM)
+    dense = functools.partial(convolution, layers.Conv2D if exported else Conv2D)
+    grouped = functools.partial(
+        GroupedConv2D, groups=architecture.cardinality, merge_groups=False if exported else None
+    )
     image = keras.Input((preprocessing.height, preprocessing.width, 3), name="image")
     x = layers.Rescaling(
         scale=[1 / (255 * s) for s in preprocessing.std],
@@ -70,7 +76,7 @@ def build(
         name="normalize",
     )(image)
     x = layers.ZeroPadding2D(3, name="stem_pad")(x)
-    x = convolution(architecture.stem_width, 7, stride=2, padding="valid", name="stem_conv")(x)
+    x = dense(architecture.stem_width, 7, stride=2, padding="valid", name="stem_conv")(x)
     x = norm(name="stem_norm")(x)
     x = layers.ReLU(name="stem_relu")(x)
     x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)  # zero is below nothing after a ReLU
@@ -78,7 +84,7 @@ def build(
     for i, stage in enumerate(stages(architecture), start=1):
         for j in range(1, stage.blocks + 1):
             stride = stage.stride if j == 1 else 1
-            x = residual_block(x, stage, stride, architecture.cardinality, norm, merge_groups, f"stage{i}_block{j}")
+            x = residual_block(x, stage, stride, dense, grouped, norm, f"stage{i}_block{j}")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     logits = layers.Dense(classes, dtype="float32", name="logits")(x)
     return keras.Model(image, logits, name=name_of(architecture))
@@ -88,33 +94,31 @@ def residual_block(
     x: Any,  # keras tensor; Keras ships no types
     stage: Stage,
     stride: int,
-    cardinality: int,
+    dense: Callable[..., Any],
+    grouped: Callable[..., Any],
     norm: Callable[..., Any],
-    merge_groups: bool | None,
     name: str,
 ) -> Any:
     """1x1 reduce, 3x3 grouped, 1x1 expand, plus the shortcut: identity, or a projection where the shape changes."""
     shortcut = x
     if stride != 1 or x.shape[-1] != stage.filters:
-        shortcut = convolution(stage.filters, 1, stride=stride, name=f"{name}_shortcut_conv")(x)
+        shortcut = dense(stage.filters, 1, stride=stride, name=f"{name}_shortcut_conv")(x)
         shortcut = norm(name=f"{name}_shortcut_norm")(shortcut)
-    x = convolution(stage.width, 1, name=f"{name}_conv1")(x)
+    x = dense(stage.width, 1, name=f"{name}_conv1")(x)
     x = layers.ReLU(name=f"{name}_relu1")(norm(name=f"{name}_norm1")(x))
     if stride != 1:
         x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)  # Keras' "same" pads a strided one on one side only
-    x = GroupedConv2D(
+    x = grouped(
         stage.width,
         3,
         strides=stride,
         padding="same" if stride == 1 else "valid",
-        groups=cardinality,
         use_bias=False,
         kernel_initializer=initializer(),
-        merge_groups=merge_groups,
         name=f"{name}_conv2",
     )(x)
     x = layers.ReLU(name=f"{name}_relu2")(norm(name=f"{name}_norm2")(x))
-    x = convolution(stage.filters, 1, name=f"{name}_conv3")(x)
+    x = dense(stage.filters, 1, name=f"{name}_conv3")(x)
     # A block begins as the identity (He et al., "Bag of Tricks for Image Classification", section 3.1): digits reach
     # 0.96 in eight epochs, without it 0.79
     x = norm(gamma_initializer="zeros", name=f"{name}_norm3")(x)
@@ -129,83 +133,13 @@ def initializer() -> keras.initializers.Initializer:
     return keras.initializers.HeNormal()
 
 
-def convolution(filters: int, size: int, *, stride: int = 1, padding: str = "same", name: str) -> keras.layers.Layer:
+def convolution(
+    kind: type[keras.layers.Layer], filters: int, size: int, *, stride: int = 1, padding: str = "same", name: str
+) -> keras.layers.Layer:
     """A dense convolution without bias: BatchNorm follows each."""
-    return layers.Conv2D(
+    return kind(
         filters, size, strides=stride, padding=padding, use_bias=False, kernel_initializer=initializer(), name=name
     )
-
-
-@keras.saving.register_keras_serializable("resnext_service")
-class GroupedConv2D(keras.layers.Conv2D):
-    """A grouped 2-D convolution that trains fast and converts to one ONNX `Conv`.
-
-    Keras' own `Conv2D(groups=...)` runs in a jit-compiled function on TensorFlow: tf2onnx can not convert it
-    (tensorflow-onnx#2099) and a CPU trains it at a thirtieth of this speed.
-
-    `merge_groups`: True computes groups as block-diagonal dense convolutions of at least 32 channels, the same
-    numbers, for devices without a grouped kernel; False never; None finds out.
-    """
-
-    def __init__(self, filters: int, kernel_size: int, *, merge_groups: bool | None = None, **arguments: Any) -> None:
-        groups = arguments.get("groups", 1)
-        if filters % groups:
-            raise ValueError(
-                f"{arguments.get('name', 'grouped convolution')}: filters should be divisible by groups, "
-                f"there are {filters} filters and {groups} groups"
-            )
-        super().__init__(filters, kernel_size, **arguments)
-        self.merge_groups = merge_groups
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Raises ValueError when the input's channels are not divisible by the groups."""
-        if input_shape[-1] % self.groups:
-            raise ValueError(
-                f"{self.name}: input channels should be divisible by groups, "
-                f"there are {input_shape[-1]} channels and {self.groups} groups"
-            )
-        super().build(input_shape)
-
-    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        """Called by Conv2D: `inputs` [N, H, W, C], `kernel` [h, w, C / groups, filters]."""
-        merge = not has_grouped_kernels() if self.merge_groups is None else self.merge_groups
-        if not merge:
-            return tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper())
-        kernels = self._merged(kernel)
-        parts = zip(tf.split(inputs, len(kernels), axis=-1), kernels, strict=True)
-        return tf.concat([tf.nn.conv2d(x, k, self.strides, self.padding.upper()) for x, k in parts], axis=-1)
-
-    def _merged(self, kernel: Any) -> list[Any]:
-        """Dense kernels, each of `merged` neighbouring groups with zeros between them."""
-        height, width, channels, filters = kernel.shape
-        merged = min(self.groups, max(1, MERGED_WIDTH // channels))
-        while self.groups % merged:
-            merged -= 1
-        blocks = tf.reshape(kernel, (height, width, channels, self.groups // merged, merged, filters // self.groups))
-        diagonal = tf.einsum("hwcnmf,pm->nhwpcmf", blocks, tf.eye(merged, dtype=kernel.dtype))
-        shape = (self.groups // merged, height, width, merged * channels, merged * (filters // self.groups))
-        return tf.unstack(tf.reshape(diagonal, shape))
-
-    def get_config(self) -> dict[str, Any]:
-        """Keras' own, with `merge_groups`."""
-        return {**super().get_config(), "merge_groups": self.merge_groups}
-
-
-@functools.cache
-def has_grouped_kernels() -> bool:
-    """Whether this device computes a grouped convolution and its gradient: a GPU does, a CPU with oneDNN does."""
-    with tf.init_scope():  # eager, also when asked while a graph is traced; it pauses gradient tapes, so no tape here
-        try:
-            tf.raw_ops.Conv2DBackpropInput(
-                input_sizes=(1, 4, 4, 4),
-                filter=tf.ones((3, 3, 2, 4)),
-                out_backprop=tf.ones((1, 4, 4, 4)),
-                strides=(1, 1, 1, 1),
-                padding="SAME",
-            )
-        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
-            return False
-    return True
 
 
 def name_of(architecture: Architecture) -> str:

@@ -54,7 +54,7 @@ def set_up(precision: str, seed: int, deterministic: bool = False) -> tf.distrib
 def precision_policy(precision: str) -> str:
     """The Keras dtype policy for a `precision` setting: `auto` is mixed where every GPU has the units for it.
 
-    A CPU stays at float32: bfloat16 pays only on a few, and is there for the asking.
+    A CPU stays at float32: bfloat16 pays only on some, at a price in accuracy, and is there for the asking.
     """
     if precision != "auto":
         return precision

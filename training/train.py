@@ -1,6 +1,6 @@
 """The training phase: data, model, optimizer, fit. The best epoch's weights are what it leaves."""
 
-from training import resnext, runtime
+from training import optimizers, resnext, runtime
 from training.checkpoint import Checkpoint
 from training.config import TrainConfig
 from training.contract import ModelRepository
@@ -28,13 +28,7 @@ def train(run: Run, repository: ModelRepository, log: ProgressLog) -> TrainingRe
     strategy = runtime.set_up(config.precision, config.seed, config.deterministic)
     steps = steps_per_epoch(len(splits["train"]), config.batch_size)
     with strategy.scope():
-        synchronized = strategy.num_replicas_in_sync > 1
-        model = resnext.build(config.architecture, config.preprocessing, len(labels), synchronized=synchronized)
-        model.compile(
-            optimizer=optimizer(config, steps),
-            loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
-            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        )
+        model = compiled(config, len(labels), steps, synchronized=strategy.num_replicas_in_sync > 1)
         rules = stopping_rules(config)
         checkpoint = Checkpoint(run.checkpoints, rules, config.checkpoint_every)
         init_version = pinned_version(run, config.init, repository)
@@ -59,6 +53,17 @@ def train(run: Run, repository: ModelRepository, log: ProgressLog) -> TrainingRe
     )
 
 
+def compiled(config: TrainConfig, classes: int, steps: int, *, synchronized: bool) -> keras.Model:
+    """The network with optimizer, loss and metric, ready for `fit`; `steps` an epoch."""
+    model = resnext.build(config.architecture, config.preprocessing, classes, synchronized=synchronized)
+    model.compile(
+        optimizer=optimizer(config, steps),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+    )
+    return model
+
+
 def optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
     """The configured optimizer and schedule; `steps` an epoch. Norms and biases do not decay."""
     rate = config.learning_rate
@@ -72,11 +77,11 @@ def optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
         )
     decay = config.weight_decay or None
     if config.optimizer == "sgd":
-        chosen = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay)
+        chosen = optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay)
     elif config.optimizer == "adamw":
-        chosen = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
+        chosen = optimizers.AdamW(rate, weight_decay=config.weight_decay)
     else:
-        chosen = keras.optimizers.Adam(rate, weight_decay=decay)
+        chosen = optimizers.Adam(rate, weight_decay=decay)
     chosen.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return chosen
 

@@ -1,7 +1,6 @@
 """The network: the paper's numbers, the grouped convolution, and padding as published weights expect it."""
 
-import subprocess
-import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,60 +46,6 @@ def test_a_layers_name_is_its_address(resnext50: keras.Model) -> None:
     assert projections == [f"stage{i}_block1_shortcut_conv" for i in (1, 2, 3, 4)]
 
 
-def test_grouped_convolution_is_one_convolution_a_group() -> None:
-    x = np.random.default_rng(0).normal(size=(2, 6, 6, 12)).astype(np.float32)
-    layer = resnext.GroupedConv2D(8, 3, groups=4, padding="same", use_bias=False)
-    answer = layer(x)
-    kernels = np.split(layer.kernel.numpy(), 4, axis=-1)
-    expected = [tf.nn.conv2d(part, k, 1, "SAME") for part, k in zip(np.split(x, 4, axis=-1), kernels, strict=True)]
-    np.testing.assert_allclose(answer, np.concatenate(expected, axis=-1), atol=1e-5)
-
-
-@pytest.mark.parametrize(("channels", "filters", "groups"), [(128, 128, 32), (96, 48, 12), (12, 6, 3)])
-def test_merged_groups_compute_the_same(channels: int, filters: int, groups: int) -> None:
-    x = tf.constant(np.random.default_rng(0).normal(size=(2, 5, 5, channels)), tf.float32)
-    native = resnext.GroupedConv2D(filters, 3, groups=groups, padding="same", merge_groups=False)
-    merged = resnext.GroupedConv2D(filters, 3, groups=groups, padding="same", merge_groups=True)
-    native.build(x.shape)
-    merged.build(x.shape)
-    merged.set_weights(native.get_weights())
-    answers, gradients = [], []
-    for layer in (native, merged):
-        with tf.GradientTape() as tape:
-            answer = layer(x)
-            loss = tf.reduce_sum(answer**2)
-        answers.append(answer.numpy())
-        gradients.append(tape.gradient(loss, layer.trainable_weights[0].value).numpy())
-    np.testing.assert_allclose(answers[0], answers[1], rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(gradients[0], gradients[1], rtol=1e-3, atol=1e-2)
-
-
-def test_without_grouped_kernels_the_network_still_trains() -> None:
-    """TensorFlow's plain CPU kernels have no gradient for groups: a process without oneDNN has to merge them."""
-    program = """
-from training import resnext
-from training.runtime import tf
-from tests.training.test_resnext import SIZE_32, SMALL
-assert not resnext.has_grouped_kernels()
-model = resnext.build(SMALL, SIZE_32, classes=3)
-model.compile("sgd", "mse")
-model.train_on_batch(tf.ones((2, 32, 32, 3)), tf.ones((2, 3)))
-"""
-    environment = {"TF_ENABLE_ONEDNN_OPTS": "0", "PATH": "", "HOME": "/tmp"}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_filters_that_groups_do_not_divide_are_refused() -> None:
-    with pytest.raises(ValueError, match="there are 10 filters and 4 groups"):
-        resnext.GroupedConv2D(10, 3, groups=4)
-
-
-def test_channels_that_groups_do_not_divide_are_refused() -> None:
-    with pytest.raises(ValueError, match="there are 6 channels and 4 groups"):
-        resnext.GroupedConv2D(8, 3, groups=4).build((None, 5, 5, 6))
-
-
 def test_strided_convolutions_pad_symmetrically() -> None:
     """The first output sees the first pixel through the kernel's centre, as torchvision's and timm's weights expect."""
     model = resnext.build(SMALL, SIZE_32, classes=2)
@@ -137,6 +82,27 @@ def test_a_seed_decides_the_initial_weights_and_layers_differ() -> None:
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)
     assert not np.allclose(first[0], first[1])
+
+
+def test_the_exported_network_is_the_trained_one() -> None:
+    """With the same weights: the same logits, and the same statistics after a step of training."""
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype(np.float32)
+    trained, exported = (resnext.build(SMALL, SIZE_32, classes=3, exported=exported) for exported in (False, True))
+    exported.set_weights([value + 0.1 * abs(np.sin(i)) for i, value in enumerate(exported.get_weights())])
+    trained.set_weights(exported.get_weights())
+    for training in (False, True):
+        np.testing.assert_allclose(trained(images, training=training), exported(images, training=training), 1e-4, 1e-4)
+    for one, other in zip(trained.get_weights(), exported.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_either_form_reads_the_others_weight_file(tmp_path: Path) -> None:
+    models = [resnext.build(SMALL, SIZE_32, classes=3, exported=exported) for exported in (False, True)]
+    for one, other in (models, models[::-1]):
+        one.save_weights(tmp_path / "model.weights.h5", overwrite=True)
+        other.load_weights(tmp_path / "model.weights.h5")
+        for mine, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
 
 
 def test_any_size_class_count_and_cardinality() -> None:

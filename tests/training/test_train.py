@@ -113,7 +113,7 @@ def ends(run: Run, config: TrainConfig) -> tuple[list[dict[str, float]], list[ND
 
 
 def flat_weights(file: Path, config: TrainConfig) -> NDArray[np.float32]:
-    network = trained_network(file, config, 10, merge_groups=None)
+    network = trained_network(file, config, 10, exported=False)
     return np.concatenate([variable.numpy().ravel() for variable in network.weights])
 
 
