@@ -7,11 +7,12 @@ PYTHON ?= python3
 COMPOSE ?= docker compose
 BIN := .venv/bin
 PEERS := $(patsubst benchmarks/peers/%/requirements.txt,%,$(wildcard benchmarks/peers/*/requirements.txt))
+SERVERS := $(filter-out pytorch,$(PEERS))
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
   --no-emit-index-url --no-emit-find-links pyproject.toml
 
 .PHONY: help install serve starter test check check-clients compose-test format tensorboard bench bench-peers bench-profile \
-  bench-input bench-openvino bench-fashion lock clean
+  bench-input bench-training bench-openvino bench-fashion lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -67,7 +68,7 @@ bench: install ## compare the service with other servers, 20 to 25 minutes; writ
 	$(BIN)/python -m benchmarks.models
 	$(BIN)/python -m benchmarks.serving $(BENCH)
 
-bench-peers: $(PEERS:%=.bench/envs/%/installed) ## install the servers that make bench compares with, 1 GB in .bench
+bench-peers: $(SERVERS:%=.bench/envs/%/installed) ## install the servers that make bench compares with, 1 GB in .bench
 
 .bench/envs/%/installed: benchmarks/peers/%/requirements.txt | install
 	@$(BIN)/uv venv --quiet --clear --python 3.11 .bench/envs/$*
@@ -80,6 +81,9 @@ bench-profile: install ## where the time of a run and of a request goes, by kind
 
 bench-input: install ## time the input pipeline against Keras' ImageDataGenerator
 	$(BIN)/python -m benchmarks.input_pipeline
+
+bench-training: .bench/envs/pytorch/installed ## time a training step against PyTorch, which it installs in .bench; 6 minutes
+	$(BIN)/python -m benchmarks.training_step $(BENCH)
 
 bench-openvino: .venv-openvino/installed ## run the service on OpenVINO, and time it against ONNX Runtime's own CPU provider
 	$(BIN)/python -m benchmarks.models
