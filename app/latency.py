@@ -1,13 +1,12 @@
 """How long a run takes at each batch size, and which size is worth it."""
 
-import time
 from collections.abc import Callable, Iterable
 
 LARGEST_BATCH = 128
 GROWTH = 1.05  # a doubled batch that gives less than 5 % more images a second only adds latency
-RUNS = 20  # timed runs of one size, at most; the fastest counts, since all that disturbs a run makes it slower
-SECONDS_PER_SIZE = 0.15
-SECONDS = 1.5  # of all sizes together: a swap should not wait for a curve of a slow model
+RUNS = 10  # timed runs of one size, at most; the fastest counts, since all that disturbs a run makes it slower
+SECONDS_PER_SIZE = 0.1
+SECONDS = 1.0  # of all sizes together: a swap should not wait for a curve of a slow model
 
 
 def powers_of_two(limit: int) -> list[int]:
@@ -15,30 +14,33 @@ def powers_of_two(limit: int) -> list[int]:
     return sorted({limit, *(1 << n for n in range(limit.bit_length()) if 1 << n <= limit)})
 
 
-def measure(
-    run: Callable[[int], float],
-    sizes: Iterable[int],
-    to_the_end: bool = False,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[int, float]:
+def measure(run: Callable[[int], float], sizes: Iterable[int], to_the_end: bool = False) -> dict[int, float]:
     """Seconds of a run at each batch size, ascending; every size in it has been run once before it was timed.
 
-    `run` runs one batch of that size and says how long it took, without what it waited before.
+    `run` runs one batch of that size and says how long it took. What it waited before counts nowhere: a version that is
+    loaded while requests come finds the same curve, later.
 
     Stops at the first size that does not raise images/s by 5 %, or when the next one would exceed the time;
     `to_the_end` measures all sizes.
     """
     curve: dict[int, float] = {}
-    begun = clock()
+    spent = 0.0
+
+    def counted(size: int) -> float:
+        nonlocal spent
+        seconds = run(size)
+        spent += seconds
+        return seconds
+
     for size in sizes:
         if curve and not to_the_end:
             rates = _rates(curve)
             # a first run and a timed one
             forecast = 2 * size / rates[-1]
             grows = len(rates) < 2 or rates[-1] >= GROWTH * rates[-2]
-            if not grows or clock() - begun + forecast > SECONDS:
+            if not grows or spent + forecast > SECONDS:
                 break
-        curve[size] = fastest_run(run, size, clock=clock)
+        curve[size] = fastest_run(counted, size)
     return curve
 
 
@@ -48,15 +50,14 @@ def smallest_worthwhile(curve: dict[int, float]) -> int:
     return next(size for size, rate in zip(curve, _rates(curve), strict=True) if rate * GROWTH >= best)
 
 
-def fastest_run(
-    run: Callable[[int], float], size: int, runs: int = RUNS, clock: Callable[[], float] = time.perf_counter
-) -> float:
+def fastest_run(run: Callable[[int], float], size: int, runs: int = RUNS) -> float:
     """Seconds of the fastest of some runs of one size, after one that is not counted."""
     run(size)  # allocates, and picks algorithms for the shape
-    begun, fastest = clock(), float("inf")
+    spent, fastest = 0.0, float("inf")
     for _ in range(runs):
-        fastest = min(fastest, run(size))
-        if clock() - begun > SECONDS_PER_SIZE:
+        seconds = run(size)
+        spent, fastest = spent + seconds, min(fastest, seconds)
+        if spent > SECONDS_PER_SIZE:
             break
     return fastest
 

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 # max abs difference of probabilities: fp32's from Keras', the others' from their own on the machine that judged their
 # accuracy; other kernels round otherwise, while a CPU whose kernels saturate and a sum that overflows are far off
 GOLDEN_TOLERANCE = {"fp32": 1e-4, "int8": 0.1, "fp16": 0.05}
-TIMED_RUNS = 10  # in 0.15 s at most; of 3, the first second of a start made INT8 on OpenVINO look slower than float32
+TIMED_RUNS = 10  # in 0.1 s at most; of 3, the first second of a start made INT8 on OpenVINO look slower than float32
 
 
 class ModelError(Exception):

@@ -4,7 +4,7 @@ from app.latency import SECONDS, measure, powers_of_two, smallest_worthwhile
 
 
 class Machine:
-    """Takes `fixed + per_image * n` seconds for a run, by its own clock."""
+    """Takes `fixed + per_image * n` seconds for a run."""
 
     def __init__(self, fixed: float, per_image: float) -> None:
         self.fixed, self.per_image = fixed, per_image
@@ -17,9 +17,6 @@ class Machine:
         self.now += seconds
         return seconds
 
-    def clock(self) -> float:
-        return self.now
-
 
 @pytest.mark.parametrize(
     ("fixed", "per_image", "expected"),
@@ -31,25 +28,25 @@ class Machine:
 )
 def test_max_batch_is_the_knee(fixed: float, per_image: float, expected: int) -> None:
     machine = Machine(fixed, per_image)
-    curve = measure(machine.run, powers_of_two(128), clock=machine.clock)
+    curve = measure(machine.run, powers_of_two(128))
     assert smallest_worthwhile(curve) == expected
 
 
 def test_stops_at_the_first_size_that_does_not_pay() -> None:
     machine = Machine(0, 0.01)
-    assert list(measure(machine.run, powers_of_two(128), clock=machine.clock)) == [1, 2]
+    assert list(measure(machine.run, powers_of_two(128))) == [1, 2]
 
 
 def test_slow_model_does_not_hold_up_the_start() -> None:
     machine = Machine(0.3, 0.3)
-    curve = measure(machine.run, powers_of_two(128), clock=machine.clock)
+    curve = measure(machine.run, powers_of_two(128))
     assert list(curve) == [1]
     assert machine.now <= SECONDS
 
 
 def test_to_the_end_measures_each_and_each_is_warm() -> None:
     machine = Machine(0, 0.5)
-    assert list(measure(machine.run, [1, 2, 4, 6], to_the_end=True, clock=machine.clock)) == [1, 2, 4, 6]
+    assert list(measure(machine.run, [1, 2, 4, 6], to_the_end=True)) == [1, 2, 4, 6]
     assert all(machine.ran.count(n) >= 2 for n in (1, 2, 4, 6))
 
 
