@@ -38,7 +38,7 @@ def test_stops_at_the_first_size_that_does_not_pay() -> None:
 
 
 def test_slow_model_does_not_hold_up_the_start() -> None:
-    machine = Machine(0.3, 0.3)
+    machine = Machine(0.2, 0.2)
     curve = measure(machine.run, powers_of_two(128))
     assert list(curve) == [1]
     assert machine.now <= SECONDS
