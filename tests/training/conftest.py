@@ -45,6 +45,7 @@ def small_config(digits: Path) -> TrainConfig:
             "learning_rate": 5e-3,
             "epochs": 3,
             "deterministic": True,
+            "gate": {"precision_budget": 0.05},  # so little training leaves INT8 a few of 269 images behind
         }
     )
 
