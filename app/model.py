@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from app.latency import LARGEST_BATCH, fastest_run, measure, powers_of_two, smallest_worthwhile
+from app.latency import GROWTH, LARGEST_BATCH, fastest_run, measure, powers_of_two, smallest_worthwhile
 from app.provider import EXECUTION_PROVIDERS, TRIALS, Execution
 from app.runner import DirectRunner, Runner
 from app.streams import Streams
@@ -107,11 +107,14 @@ class Model:
             ctypes.CDLL(None).malloc_trim(0)
 
     def try_streams(self, narrow: onnxruntime.InferenceSession, count: int, limit: int) -> None:
-        """Keeps runs side by side if they give more images a second than one at a time, with `limit` images at most."""
+        """Keeps runs side by side unless one at a time is clearly faster; `limit` images at most in each.
+
+        What is measured is the model alone: beside the decoding of images, which costs streams less, they gain.
+        """
         streams = Streams(DirectRunner(narrow), count)
         streams.curve = measure(lambda n: self._timed(streams.run_all, n), powers_of_two(limit))
         streams.max_batch = smallest_worthwhile(streams.curve)
-        if streams.rate > max(size / seconds for size, seconds in self.curve.items()):
+        if GROWTH * streams.rate > max(size / seconds for size, seconds in self.curve.items()):
             self.streams = streams
 
 

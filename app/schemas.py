@@ -84,7 +84,7 @@ class ModelHealth(BaseModel):
         description="images/s of each precision that was tried at load, one by one; on CUDA in batches of up to 16"
     )
     latency: list[LatencyPoint]
-    streams: StreamsHealth | None = Field(description="what many waiting images are run in, where it is faster")
+    streams: StreamsHealth | None = Field(description="what many waiting images are run in, unless it is slower")
 
 
 class QueueHealth(BaseModel):
