@@ -82,7 +82,7 @@ bench-profile: install ## where the time of a run and of a request goes, by kind
 bench-input: install ## time the input pipeline against Keras' ImageDataGenerator
 	$(BIN)/python -m benchmarks.input_pipeline
 
-bench-training: .bench/envs/pytorch/installed ## time a training step against PyTorch, which it installs in .bench; 6 minutes
+bench-training: .bench/envs/pytorch/installed ## time a training step against PyTorch, which it installs in .bench; 8 minutes
 	$(BIN)/python -m benchmarks.training_step $(BENCH)
 
 bench-openvino: .venv-openvino/installed ## run the service on OpenVINO, and time it against ONNX Runtime's own CPU provider
