@@ -106,13 +106,13 @@ class Model:
         with contextlib.suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
 
-    def try_streams(self, narrow: onnxruntime.InferenceSession, count: int, limit: int) -> None:
-        """Keeps runs side by side unless one at a time is clearly faster; `limit` images at most in each.
+    def try_streams(self, narrow: onnxruntime.InferenceSession, count: int, sizes: Sequence[int]) -> None:
+        """Keeps runs side by side unless one at a time is clearly faster; `sizes` are tried in each.
 
         What is measured is the model alone: beside the decoding of images, which costs streams less, they gain.
         """
         streams = Streams(DirectRunner(narrow), count)
-        streams.curve = measure(lambda n: self._timed(streams.run_all, n), powers_of_two(limit))
+        streams.curve = measure(lambda n: self._timed(streams.run_all, n), sizes)
         streams.max_batch = smallest_worthwhile(streams.curve)
         if GROWTH * streams.rate > max(size / seconds for size, seconds in self.curve.items()):
             self.streams = streams
@@ -169,10 +169,11 @@ def _ready(
     max_batch: int | Literal["auto"],
     limit: int,
 ) -> Model:
-    model = _fastest(manifest, folder, precisions, execution, batch_sizes(max_batch, limit))
+    sizes = batch_sizes(max_batch, limit)
+    model = _fastest(manifest, folder, precisions, execution, sizes)
     model.warm_up(max_batch, limit)
     if narrow := execution.open_narrow(folder / manifest.variants[model.precision].file):
-        model.try_streams(narrow, execution.threads, limit if max_batch == "auto" else max_batch)
+        model.try_streams(narrow, execution.threads, sizes)
     if model.sizes:  # each has kernels of its own, and perhaps a captured graph
         images, expected = _read_golden(model, folder / GOLDEN_FILE)
         for size in model.curve:

@@ -117,7 +117,7 @@ def test_streams_are_kept_where_they_are_faster(repository: ModelRepository) -> 
     for seconds, kept in ((3600.0, True), (1e-9, False)):
         model.streams = None
         model.curve = {1: seconds}
-        model.try_streams(narrow, count=2, limit=4)
+        model.try_streams(narrow, count=2, sizes=[1, 2, 4])
         assert (model.streams is not None) == kept
     model.streams = Streams(DirectRunner(narrow), 2, {1: 2.0, 2: 3.0})
     assert model.streams.rate == pytest.approx(4 / 3)
