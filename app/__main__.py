@@ -10,16 +10,16 @@ from collections.abc import Sequence
 import uvicorn
 
 from app.errors import InferenceFailed
-from app.logs import configure
+from app.execution.provider import ProviderError
+from app.lifecycle.processes import BAD_SETTINGS, MEMBER, serve_in_processes, sockets_of
+from app.lifecycle.server import DrainingServer
 from app.main import create_app
 from app.model import ModelError
-from app.processes import BAD_SETTINGS, MEMBER, serve_in_processes, sockets_of
-from app.provider import ProviderError
-from app.server import DrainingServer
+from app.observability.logs import configure
 from app.services import services_of
 from app.settings import Settings, SettingsError, read_settings
-from app.sweep import NothingToTune
-from app.tune import add_arguments, tune
+from app.tuning.sweep import NothingToTune
+from app.tuning.tune import add_arguments, tune
 from training import lifeline
 from training.errors import TrainingError
 

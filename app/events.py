@@ -17,7 +17,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from app.errors import JobNotFound, JobsUnavailable
 from app.jobs import JobStates
-from training.job import UNFINISHED, JobState, JobStatus
+from training.jobs.job import UNFINISHED, JobState, JobStatus
 from training.run import next_lines
 
 KEEP_ALIVE_S = 15.0

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.deployment import Deployment
 from app.errors import NoValidImage
 from app.model import Model
+from app.observability.statistics import Stages
 from app.observation import CURRENT
+from app.rollout.deployment import Deployment
 from app.services import Services
-from app.statistics import Stages
 from training.images import ImageError, decode
 
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import AsyncIterator, Mapping
 
 from app import errors
-from training import job
-from training.job import JobStatus
-from training.jobs import Jobs
+from training.jobs import job
+from training.jobs.job import JobStatus
+from training.jobs.jobs import Jobs
 
 LIMIT_S = 5.0  # a database that is away may not say so for minutes
 MAX_AGE_S = 1.0
@@ -16,7 +16,7 @@ MAX_AGE_S = 1.0
 
 @contextlib.asynccontextmanager
 async def jobs_told(limit: float = LIMIT_S) -> AsyncIterator[None]:
-    """What `training.jobs` raises becomes what a client is told; JobsUnavailable also after `limit` seconds.
+    """What `training.jobs.jobs` raises becomes what a client is told; JobsUnavailable also after `limit` seconds.
 
     A request that was given up may still be carried out: there is no calling a thread back.
     """

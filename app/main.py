@@ -13,33 +13,33 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from app import __version__
-from app.admission import Admission
-from app.auth import OPEN_PATHS, ApiKeys, Keys
-from app.cores import usable_cores
-from app.drain import AnnounceDrain
 from app.errors import install_error_handlers
-from app.intake import Intake
+from app.execution.cores import usable_cores
+from app.execution.provider import Execution, choose_provider
+from app.ingress.admission import Admission
+from app.ingress.auth import OPEN_PATHS, ApiKeys, Keys
+from app.ingress.intake import Intake
+from app.ingress.limits import BodyLimit
+from app.ingress.shortcut import Shortcut
 from app.jobs import LIMIT_S, JobStates
-from app.keeper import training_worker
-from app.limits import BodyLimit
-from app.logs import RequestLog
-from app.metrics import Metrics
+from app.lifecycle.drain import AnnounceDrain
+from app.lifecycle.keeper import training_worker
 from app.model import load_model
+from app.observability.logs import RequestLog
+from app.observability.metrics import Metrics
+from app.observability.observer import Observer
 from app.observation import Batch
-from app.observer import Observer
-from app.provider import Execution, choose_provider
-from app.rollback import RollbackPolicy
+from app.rollout.rollback import RollbackPolicy
 from app.routes import datasets, health, inference_v2, metrics, models, predict, train
 from app.services import Services
 from app.serving import Serving
 from app.settings import Settings, SettingsError, read_settings
-from app.shortcut import Shortcut
 from training.contract import ModelRepository
-from training.dataset_store import DatasetStore
-from training.jobs import Jobs
+from training.datasets.store import DatasetStore
+from training.jobs.jobs import Jobs
 
 if TYPE_CHECKING:
-    from app.tracing import Tracing
+    from app.observability.tracing import Tracing
 
 GUARDED = (
     predict.router,
@@ -125,7 +125,7 @@ def _tracing(settings: Settings) -> "Tracing | None":
     if settings.otlp_endpoint is None:
         return None
     try:
-        from app.tracing import Tracing, exporter
+        from app.observability.tracing import Tracing, exporter
     except ImportError as error:
         needed = "OpenTelemetry: pip install 'resnext-service[otel]'"
         raise SettingsError(f"RESNEXT_OTLP_ENDPOINT needs {needed} ({error})") from None
@@ -134,7 +134,7 @@ def _tracing(settings: Settings) -> "Tracing | None":
 
 def _grpc_server(services: Services, keys: Keys) -> contextlib.AbstractAsyncContextManager[object]:
     try:
-        from app.grpc_server import GrpcServer  # an optional extra; importing it takes 0.3 s
+        from app.open_inference.grpc_server import GrpcServer  # an optional extra; importing it takes 0.3 s
     except ImportError as error:
         raise SettingsError(f"RESNEXT_GRPC_PORT needs the extra `grpc`, which is not installed: {error}") from None
     return GrpcServer(services, keys)

@@ -14,11 +14,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from app.latency import GROWTH, LARGEST_BATCH, fastest_run, measure, powers_of_two, smallest_worthwhile
-from app.provider import EXECUTION_PROVIDERS, TRIALS, Execution
-from app.runner import DirectRunner, Runner
-from app.streams import Streams
-from app.turns import Turns
+from app.execution.latency import GROWTH, LARGEST_BATCH, fastest_run, measure, powers_of_two, smallest_worthwhile
+from app.execution.provider import EXECUTION_PROVIDERS, TRIALS, Execution
+from app.execution.runner import DirectRunner, Runner
+from app.execution.streams import Streams
+from app.execution.turns import Turns
 from training.contract import GOLDEN_FILE, GOLDEN_PROBABILITIES, INPUT_NAME, OUTPUT_NAME, Manifest, ModelRepository
 
 log = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ from pydantic import BaseModel, Field
 from training.activation import Failure
 from training.config import TrainConfig
 from training.contract import Metrics, Parity, Variant
-from training.dataset_report import DatasetReport
-from training.job import Job
-from training.presence import WorkerInfo
+from training.datasets.report import DatasetReport
+from training.jobs.job import Job
+from training.jobs.presence import WorkerInfo
 
 
 class Prediction(BaseModel):

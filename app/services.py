@@ -7,15 +7,15 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
 
-from app.admission import Admission
-from app.intake import Intake
+from app.ingress.admission import Admission
+from app.ingress.intake import Intake
 from app.jobs import JobStates
-from app.keeper import Keeper
-from app.metrics import Metrics
+from app.lifecycle.keeper import Keeper
+from app.observability.metrics import Metrics
 from app.serving import Serving
 from app.settings import Settings
-from training.dataset_store import DatasetStore
-from training.jobs import Jobs
+from training.datasets.store import DatasetStore
+from training.jobs.jobs import Jobs
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from app.attempts import ActiveState, Attempts, LoadFailure, find_active
-from app.deployment import Deployment
 from app.errors import NoModel, VersionLive, VersionNotFound, VersionUnusable
-from app.metrics import Metrics
+from app.execution.provider import EXECUTION_PROVIDERS
 from app.model import Model
+from app.observability.metrics import Metrics
 from app.observation import Batch
-from app.probation import Probation
-from app.provider import EXECUTION_PROVIDERS
-from app.rollback import Cause, Rollback, RollbackPolicy, go_back, is_momentary
+from app.rollout.attempts import ActiveState, Attempts, LoadFailure, find_active
+from app.rollout.deployment import Deployment
+from app.rollout.probation import Probation
+from app.rollout.rollback import Cause, Rollback, RollbackPolicy, go_back, is_momentary
 from training.contract import ContractError, ModelRepository
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from pydantic import (
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from training.images import MAX_PIXELS
-from training.places import ENV_PREFIX, Places, SecretUnreadable
+from training.jobs.places import ENV_PREFIX, Places, SecretUnreadable
 
 
 class SettingsError(Exception):

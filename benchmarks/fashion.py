@@ -24,7 +24,7 @@ from typing import Any
 import httpx
 
 from benchmarks.machine import machine
-from training.public_datasets import make_fashion_mnist
+from training.datasets.public import make_fashion_mnist
 
 CONFIG = {
     "data": "fashion-mnist",

@@ -23,7 +23,7 @@ from sklearn.datasets import load_sample_image
 
 from benchmarks.machine import machine
 from training.config import AUGMENTATIONS, TrainConfig
-from training.dataset import load, scan, survey
+from training.datasets.dataset import load, scan, survey
 from training.pipeline import steps_per_epoch, training_batches
 from training.runtime import keras
 

@@ -23,7 +23,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from app.provider import open_session
+from app.execution.provider import open_session
 from benchmarks.inference import rate
 from benchmarks.machine import machine
 from training.contract import ModelRepository

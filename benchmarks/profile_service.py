@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from app.provider import EXECUTION_PROVIDERS, provider_options
+from app.execution.provider import EXECUTION_PROVIDERS, provider_options
 from benchmarks.machine import machine
 from benchmarks.photos import small_photos
 from benchmarks.report import LIBRARIES, markdown

@@ -20,8 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from app.cores import usable_cores
-from app.provider import TRIALS, choose_provider
+from app.execution.cores import usable_cores
+from app.execution.provider import TRIALS, choose_provider
 from training.contract import MODEL_FILE
 
 ROOT = Path(__file__).parents[1]

@@ -14,8 +14,8 @@ import numpy as np
 
 from training import resnext, runtime
 from training.config import AUGMENTATIONS, TrainConfig
-from training.dataset import Split
-from training.dataset_layout import Sample
+from training.datasets.dataset import Split
+from training.datasets.layout import Sample
 from training.pipeline import training_batches
 from training.runtime import keras, tf
 from training.train import compiled

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from app.metrics import Metrics
+from app.observability.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "monitoring"

@@ -165,7 +165,7 @@ class Check(BaseModel):
     json_: bool = Field(False, alias="json", description="print JSON")
 
     def cli_cmd(self) -> None:
-        from training.dataset import check, scan
+        from training.datasets.dataset import check, scan
 
         dataset = scan(self.data, self.val_fraction, self.test_fraction, self.seed)
         report = check(dataset, Preprocessing(height=224, width=224), strict=self.strict)
@@ -178,7 +178,7 @@ class Digits(BaseModel):
     folder: CliPositionalArg[Path] = Field(description="new or empty folder")
 
     def cli_cmd(self) -> None:
-        from training.public_datasets import make_digits
+        from training.datasets.public import make_digits
 
         _made(make_digits(self.folder), self.folder)
 
@@ -193,7 +193,7 @@ class FashionMnist(BaseModel):
     test: int | None = Field(None, ge=1, description="keep so many test images")
 
     def cli_cmd(self) -> None:
-        from training.public_datasets import make_fashion_mnist
+        from training.datasets.public import make_fashion_mnist
 
         limits = {split: n for split in ("train", "val", "test") if (n := getattr(self, split))}
         _made(make_fashion_mnist(self.folder, self.source, limits), self.folder)
@@ -206,7 +206,7 @@ class Flowers(BaseModel):
     source: Path | None = Field(None, description="a copy of flower_photos.tgz")
 
     def cli_cmd(self) -> None:
-        from training.public_datasets import make_flowers
+        from training.datasets.public import make_flowers
 
         _made(make_flowers(self.folder, self.source), self.folder)
 

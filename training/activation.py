@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from training.durable import write_atomically
+from training.disk.durable import write_atomically
 from training.errors import ContractError
 
 HISTORY_LENGTH = 100

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from training.durable import replace_text
+from training.disk.durable import replace_text
 from training.errors import TrainingError
 from training.runtime import keras
 

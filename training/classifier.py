@@ -9,7 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from training.contract import INPUT_NAME, MODEL_FILE, OUTPUT_NAME, Manifest, ModelRepository
-from training.dataset_layout import DatasetError, classes_of, few, samples_of, split_folders
+from training.datasets.layout import DatasetError, classes_of, few, samples_of, split_folders
 from training.images import decode
 
 BATCH = 32

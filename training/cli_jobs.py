@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from training import lifeline
-from training.job import JobState
-from training.jobs import Jobs
-from training.places import Places
-from training.presence import PresenceError
+from training.jobs.job import JobState
+from training.jobs.jobs import Jobs
+from training.jobs.places import Places
+from training.jobs.presence import PresenceError
+from training.jobs.worker import Worker
 from training.starter import queue_starter
-from training.worker import Worker
 
 console = Console(soft_wrap=True)
 T = TypeVar("T")

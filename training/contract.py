@@ -22,10 +22,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from training.activation import Activations, Failure, is_version
-from training.durable import fsync, write_atomically
+from training.disk.durable import fsync, write_atomically
+from training.disk.locks import exclusive
+from training.disk.staging import bury, new_staging, remove_stale_staging
 from training.errors import ContractError as ContractError  # also from here: it is this module's
-from training.locks import exclusive
-from training.staging import bury, new_staging, remove_stale_staging
 
 MODEL_FILE = "model.onnx"
 INT8_FILE = "model.int8.onnx"

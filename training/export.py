@@ -12,8 +12,8 @@ from training.checkpoint import Checkpoint
 from training.classifier import Classifier, Probabilities, Uint8Images, batches
 from training.config import TrainConfig
 from training.contract import INPUT_NAME, MODEL_FILE, OUTPUT_NAME, WEIGHTS_FILE, Preprocessing
-from training.dataset import load, read_samples
-from training.dataset_report import DatasetReport
+from training.datasets.dataset import load, read_samples
+from training.datasets.report import DatasetReport
 from training.layers import has_grouped_kernels
 from training.progress import ProgressLog
 from training.records import ExportRecord

@@ -5,9 +5,9 @@ import numpy as np
 from training.classifier import published
 from training.config import Gate
 from training.contract import ClassRecall, ModelRepository, Verdict
-from training.dataset import load, read_samples
-from training.dataset_layout import few
-from training.dataset_report import DatasetReport
+from training.datasets.dataset import load, read_samples
+from training.datasets.layout import few
+from training.datasets.report import DatasetReport
 from training.evaluate import Evaluation
 from training.progress import ProgressLog
 from training.records import QuantizationRecord

@@ -3,7 +3,7 @@
 from training import resnext
 from training.config import Architecture, TrainConfig
 from training.contract import WEIGHTS_FILE, Manifest, ModelRepository
-from training.durable import replace_text
+from training.disk.durable import replace_text
 from training.errors import TrainingError
 from training.run import Run
 from training.runtime import keras

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from training import lifeline
 from training.contract import ModelRepository
-from training.dataset import scan, survey, write_samples
-from training.dataset_report import DatasetReport
+from training.datasets.dataset import scan, survey, write_samples
+from training.datasets.report import DatasetReport
 from training.errors import TrainingError
 from training.progress import ProgressLog
 from training.run import PHASES, Phase, Run

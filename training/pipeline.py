@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from training.config import AUGMENTATIONS, Augmentation
-from training.dataset import Split
+from training.datasets.dataset import Split
 from training.runtime import keras, tf
 
 

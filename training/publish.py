@@ -6,7 +6,7 @@ import platform
 import shutil
 
 from training.contract import ActiveChanged, DatasetRecord, Manifest, ModelRepository, Verdict
-from training.dataset_report import DatasetReport
+from training.datasets.report import DatasetReport
 from training.gate import gate
 from training.progress import ProgressLog
 from training.records import ExportRecord, PublishRecord, QuantizationRecord, VerificationRecord

@@ -22,8 +22,8 @@ from training import graph
 from training.classifier import Probabilities, Uint8Images, onnx_classifier
 from training.config import CalibrationName, TrainConfig
 from training.contract import INPUT_NAME
-from training.dataset import Split
-from training.dataset_layout import Sample
+from training.datasets.dataset import Split
+from training.datasets.layout import Sample
 
 METHODS: dict[CalibrationName, CalibrationMethod] = {
     "minmax": CalibrationMethod.MinMax,

@@ -18,9 +18,9 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, Field
 
 from training.config import TrainConfig
-from training.durable import replace_text
+from training.disk.durable import replace_text
+from training.disk.locks import try_lock
 from training.errors import TrainingError
-from training.locks import try_lock
 
 Phase = Literal["checking", "training", "exporting", "verifying", "quantizing", "gating", "publishing"]
 PHASES: tuple[Phase, ...] = get_args(Phase)

@@ -8,12 +8,12 @@ import shutil
 import tomllib
 from pathlib import Path
 
-from training.attempts import new_id
 from training.config import TrainConfig
 from training.contract import ModelRepository
-from training.dataset_store import IMAGES_FOLDER, REVISION_FOLDER, DatasetStore
-from training.job import DatasetRef, Job, JobNotFound
-from training.jobs import Jobs
+from training.datasets.store import IMAGES_FOLDER, REVISION_FOLDER, DatasetStore
+from training.jobs.attempts import new_id
+from training.jobs.job import DatasetRef, Job, JobNotFound
+from training.jobs.jobs import Jobs
 
 CONFIG = Path(__file__).with_name("starter.toml")
 DATASET = "digits"
@@ -54,8 +54,8 @@ def _digits(store: DatasetStore) -> DatasetRef:
 
 
 def _make_revision(folder: Path) -> None:
-    from training.dataset_intake import look, write  # they and scikit-learn take a second to import
-    from training.public_datasets import make_digits
+    from training.datasets.intake import look, write  # they and scikit-learn take a second to import
+    from training.datasets.public import make_digits
 
     images = folder / IMAGES_FOLDER
     make_digits(images)

@@ -4,8 +4,8 @@ from training import optimizers, resnext, runtime
 from training.checkpoint import Checkpoint
 from training.config import TrainConfig
 from training.contract import ModelRepository
-from training.dataset import Split, load, read_samples
-from training.dataset_report import DatasetReport
+from training.datasets.dataset import Split, load, read_samples
+from training.datasets.report import DatasetReport
 from training.initial import load_initial, pinned_version
 from training.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from training.progress import ProgressLog, duration

@@ -16,7 +16,7 @@ from training import graph
 from training.classifier import Classifier, Uint8Images, images_per_second, onnx_classifier
 from training.config import TrainConfig
 from training.contract import FP16_FILE, GOLDEN_FILE, GOLDEN_PROBABILITIES, INT8_FILE, MODEL_FILE, Variant
-from training.dataset import Split, load, read_samples
+from training.datasets.dataset import Split, load, read_samples
 from training.progress import ProgressLog
 from training.quantize import Quantizer, Search, spread
 from training.records import QuantizationRecord, VerificationRecord

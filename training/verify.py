@@ -9,8 +9,8 @@ import numpy as np
 from training import plots
 from training.classifier import Probabilities, images_per_second, onnx_classifier
 from training.contract import GOLDEN_FILE, MODEL_FILE, Metrics, Parity, Variant
-from training.dataset import Split, load, read_samples
-from training.dataset_report import DatasetReport
+from training.datasets.dataset import Split, load, read_samples
+from training.datasets.report import DatasetReport
 from training.errors import TrainingError
 from training.evaluate import evaluate
 from training.progress import ProgressLog

@@ -24,11 +24,11 @@ from app.errors import (
     UploadTooLarge,
     documented,
 )
-from app.intake import storage_told
+from app.ingress.intake import storage_told
 from app.jobs import jobs_told
 from app.schemas import DatasetDetail, DatasetList, DatasetSummary
 from app.services import Services, ServicesDep
-from training.dataset_store import CURRENT_FILE, NAME_PATTERN, DatasetStore, DatasetStoreError, Summary
+from training.datasets.store import CURRENT_FILE, NAME_PATTERN, DatasetStore, DatasetStoreError, Summary
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 

@@ -9,8 +9,8 @@ from fastapi import APIRouter
 
 from app import __version__
 from app.errors import JobsUnavailable, NoModel, documented
+from app.execution.provider import EXECUTION_PROVIDERS
 from app.model import Model
-from app.provider import EXECUTION_PROVIDERS
 from app.schemas import (
     Alive,
     Health,
@@ -25,7 +25,7 @@ from app.schemas import (
 )
 from app.services import Services, ServicesDep
 from app.serving import Serving
-from training.presence import WorkerInfo
+from training.jobs.presence import WorkerInfo
 
 JOBS_LIMIT_S = 0.5
 

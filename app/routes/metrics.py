@@ -8,9 +8,9 @@ from prometheus_client.metrics_core import Metric
 from starlette.responses import PlainTextResponse, Response
 
 from app.errors import Unauthorized, documented
-from app.job_metrics import job_metrics
-from app.metrics import FOLDER, MEDIA_TYPE
-from app.resources import gpu_metrics, process_metrics, serving_processes
+from app.observability.job_metrics import job_metrics
+from app.observability.metrics import FOLDER, MEDIA_TYPE
+from app.observability.resources import gpu_metrics, process_metrics, serving_processes
 from app.services import ServicesDep
 
 JOBS_LIMIT_S = 0.5  # a scrape has ten seconds, and is to be there when the database is not

@@ -4,7 +4,6 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
-from app.deadline import deadline
 from app.errors import (
     DeadlineExceeded,
     InferenceFailed,
@@ -22,10 +21,11 @@ from app.errors import (
     documented,
 )
 from app.inference import Outcome, infer, most_likely
+from app.ingress.deadline import deadline
+from app.ingress.uploads import FIELD, Upload, read_uploads
 from app.model import Model
 from app.schemas import Classified, ImageProblem, ModelRef, Prediction, PredictResponse, Rejected
 from app.services import services_of
-from app.uploads import FIELD, Upload, read_uploads
 from training.images import ImageError
 
 PATH = "/predict"

@@ -26,14 +26,14 @@ from app.errors import (
     documented,
 )
 from app.events import Cursor, Events
-from app.intake import storage_told
+from app.ingress.intake import storage_told
 from app.jobs import jobs_told
 from app.schemas import JobPage, TrainRequest
 from app.services import Services, ServicesDep
-from training import dataset_store
 from training.config import TrainConfig
 from training.contract import REPORT_FOLDER, ContractError, ModelRepository
-from training.job import DatasetRef, Job, JobState
+from training.datasets import store as dataset_store
+from training.jobs.job import DatasetRef, Job, JobState
 
 router = APIRouter(prefix="/train", tags=["train"])
 

@@ -17,12 +17,12 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from app.errors import StorageFull
-from app.intake import storage_told
+from app.ingress.intake import storage_told
 from tests.app.conftest import Serve
 from tests.process import service, until
 from training.config import TrainConfig
-from training.dataset import check, scan
-from training.job import DatasetRef
+from training.datasets.dataset import check, scan
+from training.jobs.job import DatasetRef
 
 pytestmark = pytest.mark.anyio
 
@@ -327,7 +327,7 @@ def intakes(root: Path) -> list[int]:
             command = (folder / "cmdline").read_text()
         except OSError:
             continue
-        if "training.dataset_intake" in command and str(root) in command:
+        if "training.datasets.intake" in command and str(root) in command:
             found.append(int(folder.name))
     return found
 

@@ -10,14 +10,14 @@ import pytest
 from app import __version__, errors
 from app.__main__ import main
 from app.errors import ServiceError
-from app.job_metrics import show_jobs
 from app.main import create_app
-from app.metrics import Metrics
+from app.observability.job_metrics import show_jobs
+from app.observability.metrics import Metrics
+from app.observability.resources import gpu_metrics, process_metrics
 from app.observation import Observation
-from app.resources import gpu_metrics, process_metrics
 from app.settings import Settings
 from training import images
-from training.places import ENV_PREFIX
+from training.jobs.places import ENV_PREFIX
 
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs/api.md").read_text()

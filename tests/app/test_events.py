@@ -14,8 +14,8 @@ from app.events import Cursor, Events, new_lines
 from app.jobs import JobStates
 from tests.process import free_port
 from tests.training.engine import Engine
-from training.job import JobStatus
-from training.jobs import Jobs
+from training.jobs.job import JobStatus
+from training.jobs.jobs import Jobs
 from training.progress import ProgressLog
 from training.run import CHUNK_BYTES
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from app.provider import open_session
-from app.runner import DirectRunner
-from app.streams import Streams
+from app.execution.provider import open_session
+from app.execution.runner import DirectRunner
+from app.execution.streams import Streams
 from tests.app.conftest import Serve
 from tests.app.network import encoded, network, publish
 from tests.app.test_serving import until

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from app.open_inference.tensors import pack_bytes
 from app.services import Services
-from app.tensors import pack_bytes
 from tests.app.conftest import Serve
 from tests.app.network import LABELS, SIZE, encoded, network, publish, random_images, reference
 from training.contract import ModelRepository

@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from app.execution.provider import Execution, open_session
+from app.execution.runner import BoundRunner, DirectRunner, Runner
+from app.execution.streams import Streams
 from app.model import Model, ModelError, load_model
-from app.provider import Execution, open_session
-from app.runner import BoundRunner, DirectRunner, Runner
-from app.streams import Streams
 from tests.app.network import LABELS, PREPROCESSING, SIZE, network, publish, random_images, reference
 from training.contract import GOLDEN_FILE, MODEL_FILE, ContractError, ModelRepository
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from app.errors import NoModel, VersionLive, VersionNotFound, VersionUnusable
-from app.metrics import Metrics
+from app.execution.provider import Execution
 from app.model import Model, load_model
-from app.provider import Execution
-from app.rollback import RollbackPolicy
+from app.observability.metrics import Metrics
+from app.rollout.rollback import RollbackPolicy
 from app.serving import Serving
 from tests.app.network import network, publish, random_images, reference
 from training.contract import MANIFEST_FILE, MODEL_FILE, ModelRepository

@@ -5,8 +5,8 @@ import pytest
 
 import app
 from app.settings import Settings, SettingsError, read_settings
-from training import places
-from training.places import Places
+from training.jobs import places
+from training.jobs.places import Places
 
 
 def test_defaults_are_valid_and_frozen() -> None:

@@ -24,7 +24,7 @@ from tests.sse import Event, parsed
 from tests.training.engine import Engine
 from training.config import TrainConfig
 from training.contract import ModelRepository
-from training.dataset_store import DatasetStore, Summary
+from training.datasets.store import DatasetStore, Summary
 from training.progress import ProgressLog
 
 pytestmark = pytest.mark.anyio

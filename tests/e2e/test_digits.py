@@ -11,7 +11,7 @@ import pytest
 
 from tests.process import answers, service, until
 from training.contract import ModelRepository
-from training.dataset import read_samples
+from training.datasets.dataset import read_samples
 from training.run import Run
 
 

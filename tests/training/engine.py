@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from tests.process import ROOT, environment, until
 from training.config import TrainConfig
-from training.job import DatasetRef, Job, JobState
-from training.jobs import Jobs
-from training.places import Places
+from training.jobs.job import DatasetRef, Job, JobState
+from training.jobs.jobs import Jobs
+from training.jobs.places import Places
 
 T = TypeVar("T")
 Process = subprocess.Popen[bytes]

@@ -109,8 +109,8 @@ def main(kind: str, *arguments: str) -> int:
         folder, phase = arguments
         lifeline.follow()
         return phase_program(Run(Path(folder)), phase)  # type: ignore[arg-type]  # the worker's own word
-    from training.places import Places  # what only a worker needs: a phase starts in half the time
-    from training.worker import Worker
+    from training.jobs.places import Places  # what only a worker needs: a phase starts in half the time
+    from training.jobs.worker import Worker
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     stop = threading.Event()

@@ -25,7 +25,7 @@ from training.contract import (
     Variant,
     VersionMissing,
 )
-from training.staging import STAGING_PREFIX, STALE_STAGING_S
+from training.disk.staging import STAGING_PREFIX, STALE_STAGING_S
 
 ROOT = Path(__file__).parents[2]
 

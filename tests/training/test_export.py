@@ -11,7 +11,7 @@ import pytest
 from tests.training.conftest import Trained
 from training.classifier import images_per_second, onnx_classifier, published, read_folder
 from training.contract import Preprocessing
-from training.dataset_layout import DatasetError
+from training.datasets.layout import DatasetError
 from training.verify import ParityError, compare
 
 

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from tests.training.conftest import Trained
 from training.classifier import onnx_classifier
 from training.contract import INT8_FILE, MODEL_FILE
-from training.dataset import load, read_samples
+from training.datasets.dataset import load, read_samples
 from training.quantize import Quantizer, Search, has_int8_dot_product
 
 

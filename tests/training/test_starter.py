@@ -12,8 +12,8 @@ import pytest
 from tests.process import ROOT, environment, until
 from tests.training.engine import Engine, ask
 from training.config import TrainConfig
-from training.dataset_report import DatasetReport
-from training.dataset_store import DatasetStore
+from training.datasets.report import DatasetReport
+from training.datasets.store import DatasetStore
 from training.starter import CONFIG, queue_starter
 
 

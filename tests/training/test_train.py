@@ -13,7 +13,7 @@ from rich.console import Console
 from tests.training.conftest import Trained
 from training.checkpoint import Checkpoint
 from training.config import TrainConfig
-from training.dataset import Split
+from training.datasets.dataset import Split
 from training.export import trained_network
 from training.phases import run_phase
 from training.records import TrainingRecord

@@ -1,0 +1,1 @@
+"""How one ONNX Runtime session runs: provider, threads, buffers, and the times that were measured."""

@@ -1,0 +1,1 @@
+"""Processes: the server, its siblings, the worker beside it, their end."""

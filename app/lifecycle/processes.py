@@ -1,0 +1,105 @@
+"""Several processes that serve on one port, where one is the limit: kept alive, ended together.
+
+Each is the whole service with a listening socket of its own on the same port (SO_REUSEPORT): the kernel spreads
+connections over them. With one shared socket, the process that wakes first takes all that are waiting.
+"""
+
+import asyncio
+import contextlib
+import functools
+import signal
+import socket
+import sys
+import tempfile
+
+from app.execution.cores import usable_cores
+from app.lifecycle.keeper import GRACE_S, Keeper, training_worker
+from app.observability.metrics import FOLDER, forget_process
+from app.settings import Settings, SettingsError
+
+MEMBER = "--member"  # of `python -m app`: this process is one of several
+BAD_SETTINGS = 2
+START_FAILED = 3  # uvicorn's
+FATAL = {
+    BAD_SETTINGS: "its settings can not work; it has said why",
+    START_FAILED: "its start failed; it has said why",
+}
+
+
+def sockets_of(settings: Settings) -> list[socket.socket]:
+    """Listening sockets on the port, for this process; others may have theirs. Raises OSError."""
+    return [
+        socket.create_server(address, family=family, backlog=2048, reuse_port=True)
+        for family, address in _addresses(settings)
+    ]
+
+
+def serve_in_processes(settings: Settings) -> int:
+    """Keeps `settings.processes` of them, and the training worker, until SIGTERM or Ctrl-C. Returns an exit status.
+
+    Raises SettingsError when the port can not be had.
+    """
+    with contextlib.ExitStack() as held:
+        for family, _ in _addresses(settings):
+            try:
+                reserved = held.enter_context(_reserved(family, settings))
+            except OSError as error:
+                raise SettingsError(f"{settings.host} port {settings.port} can not be had: {error.strerror}") from None
+            settings = settings.model_copy(update={"port": reserved.getsockname()[1]})
+        metrics = held.enter_context(tempfile.TemporaryDirectory(prefix="resnext-metrics-"))
+        return asyncio.run(_keep(settings, metrics))
+
+
+async def _keep(settings: Settings, metrics: str) -> int:
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    members = [
+        Keeper(
+            f"serving process {number}",
+            [sys.executable, "-m", "app", MEMBER],
+            environment_of_member(settings, metrics),
+            ended.is_set,
+            FATAL,
+            on_end=functools.partial(forget_process, folder=metrics),
+            grace_s=settings.drain_delay + settings.drain_timeout + GRACE_S,
+        )
+        for number in range(1, settings.processes + 1)
+    ]
+    async with contextlib.AsyncExitStack() as kept:
+        for keeper in [training_worker(settings, ended.is_set), *members]:
+            await kept.enter_async_context(keeper)
+        waiting = [asyncio.create_task(ended.wait()), *(asyncio.create_task(member.gave_up()) for member in members)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        status = 0 if ended.is_set() else BAD_SETTINGS
+        ended.set()
+    for task in waiting:
+        task.cancel()
+    return status
+
+
+def _reserved(family: socket.AddressFamily, settings: Settings) -> socket.socket:
+    """Bound and never listening: it keeps the port ours, and finds one for port 0."""
+    address = (settings.host, settings.port)
+    socket.create_server(address, family=family).close()  # fails where anyone listens, sharing the port or not
+    reserved = socket.socket(family, socket.SOCK_STREAM)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind(address)
+    return reserved
+
+
+def environment_of_member(settings: Settings, metrics: str) -> dict[str, str]:
+    """Its share of the cores, the port that was found, the folder where metrics are summed; no worker of its own."""
+    share = str(max(1, usable_cores() // settings.processes))
+    return settings.environment() | {
+        "RESNEXT_PORT": str(settings.port),
+        "RESNEXT_WORKER": "false",
+        "RESNEXT_THREADS": share if settings.threads == "auto" else str(settings.threads),
+        "RESNEXT_DECODE_THREADS": share if settings.decode_threads == "auto" else str(settings.decode_threads),
+        FOLDER: metrics,
+    }
+
+
+def _addresses(settings: Settings) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return [(family, (str(address[0]), settings.port)) for family, _, _, _, address in found]

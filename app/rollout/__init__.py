@@ -1,0 +1,1 @@
+"""A version on its way to being live, and back."""

@@ -1,0 +1,1 @@
+"""`python -m app tune`: the settings that are fastest on this machine."""

@@ -1,0 +1,182 @@
+"""The active version under other settings, timed on this machine."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from app.execution.cores import usable_cores
+from app.execution.latency import powers_of_two
+from app.execution.provider import NVIDIA, TRIALS, Execution, choose_provider
+from app.model import Model, ModelError, load_model
+from app.settings import Settings
+from app.tuning.recommendation import TUNED, Candidate, Comparison, Figures, choose, for_load_alone
+from app.tuning.workload import Load, drive, photos
+from training.contract import ModelRepository
+
+ROUNDS = 3
+LAST_ROUNDS = 5  # of the winner against what is set now: the best of many is also the luckiest of many
+
+
+class NothingToTune(Exception):
+    """There is no active version; the message is one line for the operator."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Candidates that were measured in the same rounds."""
+
+    name: str
+    measured: Mapping[Candidate, Figures]
+
+    def compare(self, new: Candidate, old: Candidate) -> Comparison:
+        return Comparison.of(self.measured[new], self.measured[old])
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Settings that differ from those of now, and what they gave."""
+
+    settings: dict[str, str]
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a sweep came to.
+
+    `best` is what to set; None where what is set now is as good. `for_load_alone` gives more images/s, and makes a lone
+    client wait.
+    """
+
+    stages: list[Stage]
+    best: Proposal | None
+    for_load_alone: Proposal | None
+
+
+class Sweep:
+    """The settings that are left at auto are tried, what is set stays as it is.
+
+    Not all with all: precision with threads, then batches and decoding threads one at a time from the best of these.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        seconds: float,
+        clients: int,
+        image_size: tuple[int, int],
+        tell: Callable[[str], object],
+    ) -> None:
+        """`seconds` of measuring, about; `image_size` is width and height. Raises NothingToTune, ProviderError."""
+        self.repository = ModelRepository(settings.models, settings.model)
+        version = self.repository.active()
+        if version is None:
+            raise NothingToTune(
+                f"no version of {settings.model!r} is active in {settings.models}: "
+                "train one with `python -m training train DIR`, or make one with `make starter`"
+            )
+        self.version = version
+        self.settings = settings
+        self.provider = choose_provider(settings.provider)
+        self.cores = usable_cores()
+        self.clients = min(clients, settings.queue_size)
+        self.image_size = image_size
+        self.pinned = [name for name in TUNED if getattr(settings, name) != "auto"]
+        self._seconds = seconds
+        self._tell = tell
+        self._models: dict[tuple[str, int], Model] = {}  # by precision and threads
+
+    def run(self) -> Outcome:
+        """Loads, measures, decides. Raises ContractError, ModelError, InferenceFailed, ImageError."""
+        begun = time.perf_counter()
+        self._load_models()
+        self._photos = photos(*self.image_size)
+        self._tell(f"ready in {time.perf_counter() - begun:.0f} s; measuring takes about {self._seconds:.0f} s")
+        now = self._what_is_set()
+        first = self._measure("precision and threads", [self._candidate(*key, now) for key in self._models])
+        stages, best = [first], choose(now, first.measured)
+        if variations := self._variations(best):
+            stages.append(self._measure("batches and decoding", [best, *variations]))
+            best = choose(best, stages[-1].measured)
+        proposal = None
+        if best != now:
+            last = self._measure("the best against what is set now", [now, best], LAST_ROUNDS)
+            stages.append(last)
+            if last.compare(best, now).pays:
+                proposal = Proposal(best.changes(now), last.compare(best, now))
+        costly = for_load_alone(now, first.measured)
+        remark = Proposal(costly.changes(now), first.compare(costly, now)) if costly else None
+        return Outcome(stages, proposal, remark)
+
+    def _load_models(self) -> None:
+        chosen = self.settings.precision
+        variants = self.repository.manifest(self.version).variants
+        tried = [name for name in TRIALS[self.provider].precisions if name in variants]
+        precisions = tried if chosen == "auto" else [chosen]
+        fault = None
+        for precision in precisions:
+            for threads in self._thread_counts():
+                self._tell(f"loading {precision}, threads: {threads}")
+                try:
+                    self._models[precision, threads] = self._load(precision, threads)
+                except ModelError as error:
+                    fault = error
+                    self._tell(f"{precision} is left out: {error}")
+                    break
+        if fault and not self._models:
+            raise fault
+
+    def _load(self, precision: str, threads: int) -> Model:
+        limit, max_batch = self.settings.queue_size, self.settings.max_batch
+        return load_model(self.repository, self.version, Execution(self.provider, threads), precision, max_batch, limit)
+
+    def _thread_counts(self) -> list[int]:
+        if self.settings.threads != "auto":
+            return [self.settings.threads]
+        return [self.cores] if self.provider in NVIDIA else powers_of_two(self.cores)
+
+    def _what_is_set(self) -> Candidate:
+        """What the service runs with now: it takes the precision that is fastest one by one."""
+        threads = max(count for _, count in self._models)
+        speeds = {p: model.speeds[p] for (p, count), model in self._models.items() if count == threads}
+        max_batch = None if self.settings.max_batch == "auto" else self.settings.max_batch
+        decode_threads = self.cores if self.settings.decode_threads == "auto" else self.settings.decode_threads
+        precision = max(speeds, key=speeds.__getitem__)
+        auto_batch = self._models[precision, threads].max_batch
+        return Candidate(precision, threads, max_batch, decode_threads, auto_batch)
+
+    def _candidate(self, precision: str, threads: int, now: Candidate) -> Candidate:
+        auto_batch = self._models[precision, threads].max_batch
+        return replace(now, precision=precision, threads=threads, auto_batch=auto_batch)
+
+    def _variations(self, best: Candidate) -> list[Candidate]:
+        """The best with another batch or other decoding threads."""
+        sizes: list[int] = []
+        if "max_batch" not in self.pinned:  # no batch is larger than there are clients
+            sizes = [n for n in self._models[best.precision, best.threads].curve if best.batch != n <= self.clients]
+        counts: list[int] = []
+        if "decode_threads" not in self.pinned:
+            counts = [n for n in powers_of_two(self.cores) if n != best.decode_threads]
+        return [*(replace(best, max_batch=n) for n in sizes), *(replace(best, decode_threads=n) for n in counts)]
+
+    def _measure(self, name: str, candidates: Sequence[Candidate], rounds: int = ROUNDS) -> Stage:
+        """Each in turn, so many times: whatever else the machine does should not hit one of them alone."""
+        measured = {candidate: Figures([], [], []) for candidate in candidates}
+        for number in range(rounds):
+            self._tell(f"{name}: round {number + 1} of {rounds}")
+            for candidate, figures in measured.items():
+                crowd = self._drive(candidate, self.clients)
+                figures.rates.append(crowd.rate)
+                figures.crowd.extend(crowd.latencies)
+                figures.alone.extend(self._drive(candidate, 1).latencies)
+        return Stage(name, measured)
+
+    def _drive(self, candidate: Candidate, clients: int) -> Load:
+        model = self._models[candidate.precision, candidate.threads]
+        return drive(self._photos, model, candidate, self.settings.batch_delay / 1000, clients, self._load_seconds())
+
+    def _load_seconds(self) -> float:
+        """Of one load, so that all take `seconds`; how many stages there are and how wide shows only on the way."""
+        batches = max(len(model.curve) for model in self._models.values())
+        candidates = len(self._models) + batches + self.cores.bit_length()
+        return self._seconds / (2 * (ROUNDS * candidates + 2 * LAST_ROUNDS))

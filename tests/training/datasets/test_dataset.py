@@ -1,0 +1,323 @@
+import os
+import re
+import shutil
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from training.contract import Preprocessing
+from training.datasets.dataset import Dataset, Split, check, load, read_samples, scan, survey, write_samples
+from training.datasets.layout import DatasetError
+from training.datasets.report import DatasetReport
+from training.images import decode
+
+SIZE = Preprocessing(height=32, width=32)
+PHOTO = Image.fromarray(load_sample_image("china.jpg"))
+
+
+def write(path: Path, number: int) -> Path:
+    """A 64 x 48 piece of a photograph, another one for each number, as JPEG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    left, top = number % 30 * 18, number // 30 * 16
+    PHOTO.crop((left, top, left + 64, top + 48)).save(path, "JPEG", quality=90)
+    return path
+
+
+def flat(folder: Path, count: int = 20, labels: tuple[str, ...] = ("cat", "dog")) -> Path:
+    for rank, label in enumerate(labels):
+        for i in range(count):
+            write(folder / label / f"{i:03}.jpg", rank * count + i)
+    return folder
+
+
+def given(folder: Path, splits: tuple[str, ...] = ("train", "val", "test")) -> Path:
+    for rank, split in enumerate(splits):
+        for i in range(6):
+            write(folder / split / ("cat", "dog")[i % 2] / f"{i}.jpg", rank * 6 + i)
+    return folder
+
+
+def loaded(dataset: Dataset) -> tuple[DatasetReport, dict[str, Split]]:
+    report, samples = survey(dataset, SIZE)
+    return report, load(samples, SIZE, dataset.folder / ".cache")
+
+
+def names(dataset: Dataset) -> dict[str, list[str]]:
+    return {split: [sample.name for sample in part.samples] for split, part in loaded(dataset)[1].items()}
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(DatasetError) as error:
+        scan(folder, 0.2, 0.2, 0)
+    return str(error.value)
+
+
+def test_a_folder_of_classes_is_split_by_class(tmp_path: Path) -> None:
+    dataset = scan(flat(tmp_path, 20), 0.15, 0.25, seed=0)
+    report = check(dataset, SIZE)
+    assert report.labels == ["cat", "dog"]
+    assert report.images == {"train": 24, "val": 6, "test": 10}
+    assert report.classes["val"] == {"cat": 3, "dog": 3}
+    everything = [name for split in names(dataset).values() for name in split]
+    assert sorted(everything) == [f"{label}/{i:03}.jpg" for label in ("cat", "dog") for i in range(20)]
+
+
+def test_the_split_follows_the_seed_and_not_the_file_system(tmp_path: Path) -> None:
+    folder = flat(tmp_path / "a")
+    copy = tmp_path / "b"
+    for path in sorted(folder.rglob("*.jpg"), reverse=True):
+        (copy / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy / path.parent.name)
+    first, second, other = scan(folder, 0.2, 0.2, 7), scan(copy, 0.2, 0.2, 7), scan(folder, 0.2, 0.2, 8)
+    assert names(first) == names(second)
+    assert names(first)["test"] != names(other)["test"]
+    assert check(first, SIZE).fingerprint == check(second, SIZE).fingerprint
+    assert check(first, SIZE).fingerprint == check(other, SIZE).fingerprint  # it is of the files
+
+
+def test_an_image_more_moves_few_others(tmp_path: Path) -> None:
+    before = names(scan(flat(tmp_path, 100, ("cat", "dog", "cow")), 0.2, 0.2, 0))
+    write(tmp_path / "cat" / "new.jpg", 400)
+    after = names(scan(tmp_path, 0.2, 0.2, 0))
+    assert len(set(before["train"]) ^ set(after["train"])) <= 3
+
+
+def test_copies_stay_on_one_side(tmp_path: Path) -> None:
+    folder = flat(tmp_path, 12)
+    for path in list(folder.rglob("*.jpg")):
+        shutil.copy(path, path.with_name(f"copy-of-{path.name}"))
+    report = check(scan(folder, 0.3, 0.3, 0), SIZE)
+    assert report.leaks == []
+    assert len(report.duplicates) == 24
+    assert report.images == {"train": 16, "val": 16, "test": 16}
+
+
+def test_an_image_under_two_labels_is_reported(tmp_path: Path) -> None:
+    folder = flat(tmp_path, 6)
+    shutil.copy(folder / "cat/000.jpg", folder / "dog/also.jpg")
+    report = check(scan(folder, 0.2, 0.2, 0), SIZE)
+    assert report.conflicts == [["cat/000.jpg", "dog/also.jpg"]]
+    assert report.leaks == []
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "Validation"])
+def test_a_given_split_is_kept(tmp_path: Path, val: str) -> None:
+    dataset = scan(given(tmp_path, ("train", val, "test")), 0.9, 0.05, 0)
+    assert names(dataset)["val"] == [f"{val}/cat/{i}.jpg" for i in (0, 2, 4)] + [
+        f"{val}/dog/{i}.jpg" for i in (1, 3, 5)
+    ]
+    assert check(dataset, SIZE).images == {"train": 6, "val": 6, "test": 6}
+
+
+def test_the_same_image_in_train_and_test_is_a_leak(tmp_path: Path) -> None:
+    folder = given(tmp_path)
+    shutil.copy(folder / "train/cat/0.jpg", folder / "test/cat/same.jpg")
+    shutil.copy(folder / "val/dog/1.jpg", folder / "val/dog/twice.jpg")
+    report = check(scan(folder, 0.2, 0.2, 0), SIZE)
+    assert report.leaks == [["test/cat/same.jpg", "train/cat/0.jpg"]]
+    assert report.duplicates == [["val/dog/1.jpg", "val/dog/twice.jpg"]]
+    assert "leak" in str(report)
+
+
+def test_bad_files_are_skipped_and_named(tmp_path: Path) -> None:
+    folder = given(tmp_path)
+    cat = folder / "train/cat"
+    (cat / "empty.jpg").touch()
+    (cat / "notes.txt").write_text("not an image")
+    (cat / "gone.jpg").symlink_to("nowhere.jpg")
+    whole = (cat / "0.jpg").read_bytes()
+    (cat / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    dataset = scan(folder, 0.2, 0.2, 0)
+    report, splits = loaded(dataset)
+    assert {Path(bad.path).name: bad.code for bad in report.unreadable} == {
+        "cut.jpg": "corrupt_image",
+        "empty.jpg": "empty_file",
+        "gone.jpg": "unreadable_file",
+        "notes.txt": "not_an_image",
+    }
+    assert report.images == {"train": 6, "val": 6, "test": 6}
+    assert len(splits["train"]) == 6
+    for row, sample in enumerate(splits["train"].samples):
+        np.testing.assert_array_equal(splits["train"].images[row], decode(sample.path, SIZE))
+    assert "train/cat/notes.txt  not_an_image" in report.render()
+    with pytest.raises(DatasetError, match=r"readable throughout, it is not: train/cat/cut\.jpg"):
+        check(dataset, SIZE, strict=True)
+
+
+def test_a_bad_file_never_empties_a_split(tmp_path: Path) -> None:
+    folder = flat(tmp_path, 3)
+    for i in range(20):
+        (folder / "cat" / f"bad{i}.jpg").write_bytes(b"broken")
+    report, splits = loaded(scan(folder, 0.2, 0.2, 0))
+    assert len(report.unreadable) == 20
+    for part in splits.values():
+        assert part.labels.tolist() == [0, 1]
+        for image, sample in zip(part.images, part.samples, strict=True):
+            np.testing.assert_array_equal(image, decode(sample.path, SIZE))
+
+
+def test_a_class_without_a_readable_image_is_refused(tmp_path: Path) -> None:
+    folder = given(tmp_path)
+    for path in (folder / "val/dog").iterdir():
+        path.write_bytes(b"broken")
+    with pytest.raises(DatasetError, match=r"val of .* has no readable image of 'dog'"):
+        check(scan(folder, 0.2, 0.2, 0), SIZE)
+
+
+def test_load_gives_what_decode_gives(tmp_path: Path) -> None:
+    report, splits = loaded(scan(flat(tmp_path / "data", 10), 0.2, 0.2, 0))
+    for split, part in splits.items():
+        assert part.images.shape == (report.images[split], 32, 32, 3)
+        assert part.images.dtype == np.uint8
+        assert part.labels.dtype == np.int32
+        for image, label, sample in zip(part.images, part.labels, part.samples, strict=True):
+            np.testing.assert_array_equal(image, decode(sample.path, SIZE))
+            assert report.labels[label] == sample.path.parent.name
+
+
+def test_a_survey_says_how_far_it_is(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    survey(scan(flat(tmp_path, 10), 0.2, 0.2, 0), SIZE, progress=lambda *at: seen.append(at))
+    assert seen == [(i, 20) for i in range(1, 21)]
+
+
+def test_surveyed_files_can_be_kept(tmp_path: Path) -> None:
+    folder = flat(tmp_path / "data", 4, ("cat", "猫"))
+    path = Path(os.fsdecode(os.fsencode(folder / "cat") + b"/caf\xe9.jpg"))
+    shutil.copy(folder / "cat/000.jpg", path)
+    samples = survey(scan(folder, 0.2, 0.2, 0), SIZE)[1]
+    write_samples(tmp_path / "samples.json", samples)
+    assert read_samples(tmp_path / "samples.json") == samples
+    assert path in {sample.path for sample in samples}
+
+
+@pytest.mark.parametrize("change", ["other bytes", "gone"])
+def test_a_file_that_changed_after_the_survey_is_refused(tmp_path: Path, change: str) -> None:
+    samples = survey(scan(flat(tmp_path, 4), 0.2, 0.2, 0), SIZE)[1]
+    if change == "gone":
+        samples[0].path.unlink()
+    else:
+        write(samples[0].path, 99)
+    with pytest.raises(DatasetError, match=re.escape(str(samples[0].path))):
+        load(samples, SIZE, tmp_path / ".cache")
+    assert load(samples, SIZE, tmp_path / ".cache", ("test",))["test"].labels.tolist() == [0, 1]
+
+
+def test_pixels_over_the_memory_budget_go_to_disk(tmp_path: Path) -> None:
+    samples = survey(scan(flat(tmp_path / "data", 6), 0.2, 0.2, 0), SIZE)[1]
+    in_memory, on_disk = (
+        load(samples, SIZE, tmp_path / "cache", memory_budget=budget)["train"].images for budget in (10**9, 1)
+    )
+    assert isinstance(on_disk, np.memmap)
+    assert not isinstance(in_memory, np.memmap)
+    np.testing.assert_array_equal(in_memory, on_disk)
+    assert list((tmp_path / "cache").iterdir()) == []  # nothing that anyone must clean up
+
+
+def test_a_cache_that_can_not_be_written_is_an_error(tmp_path: Path) -> None:
+    samples = survey(scan(flat(tmp_path / "data", 3), 0.2, 0.2, 0), SIZE)[1]
+    (tmp_path / "file").touch()
+    with pytest.raises(DatasetError, match=r"file/cache should take 6144 bytes"):
+        load(samples, SIZE, tmp_path / "file" / "cache", memory_budget=1)
+
+
+def test_the_fingerprint_knows_content_label_and_given_split(tmp_path: Path) -> None:
+    folder = given(tmp_path)
+    fingerprints = [check(scan(folder, 0.2, 0.2, 0), SIZE).fingerprint]
+    write(folder / "test/cat/0.jpg", 100)
+    fingerprints.append(check(scan(folder, 0.2, 0.2, 0), SIZE).fingerprint)
+    (folder / "train/cat").rename(folder / "train/tmp")
+    (folder / "train/dog").rename(folder / "train/cat")
+    (folder / "train/tmp").rename(folder / "train/dog")
+    fingerprints.append(check(scan(folder, 0.2, 0.2, 0), SIZE).fingerprint)
+    (folder / "val").rename(folder / "tmp")
+    (folder / "test").rename(folder / "val")
+    (folder / "tmp").rename(folder / "test")
+    fingerprints.append(check(scan(folder, 0.2, 0.2, 0), SIZE).fingerprint)
+    assert len(set(fingerprints)) == 4
+
+
+def test_clutter_is_passed_over_and_subfolders_are_read(tmp_path: Path) -> None:
+    folder = flat(tmp_path, 3)
+    for name in (".DS_Store", "cat/.hidden.jpg", "cat/Thumbs.db", "cat/.git/x.jpg", "__MACOSX/cat/._0.jpg", "LICENSE"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"clutter")
+    write(folder / "cat/2024/may/deep.jpg", 50)
+    report = check(scan(folder, 0.2, 0.2, 0), SIZE, strict=True)
+    assert report.labels == ["cat", "dog"]
+    assert sum(report.images.values()) == 7
+
+
+def test_names_are_compared_in_nfc(tmp_path: Path) -> None:
+    decomposed = unicodedata.normalize("NFD", "žluťoučký")
+    composed = unicodedata.normalize("NFC", decomposed)
+    one, two = (flat(tmp_path / form, 4, (name, "猫")) for form, name in (("d", decomposed), ("c", composed)))
+    reports = [check(scan(folder, 0.2, 0.2, 0), SIZE) for folder in (one, two)]
+    assert reports[0].labels == reports[1].labels == [composed, "猫"]
+    assert reports[0].fingerprint == reports[1].fingerprint
+    (one / composed).mkdir()
+    assert "two folders that both spell" in refusal(one)
+
+
+def test_names_that_are_no_utf8_reach_the_report(tmp_path: Path) -> None:
+    folder = flat(tmp_path, 4)
+    Path(os.fsdecode(os.fsencode(folder / "cat") + b"/caf\xe9.jpg")).write_bytes(b"broken")
+    report = check(scan(folder, 0.2, 0.2, 0), SIZE)
+    assert [bad.path for bad in report.unreadable] == ["cat/caf\\udce9.jpg"]
+    assert report.model_dump_json()
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    dataset = scan(flat(tmp_path, 4, ("plane", "train")), 0.2, 0.2, 0)
+    assert dataset.labels == ["plane", "train"]
+
+
+def test_a_missing_split_is_named_with_what_was_found(tmp_path: Path) -> None:
+    message = refusal(given(tmp_path, ("train", "dev", "test")))
+    assert "should have the subfolders train, val and test; val missing, it has 'dev', 'test', 'train'" in message
+
+
+def test_a_split_without_class_folders_is_refused(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        write(tmp_path / split / "0.jpg", 0)
+    assert "should hold at least two class folders, it has no folder and 1 files" in refusal(tmp_path)
+
+
+def test_two_folders_for_one_split_are_refused(tmp_path: Path) -> None:
+    assert "two folders for val: 'val' and 'valid'" in refusal(given(tmp_path, ("train", "val", "valid", "test")))
+
+
+def test_one_class_only_is_refused(tmp_path: Path) -> None:
+    assert "at least two class folders, it has only 'cat'" in refusal(flat(tmp_path, 5, ("cat",)))
+
+
+def test_an_empty_class_is_refused(tmp_path: Path) -> None:
+    (flat(tmp_path, 5) / "cow").mkdir()
+    assert "images of every class, 'cow' holds no file" in refusal(tmp_path)
+
+
+def test_a_class_that_a_split_lacks_is_refused(tmp_path: Path) -> None:
+    shutil.rmtree(given(tmp_path) / "test/dog")
+    assert "test should have images of every class, it has none of 'dog'" in refusal(tmp_path)
+
+
+def test_a_class_that_train_does_not_know_is_refused(tmp_path: Path) -> None:
+    write(given(tmp_path) / "val/cow/0.jpg", 0)
+    assert "has 'cow', which" in refusal(tmp_path)
+
+
+def test_too_few_images_to_split_are_refused(tmp_path: Path) -> None:
+    folder = flat(tmp_path, 3)
+    shutil.copy(folder / "dog/000.jpg", folder / "dog/001.jpg")
+    with pytest.raises(DatasetError, match=r"class 'dog' should have at least 3 different readable images.* it has 2"):
+        check(scan(folder, 0.2, 0.2, 0), SIZE)
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert "is not there" in refusal(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    assert "is a file" in refusal(tmp_path / "file")

@@ -1,0 +1,63 @@
+"""How a phase's process ends, and what it has to say."""
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.process import until
+from tests.training.engine import gone
+from training.jobs import child
+from training.jobs.child import ChildFailed, ChildKilled, run_child
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_what_it_prints_goes_to_the_end_of_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("before\n")
+    asyncio.run(run_child(python("import sys; print('out', flush=True); print('err', file=sys.stderr)"), log))
+    assert log.read_text() == "before\nout\nerr\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import sys; sys.stderr.write('error: no images\\nnoise\\n'); sys.exit(1)", "no images"),
+        ("print('x' * 200_000, file=__import__('sys').stderr); raise KeyError('photos')", "KeyError: 'photos'"),
+        ("raise SystemExit(3)", "it ended with status 3 and said nothing"),
+    ],
+)
+def test_its_last_words_are_the_reason(tmp_path: Path, code: str, reason: str) -> None:
+    with pytest.raises(ChildFailed) as failed:
+        asyncio.run(run_child(python(code), tmp_path / "log.txt"))
+    assert str(failed.value) == reason
+
+
+def test_a_signal_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ChildKilled, match="SIGKILL"):
+        asyncio.run(run_child(python("import os; os.kill(os.getpid(), 9)"), tmp_path / "log.txt"))
+
+
+def test_cancelled_it_is_ended_also_when_it_will_not(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    stubborn = (
+        "import os, pathlib, signal, time; signal.signal(15, signal.SIG_IGN); "
+        f"pathlib.Path({str(ready)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    )
+
+    async def cancel() -> float:
+        task = asyncio.create_task(run_child(python(stubborn), tmp_path / "log.txt"))
+        await asyncio.to_thread(until, lambda: ready.exists() and ready.read_text() != "")
+        since = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return time.monotonic() - since
+
+    assert child.GRACE_S <= asyncio.run(cancel()) < child.GRACE_S + 1
+    assert gone(int(ready.read_text()))

@@ -1,0 +1,41 @@
+"""A worker's name: one process has it, and a reader knows whether that one lives."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from training.jobs.presence import Presence, PresenceError, forget, workers
+
+
+def test_a_name_is_held_by_one(tmp_path: Path) -> None:
+    first, second = Presence(tmp_path / "workers", "one"), Presence(tmp_path / "workers", "one")
+    assert workers(tmp_path / "workers") == []
+    with first.held(threading.Event(), 0):
+        with pytest.raises(PresenceError, match=f"as process {os.getpid()}"), second.held(threading.Event(), 0):
+            pass
+        first.says("20261124-071512-3f9c2a")
+        (info,) = workers(tmp_path / "workers")
+        assert (info.name, info.pid, info.alive, info.job) == ("one", os.getpid(), True, "20261124-071512-3f9c2a")
+    (info,) = workers(tmp_path / "workers")
+    assert not info.alive
+    with second.held(threading.Event(), 0):
+        assert workers(tmp_path / "workers")[0].job is None
+    forget(tmp_path / "workers", "one")
+    assert workers(tmp_path / "workers") == []
+
+
+@pytest.mark.parametrize("name", ["", "../one", "a b", ".hidden"])
+def test_a_name_is_a_file_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(PresenceError, match="a worker's name"):
+        Presence(tmp_path, name)
+
+
+def test_a_stop_ends_the_wait_for_a_name(tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    with Presence(tmp_path, "one").held(threading.Event(), 0):
+        Presence(tmp_path, "one").says("its job")
+        with Presence(tmp_path, "one").held(stop):
+            assert workers(tmp_path)[0].job == "its job"

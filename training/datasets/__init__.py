@@ -1,0 +1,1 @@
+"""Images on their way in: archives, folders, splits, the store."""

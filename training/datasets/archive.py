@@ -1,0 +1,110 @@
+"""An archive that somebody has sent -> plain files below one new folder, and nothing else, within limits."""
+
+import contextlib
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from training.datasets.archive_members import (
+    CHUNK_BYTES,
+    ArchiveError,
+    ArchiveTooLarge,
+    Member,
+    Meter,
+    damage_told,
+    members,
+)
+from training.datasets.dataset import MAX_FILE_BYTES
+from training.datasets.layout import CLUTTER
+
+MAX_PATH_BYTES = 1024  # of a member's name, as UTF-8
+MAX_NAME_BYTES = 255  # of each part of it: what file systems take
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may unpack to: files and folders in number, bytes in all and in one file."""
+
+    files: int
+    bytes: int
+    file_bytes: int = MAX_FILE_BYTES
+
+
+def unpack(archive: Path, folder: Path, limits: Limits) -> None:
+    """Writes the archive's files below the new `folder`, without clutter; names become NFC.
+
+    Raises ArchiveError, ArchiveTooLarge; OSError when the disk fails. What was written until then stays.
+    """
+    folder.mkdir()
+    writer = _Writer(folder, limits)
+    meter = Meter(limits.bytes, archive.stat().st_size)
+    with archive.open("rb") as file, damage_told():
+        for member in members(file, meter):
+            writer.write(member)
+
+
+class _Writer:
+    """Writes members, whatever they are called, below one folder, and counts them."""
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        self._folder = folder
+        self._limits = limits
+        self._members = 0
+        self._folders = {folder}
+
+    def write(self, member: Member) -> None:
+        name = _safe_name(member.name)
+        self._members += 1
+        self._check(self._members, "files and folders")
+        if any(part.startswith(".") or part.lower() in CLUTTER for part in name.parts):
+            return
+        if member.kind not in ("file", "folder"):
+            raise ArchiveError(f"{member.name!r} should be a file or a folder, it is {member.kind}")
+        path = self._folder / name
+        try:
+            self._make(path if member.kind == "folder" else path.parent)
+            if member.kind == "file":
+                self._copy(member, path)
+        except (FileExistsError, NotADirectoryError):
+            raise ArchiveError(f"{member.name!r} can not be written: another member has taken its place") from None
+
+    def _copy(self, member: Member, path: Path) -> None:
+        copied = 0
+        with path.open("xb") as target, contextlib.closing(member.open()) as source:
+            while chunk := source.read(CHUNK_BYTES):
+                copied += len(chunk)
+                if copied > self._limits.file_bytes:
+                    limit = self._limits.file_bytes
+                    raise ArchiveTooLarge(f"a file should have at most {limit} bytes, {member.name!r} has more")
+                target.write(chunk)
+
+    def _make(self, folder: Path) -> None:
+        """A folder and those above it, each counted: one name may stand for hundreds."""
+        if folder in self._folders:
+            return
+        self._make(folder.parent)
+        folder.mkdir()
+        self._folders.add(folder)
+        self._check(len(self._folders), "folders")
+
+    def _check(self, count: int, what: str) -> None:
+        if count > self._limits.files:
+            raise ArchiveTooLarge(f"an archive should have at most {self._limits.files} {what}, this one has more")
+
+
+def _safe_name(name: str) -> PurePosixPath:
+    """Where a member goes. Raises ArchiveError on a name that leads elsewhere or that no file can have."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise ArchiveError(f"names should be UTF-8, {name!r} is not") from None
+    path = PurePosixPath(unicodedata.normalize("NFC", name))
+    if path.is_absolute() or ".." in path.parts or "\0" in name or re.match(r"[A-Za-z]:[/\\]", name):
+        raise ArchiveError(f"names should lead to a place within the archive's folder, {name!r} does not")
+    if size > MAX_PATH_BYTES or any(len(part.encode()) > MAX_NAME_BYTES for part in path.parts):
+        raise ArchiveError(
+            f"names should have at most {MAX_PATH_BYTES} bytes, {MAX_NAME_BYTES} in each part, "
+            f"{name[:80] + '...'!r} has more"
+        )
+    return path

@@ -1,0 +1,160 @@
+"""What is done to a dataset in a process of its own: a hostile archive, or thousands of images to decode, harm neither
+the memory nor the latency of the service that asked.
+
+`python -m training.datasets.intake unpack WORK NAME` makes WORK/revision of the archive WORK/archive, ready for the
+store; `... check FOLDER WORK` leaves summary and report of a folder in WORK. On failure the last line of stderr is
+`error: CODE MESSAGE`.
+"""
+
+import argparse
+import contextlib
+import errno
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from training import lifeline
+from training.config import TrainConfig
+from training.datasets.archive import Limits, unpack
+from training.datasets.archive_members import ArchiveError, ArchiveTooLarge
+from training.datasets.dataset import scan, survey
+from training.datasets.layout import SPLIT_FOLDERS, DatasetError, Sample
+from training.datasets.report import DatasetReport
+from training.datasets.store import ARCHIVE_FILE, IMAGES_FOLDER, REPORT_FILE, REVISION_FOLDER, SUMMARY_FILE, Summary
+
+UNPACKING_BYTES = 2 * 1024**3  # of memory: a zip's directory of a million files takes 1 GB
+NICE = 10
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def take_in(work: Path, name: str, limits: Limits) -> None:
+    """The archive in `work` becomes a revision, of readable images alone; what else it had is listed in the report.
+
+    The archive is removed. Raises ArchiveError, DatasetError, OSError.
+    """
+    revision, unpacked = work / REVISION_FOLDER, work / "unpacked"
+    with _bounded_memory():
+        unpack(work / ARCHIVE_FILE, unpacked, limits)
+    (work / ARCHIVE_FILE).unlink()
+    revision.mkdir()
+    _unwrapped(unpacked).rename(revision / name)
+    os.chdir(revision)  # what is wrong is told of `NAME/cat`, not of a path that the client does not know
+    report, samples = look(Path(name), name)
+    _keep_only(samples, Path(name))
+    Path(name).rename(IMAGES_FOLDER)
+    write(Path(), report, sum((IMAGES_FOLDER / sample.path.relative_to(name)).stat().st_size for sample in samples))
+    os.sync()  # once for all files: an fsync of each takes minutes for a hundred thousand
+
+
+def look(folder: Path, name: str) -> tuple[DatasetReport, list[Sample]]:
+    """What `python -m training dataset check` reports, with its defaults. Raises DatasetError."""
+    defaults = TrainConfig(data=folder)
+    dataset = scan(folder, defaults.val_fraction, defaults.test_fraction, defaults.seed)
+    report, samples = survey(dataset, defaults.preprocessing)
+    return report.model_copy(update={"folder": name}), samples
+
+
+def write(folder: Path, report: DatasetReport, size: int) -> None:
+    """Leaves summary and report. `size` is that of the images' files in bytes."""
+    summary = Summary(
+        created=datetime.now(UTC).replace(microsecond=0),
+        images=sum(report.images.values()),
+        classes=len(report.labels),
+        bytes=size,
+        fingerprint=report.fingerprint,
+    )
+    (folder / SUMMARY_FILE).write_text(summary.model_dump_json())
+    (folder / REPORT_FILE).write_text(report.model_dump_json())
+
+
+def _unwrapped(folder: Path) -> Path:
+    """Below folders that hold one folder of folders each and nothing beside it: `flowers/rose/1.jpg`."""
+    match list(folder.iterdir()):
+        case [inner] if inner.is_dir() and inner.name.lower() not in SPLIT_FOLDERS:
+            if any(path.is_dir() for path in inner.iterdir()):
+                return _unwrapped(inner)
+    return folder
+
+
+def _keep_only(samples: list[Sample], folder: Path) -> None:
+    """Removes every other file, and the folders that it leaves empty."""
+    kept = {str(sample.path) for sample in samples}
+    for parent, _, files in os.walk(folder, topdown=False):
+        for path in (os.path.join(parent, file) for file in files):
+            if path not in kept:
+                os.unlink(path)
+        if not os.listdir(parent):
+            os.rmdir(parent)
+
+
+@contextlib.contextmanager
+def _bounded_memory() -> Iterator[None]:
+    """For parsers of hostile bytes. Not for decoding: there a MemoryError would be taken for a corrupt image."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:  # no Linux: the limits of the archive have to do
+        pages = None
+    if pages is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + UNPACKING_BYTES, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def _settle() -> None:
+    os.umask(0o022)
+    os.nice(NICE)
+    with contextlib.suppress(OSError):  # Linux alone has it
+        Path("/proc/self/oom_score_adj").write_text("500")  # when memory ends, this process goes before the service
+
+
+def main(arguments: list[str]) -> int:
+    """0 when it is done, 1 when not."""
+    parser = argparse.ArgumentParser(prog="python -m training.datasets.intake", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    unpacking = commands.add_parser("unpack")
+    unpacking.add_argument("work", type=Path)
+    unpacking.add_argument("name")
+    unpacking.add_argument("--max-files", type=int, required=True)
+    unpacking.add_argument("--max-bytes", type=int, required=True)
+    checking = commands.add_parser("check")
+    checking.add_argument("folder", type=Path)
+    checking.add_argument("work", type=Path)
+    parsed = parser.parse_args(arguments)
+    try:
+        if parsed.command == "unpack":
+            take_in(parsed.work.absolute(), parsed.name, Limits(parsed.max_files, parsed.max_bytes))
+        else:
+            work, folder = parsed.work.absolute(), parsed.folder.absolute()
+            os.chdir(folder.parent)
+            report, samples = look(Path(folder.name), folder.name)
+            write(work, report, sum(sample.path.stat().st_size for sample in samples))
+    except (ArchiveError, DatasetError, OSError) as error:
+        sys.stderr.write(f"error: {_code(error)} {' '.join(str(error).splitlines())}\n")
+        return 1
+    return 0
+
+
+def _code(error: Exception) -> str:
+    match error:
+        case ArchiveTooLarge():
+            return "archive_too_large"
+        case ArchiveError():
+            return "archive_unusable"
+        case DatasetError():
+            return "dataset_unusable"
+        case OSError() if error.errno in FULL:
+            return "storage_full"
+        case _:
+            return "storage_unavailable"
+
+
+if __name__ == "__main__":
+    lifeline.follow()
+    _settle()
+    sys.exit(main(sys.argv[1:]))

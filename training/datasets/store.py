@@ -1,0 +1,211 @@
+"""The datasets folder: what was uploaded, in revisions, and what the operator put there.
+
+    photos/CURRENT  photos/3/summary.json  photos/3/report.json  photos/3/images/...      uploaded
+    flowers/train/...  flowers/val/...  flowers/test/...                                  mounted: there is no CURRENT
+
+A revision is written in a hidden staging folder on the same file system, flushed to disk and renamed in one step, then
+CURRENT names it: a crash at any point leaves the store as it was. Nothing here needs TensorFlow.
+"""
+
+import re
+import shutil
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, Field, ValidationError
+
+from training.disk.durable import fsync, write_atomically
+from training.disk.locks import exclusive
+from training.disk.staging import bury, new_staging, remove_stale_staging
+from training.errors import TrainingError
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+CURRENT_FILE = "CURRENT"
+SUMMARY_FILE = "summary.json"
+REPORT_FILE = "report.json"
+IMAGES_FOLDER = "images"
+
+# in a staging folder
+ARCHIVE_FILE = "archive"
+REVISION_FOLDER = "revision"
+
+
+class DatasetStoreError(TrainingError):
+    """A dataset that can not be used as asked."""
+
+
+class DatasetNotFound(DatasetStoreError):
+    """There is no dataset of this name, or no such revision of it."""
+
+
+class DatasetMounted(DatasetStoreError):
+    """A folder that the operator put there: the store does not change it."""
+
+
+class DatasetDamaged(DatasetStoreError):
+    """An uploaded dataset whose files are not as the store wrote them."""
+
+
+class Summary(BaseModel):
+    """`summary.json`: what a list tells of a dataset. The report may be large, this is not."""
+
+    created: datetime
+    images: int = Field(description="readable images")
+    classes: int
+    bytes: int = Field(description="of the images' files")
+    fingerprint: str
+
+
+class Resolved(NamedTuple):
+    """Where a dataset's images lie, and what they were when they were checked; a mounted one may change any time."""
+
+    folder: Path
+    revision: int | None
+    fingerprint: str | None
+
+
+class DatasetStore:
+    """The datasets under `root`. Readers need no lock: every change is one rename. Writers take `flock` on `.lock`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def names(self) -> list[str]:
+        """All datasets, uploaded and mounted, sorted. Names that no route takes are passed over."""
+        if not self.root.is_dir():
+            return []
+        return sorted(path.name for path in self.root.iterdir() if _is_name(path.name) and path.is_dir())
+
+    def current(self, name: str) -> int | None:
+        """The newest revision's number; None for a mounted dataset. Raises DatasetNotFound, DatasetDamaged."""
+        path = self._folder(name) / CURRENT_FILE
+        try:
+            text = path.read_text().strip()
+        except FileNotFoundError:
+            return None
+        if not _is_revision(text):
+            raise DatasetDamaged(f"{path} should hold a revision's number, it holds {text[:40]!r}")
+        return int(text)
+
+    def resolve(self, name: str, revision: int | None = None) -> Resolved:
+        """The images of a revision, by default of the current one. Raises DatasetNotFound, DatasetDamaged."""
+        current = self.current(name)
+        if current is None:
+            if revision is not None:
+                raise DatasetNotFound(f"dataset {name!r} is a folder of the operator's and has no revision {revision}")
+            return Resolved(self.root / name, None, None)
+        revision = revision or current
+        return Resolved(
+            self._revision(name, revision) / IMAGES_FOLDER, revision, self.summary(name, revision).fingerprint
+        )
+
+    def summary(self, name: str, revision: int) -> Summary:
+        """Raises DatasetNotFound, DatasetDamaged."""
+        path = self._revision(name, revision) / SUMMARY_FILE
+        try:
+            return Summary.model_validate_json(path.read_bytes())
+        except (FileNotFoundError, ValidationError) as error:
+            raise DatasetDamaged(f"{path} should hold the dataset's summary: {error}") from error
+
+    def report(self, name: str, revision: int) -> bytes:
+        """A revision's DatasetReport, as JSON: it is handed on, not read. Raises DatasetNotFound, DatasetDamaged."""
+        path = self._revision(name, revision) / REPORT_FILE
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise DatasetDamaged(f"{path} is missing") from None
+
+    def staging(self) -> Path:
+        """A hidden folder for the caller to fill, and to remove; those that crashes left are removed after a day."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        remove_stale_staging(self.root)
+        return new_staging(self.root)
+
+    def require_uploaded(self, name: str) -> None:
+        """Raises DatasetNotFound, DatasetMounted, DatasetDamaged."""
+        if self.current(name) is None:
+            raise DatasetMounted(
+                f"{name!r} is a folder that the operator put there, it can be neither uploaded to nor deleted"
+            )
+
+    def require_uploadable(self, name: str) -> None:
+        """A name that is free or an uploaded dataset's. Raises DatasetMounted, DatasetDamaged."""
+        if (self.root / name).exists():
+            self.require_uploaded(name)
+
+    def commit(self, staged: Path, name: str) -> int:
+        """Makes a staged folder (images, summary, report) the current revision; returns its number.
+
+        Raises DatasetMounted, DatasetDamaged.
+        """
+        with self._lock():
+            self.require_uploadable(name)
+            folder = self.root / name
+            revision = max(self.revisions(name), default=0) + 1
+            for path in (staged / SUMMARY_FILE, staged / REPORT_FILE, staged):
+                fsync(path)
+            if revision == 1:
+                # the whole folder in one rename: without CURRENT it would be the operator's
+                first = staged.with_name(f"{staged.name}-first")
+                first.mkdir(mode=0o755)
+                staged.rename(first / "1")
+                write_atomically(first / CURRENT_FILE, "1\n")
+                first.rename(folder)
+            else:
+                staged.rename(folder / str(revision))
+                fsync(folder)
+                write_atomically(folder / CURRENT_FILE, f"{revision}\n")
+            fsync(self.root)
+            return revision
+
+    def delete(self, name: str) -> None:
+        """Removes a dataset with all its revisions. Raises DatasetNotFound, DatasetMounted, DatasetDamaged."""
+        self.require_uploaded(name)
+        with self._lock():
+            self.require_uploaded(name)
+            grave = bury(self.root / name, self.root)
+        shutil.rmtree(grave)
+
+    def prune(self, name: str, keep: Collection[int] = ()) -> list[int]:
+        """Removes all revisions but the current one and those to keep; returns which. Raises as `delete` does."""
+        self.require_uploaded(name)
+        with self._lock():
+            kept = {self.current(name), *keep}
+            gone = [revision for revision in self.revisions(name) if revision not in kept]
+            graves = [bury(self._revision(name, revision), self.root) for revision in gone]
+        for grave in graves:
+            shutil.rmtree(grave)
+        return gone
+
+    def revisions(self, name: str) -> list[int]:
+        """All that lie there, ascending."""
+        folder = self.root / name
+        if not (folder / CURRENT_FILE).exists():
+            return []
+        return sorted(int(path.name) for path in folder.iterdir() if _is_revision(path.name) and path.is_dir())
+
+    def _folder(self, name: str) -> Path:
+        if not _is_name(name) or not (self.root / name).is_dir():
+            raise DatasetNotFound(f"there is no dataset {name!r}; there are: {', '.join(self.names()) or 'none'}")
+        return self.root / name
+
+    def _revision(self, name: str, revision: int) -> Path:
+        folder = self._folder(name) / str(revision)
+        if not folder.is_dir():
+            known = ", ".join(map(str, self.revisions(name))) or "none"
+            raise DatasetNotFound(f"dataset {name!r} has no revision {revision}; it has: {known}")
+        return folder
+
+    def _lock(self) -> AbstractContextManager[None]:
+        return exclusive(self.root / ".lock")
+
+
+def _is_name(text: str) -> bool:
+    return re.fullmatch(NAME_PATTERN, text) is not None and text != CURRENT_FILE
+
+
+def _is_revision(text: str) -> bool:
+    return re.fullmatch(r"[1-9][0-9]{0,8}", text) is not None

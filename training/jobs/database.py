@@ -1,0 +1,112 @@
+"""The jobs' database, asked from a coroutine and never for long: SQLite, or PostgreSQL by URL."""
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
+
+from training.jobs.job import JobsUnavailable
+from training.jobs.places import Places
+
+if TYPE_CHECKING:
+    from dbos import DBOSClient
+
+APPLICATION = "resnext"
+ASKING = 8  # questions at once
+PATIENCE_S = 5.0  # of a question behind others
+
+T = TypeVar("T")
+
+
+class JobsDatabase:
+    """A connection that is made at the first question, and again after the database was away.
+
+    Every question may raise JobsUnavailable.
+    """
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._client: DBOSClient | None = None
+        self._opening = threading.BoundedSemaphore(1)
+        self._asking = threading.BoundedSemaphore(ASKING)
+
+    async def ask(self, question: Callable[["DBOSClient"], T]) -> T:
+        """Answers a question in a thread of its own; the first one connects, and makes the tables where there are none.
+
+        Not in an executor's thread, for which a process waits at its end: a database may never answer.
+        """
+        future: Future[T] = Future()
+
+        def answer() -> None:
+            try:
+                future.set_result(self._answer(question))
+            except BaseException as error:
+                future.set_exception(error)
+
+        future.set_running_or_notify_cancel()
+        threading.Thread(target=answer, name="jobs", daemon=True).start()
+        return await asyncio.wrap_future(future)
+
+    def _answer(self, question: Callable[["DBOSClient"], T]) -> T:
+        """Runs in a thread: the database may take its time, and the first import does."""
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            with _held(self._asking):
+                with _held(self._opening):
+                    self._client = self._client or _connect(self._places)
+                return question(self._client)
+        except SQLAlchemyError as error:
+            cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+            raise JobsUnavailable(f"the jobs' database does not answer: {cause}") from error
+
+    async def close(self) -> None:
+        """Disconnects."""
+        if self._client is not None:
+            await asyncio.to_thread(self._client.destroy)
+            self._client = None
+
+
+@contextlib.contextmanager
+def _held(lock: threading.Semaphore) -> Iterator[None]:
+    """Raises JobsUnavailable when those before do not get on."""
+    if not lock.acquire(timeout=PATIENCE_S):
+        raise JobsUnavailable("the jobs' database does not answer: earlier questions still wait for it")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def sqlite_fault(python: tuple[int, int], sqlite: tuple[int, int, int]) -> str | None:
+    """Why the engine can not keep jobs in this SQLite: from Python 3.12 on it takes one for granted that knows
+    milliseconds, and Debian 12's is older."""
+    if python < (3, 12) or sqlite >= (3, 42):
+        return None
+    has = ".".join(map(str, sqlite))
+    return f"from Python 3.12 on the jobs need SQLite 3.42 or newer, this one is {has}: take Python 3.11, or PostgreSQL"
+
+
+def _connect(places: Places) -> "DBOSClient":
+    from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer
+
+    logging.getLogger("dbos").setLevel(logging.WARNING)  # else it advertises its makers' service
+    if not places.database:
+        if fault := sqlite_fault(sys.version_info[:2], sqlite3.sqlite_version_info):
+            raise JobsUnavailable(fault)
+        try:
+            places.state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JobsUnavailable(f"the folder of the jobs' database can not be made: {error}") from error
+    DBOS.migrate(places.database_url)
+    return DBOSClient(
+        system_database_url=places.database_url,
+        application_name=APPLICATION,
+        serializer=DBOSPortableJSONSerializer(),
+        retry_connection_errors=False,  # a request would wait for ever
+    )

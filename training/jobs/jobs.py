@@ -1,0 +1,310 @@
+"""The training jobs: a durable queue in a database, a folder of files for each job.
+
+A job is one workflow of the engine (DBOS) for each attempt: the first has the job's id, the n-th `<id>.<n>`, and the
+newest one's state is the job's. What carries over from attempt to attempt lies in the job's folder alone. Here jobs
+are made and read; `training.jobs.worker` runs them. The engine takes more than a second to import, so that happens at
+the first use, in a thread.
+"""
+
+import logging
+import re
+import shutil
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from training.config import TrainConfig
+from training.contract import Verdict
+from training.jobs import presence
+from training.jobs.attempts import (
+    MIDDLE,
+    Attempts,
+    arguments,
+    attempt_id,
+    by_job,
+    moment,
+    new_id,
+    priority_of,
+    reason_of,
+    split,
+)
+from training.jobs.database import JobsDatabase
+from training.jobs.job import (
+    UNFINISHED,
+    DatasetRef,
+    Job,
+    JobFinished,
+    JobNotFound,
+    JobNotResumable,
+    JobState,
+    JobStatus,
+    JobsUnavailable,
+    KeyReused,
+    WorkerAlive,
+)
+from training.jobs.places import Places
+from training.jobs.presence import WorkerInfo
+from training.records import PublishRecord
+from training.run import PHASES, Run, read_progress
+
+if TYPE_CHECKING:
+    from dbos import DBOSClient, EnqueueOptions, WorkflowStatus
+
+QUEUE = "training"
+WORKFLOW = "training"
+ENGINE_VERSION = "1"  # pinned: by default it is a hash of the code, and an edit would strand the jobs of the day before
+
+logger = logging.getLogger(__name__)
+
+
+# inside Jobs, `list` is a method
+Page = tuple[list[Job], int]
+JobList = list[Job]
+Ids = list[str]
+Workers = list[WorkerInfo]
+
+
+class Jobs:
+    """The jobs of one installation. Every call may raise JobsUnavailable; the next one tries again."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self.presence = places.state / "workers"
+        self._database = JobsDatabase(places)
+
+    async def open(self) -> None:
+        """Connects, and makes the tables where there are none. A database that is away is logged, not raised."""
+        try:
+            await self._database.ask(lambda _: None)
+        except JobsUnavailable as error:
+            logger.error("%s; the next use tries again", error)
+
+    async def close(self) -> None:
+        """Disconnects."""
+        await self._database.close()
+
+    async def submit(
+        self, config: TrainConfig, dataset: DatasetRef, *, priority: int = 0, key: str | None = None
+    ) -> tuple[Job, bool]:
+        """Queues a job; False where the key had made it before. A key is known as long as its job is.
+
+        Raises KeyReused when it made another one: other config, dataset or priority. The revision is not compared: a
+        client that asks once more means the same, also where a newer one came in between.
+        """
+        return await self._database.ask(lambda client: self._submit(client, config, dataset, priority, key))
+
+    async def get(self, id: str) -> Job:
+        """Raises JobNotFound."""
+        return await self._database.ask(lambda client: self._get(client, id))
+
+    async def status(self, id: str) -> JobStatus:
+        """Cheaper than `get`, which reads the job's files. Raises JobNotFound."""
+        return await self._database.ask(lambda client: self._status(self._attempts(client, id)))
+
+    async def list(self, states: Collection[JobState] = (), limit: int = 50, offset: int = 0) -> Page:
+        """The newest first, of these states (none: all), and how many there are in all."""
+        return await self._database.ask(lambda client: self._list(client, states, limit, offset))
+
+    async def states(self) -> dict[str, JobStatus]:
+        """Of every job, by id; cheaper than `list`, which reads the jobs' files."""
+        return await self._database.ask(self._states)
+
+    async def cancel(self, id: str) -> Job:
+        """Takes a job from the queue, or ends its process within about two seconds. Raises JobNotFound, JobFinished."""
+        return await self._database.ask(lambda client: self._cancel(client, id))
+
+    async def resume(self, id: str) -> Job:
+        """Queues a cancelled or failed job again, to go on where it was. Raises JobNotFound, JobNotResumable."""
+        return await self._database.ask(lambda client: self._resume(client, id))
+
+    async def reassign(self, worker: str) -> JobList:
+        """Queues the jobs of a worker that will not come back. Raises WorkerAlive."""
+        return await self._database.ask(lambda client: self._reassign(client, worker))
+
+    async def using(self, dataset: str) -> dict[str, int | None]:
+        """The unfinished jobs that train on a dataset, each with its revision."""
+        return await self._database.ask(lambda client: self._using(client, dataset))
+
+    async def prune(self, keep: int) -> Ids:
+        """Deletes folder and record of every finished job but the `keep` that ended last; returns their ids."""
+        return await self._database.ask(lambda client: self._prune(client, keep))
+
+    async def prepare(self, poll_s: float) -> None:
+        """Says how the queue is worked: how often each worker looks, and that it takes one job at a time."""
+        await self._database.ask(
+            lambda client: client.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=poll_s)
+        )
+
+    def run(self, id: str) -> Run:
+        """A job's folder, which is there once a worker has begun it."""
+        return Run(self.places.jobs.absolute() / id)
+
+    def workers(self) -> Workers:
+        """Those that share this STATE folder."""
+        return presence.workers(self.presence)
+
+    def _submit(
+        self, client: "DBOSClient", config: TrainConfig, dataset: DatasetRef, priority: int, key: str | None
+    ) -> tuple[Job, bool]:
+        request = {"config": config.model_dump(mode="json"), "dataset": dataset.model_dump(mode="json")}
+        while not self._enqueue(client, id := new_id(key), 1, priority, request):
+            if key is None:
+                continue  # two in the same quarter of a millisecond drew the same number
+            job = self._get(client, id)
+            if (job.config, job.dataset.name, job.priority) != (config, dataset.name, priority):
+                raise KeyReused(f"idempotency key {key!r} belongs to job {id}, which was asked for in other words")
+            return job, False
+        return self._get(client, id), True
+
+    def _enqueue(self, client: "DBOSClient", id: str, attempt: int, priority: int, request: dict[str, Any]) -> bool:
+        """False where the attempt is there already: the database lets one of many at once make it."""
+        from dbos import error
+
+        options: EnqueueOptions = {
+            "workflow_name": WORKFLOW,
+            "queue_name": QUEUE,
+            "workflow_id": attempt_id(id, attempt),
+            "workflow_id_reuse_policy": "reject",
+            "app_version": ENGINE_VERSION,
+            "priority": MIDDLE - priority,
+        }
+        try:
+            client.enqueue(options, id, request)
+        except error.DBOSWorkflowIDInUseError:
+            return False
+        return True
+
+    def _attempts(self, client: "DBOSClient", id: str) -> Attempts:
+        """Oldest first. Raises JobNotFound."""
+        rows = client.list_workflows(workflow_id_prefix=id, name=WORKFLOW) if re.fullmatch(r"[a-z0-9-]+", id) else []
+        attempts = by_job(rows).get(id)
+        if not attempts:
+            raise JobNotFound(f"there is no job {id!r}")
+        return attempts
+
+    def _get(self, client: "DBOSClient", id: str) -> Job:
+        return self._job(self._attempts(client, id))
+
+    def _list(self, client: "DBOSClient", states: Collection[JobState], limit: int, offset: int) -> Page:
+        everything = by_job(client.list_workflows(name=WORKFLOW, load_input=False)).values()
+        wanted = [rows for rows in everything if not states or self._state(rows[-1]) in states]
+        wanted.sort(key=lambda rows: (rows[0].created_at, rows[0].workflow_id), reverse=True)
+        page = wanted[offset : offset + limit]
+        ids = [row.workflow_id for rows in page for row in rows]
+        full = by_job(client.list_workflows(workflow_ids=ids) if ids else [])
+        return [self._job(full[rows[0].workflow_id]) for rows in page if rows[0].workflow_id in full], len(wanted)
+
+    def _states(self, client: "DBOSClient") -> dict[str, JobStatus]:
+        jobs = by_job(client.list_workflows(name=WORKFLOW, load_input=False))
+        return {id: self._status(rows) for id, rows in jobs.items()}
+
+    def _status(self, attempts: Attempts) -> JobStatus:
+        return JobStatus(len(attempts), self._state(attempts[-1]))
+
+    def _cancel(self, client: "DBOSClient", id: str) -> Job:
+        newest = self._attempts(client, id)[-1]
+        state = self._state(newest)
+        if state in ("queued", "running"):
+            client.cancel_workflow(newest.workflow_id)
+        job = self._get(client, id)
+        if state not in UNFINISHED or job.state not in ("cancelling", "cancelled"):  # it may have ended in between
+            raise JobFinished(f"there is nothing to cancel: job {id} is {job.state}")
+        return job
+
+    def _resume(self, client: "DBOSClient", id: str) -> Job:
+        attempts = self._attempts(client, id)
+        state = self._state(attempts[-1])
+        if state not in ("cancelled", "failed"):
+            raise JobNotResumable(f"a cancelled or failed job can be resumed, job {id} is {state}")
+        self._again(client, attempts)
+        return self._get(client, id)
+
+    def _again(self, client: "DBOSClient", attempts: Attempts) -> None:
+        id, request = arguments(attempts[-1])
+        self._enqueue(client, id, len(attempts) + 1, priority_of(attempts[-1]), request)
+
+    def _reassign(self, client: "DBOSClient", worker: str) -> JobList:
+        if any(known.name == worker and known.alive for known in self.workers()):
+            raise WorkerAlive(f"worker {worker} runs: only the jobs of one that is gone can go to others")
+        moved = []
+        for row in client.list_workflows(name=WORKFLOW, executor_id=worker, status="PENDING"):
+            client.cancel_workflow(row.workflow_id)
+            id, _ = split(row.workflow_id)
+            self._again(client, self._attempts(client, id))
+            moved.append(self._get(client, id))
+        presence.forget(self.presence, worker)
+        return moved
+
+    def _using(self, client: "DBOSClient", dataset: str) -> dict[str, int | None]:
+        refs = {}
+        for id, rows in by_job(client.list_workflows(name=WORKFLOW, load_output=False)).items():
+            ref = DatasetRef.model_validate(arguments(rows[-1])[1]["dataset"])
+            if ref.name == dataset and self._unfinished(rows[-1]):
+                refs[id] = ref.revision
+        return refs
+
+    def _unfinished(self, row: "WorkflowStatus") -> bool:
+        return row.status in ("ENQUEUED", "DELAYED", "PENDING") or self._state(row) in UNFINISHED
+
+    def _prune(self, client: "DBOSClient", keep: int) -> Ids:
+        jobs = by_job(client.list_workflows(name=WORKFLOW, load_input=False))
+        over = [id for id, rows in jobs.items() if self._state(rows[-1]) not in UNFINISHED]
+        over.sort(key=lambda id: (jobs[id][-1].completed_at or 0, id), reverse=True)
+        for id in (gone := over[keep:]):
+            if (folder := self.run(id).folder).exists():
+                shutil.rmtree(folder)  # before the record: what a crash leaves is found by the next prune
+            client.delete_workflows([row.workflow_id for row in jobs[id]])
+        return gone
+
+    def _state(self, row: "WorkflowStatus") -> JobState:
+        match row.status:
+            case "ENQUEUED" | "DELAYED":
+                return "queued"
+            case "PENDING":
+                return "running"
+            case "SUCCESS":
+                assert row.output is not None
+                state: JobState = row.output["state"]
+                return state
+            case "CANCELLED":
+                id, _ = split(row.workflow_id)
+                at_work = any(worker.alive and worker.job == id for worker in self.workers())
+                return "cancelling" if at_work or self.run(id).busy() else "cancelled"
+            case _:
+                return "failed"
+
+    def _job(self, attempts: Attempts) -> Job:
+        """From all of a job's attempts, with their input and output."""
+        newest = attempts[-1]
+        id, request = arguments(newest)
+        run, state = self.run(id), self._state(newest)
+        verdict = run.record("gating", Verdict) if run.done("gating") else None
+        started = _began(run)
+        phase = (
+            next((phase for phase in PHASES if not run.done(phase)), None) if started and state != "queued" else None
+        )
+        return Job(
+            id=id,
+            state=state,
+            priority=priority_of(newest),
+            attempt=len(attempts),
+            created=moment(attempts[0].created_at) or datetime.now(UTC),
+            started=started,
+            finished=moment(newest.completed_at) if state not in UNFINISHED else None,
+            worker=newest.executor_id,
+            dataset=DatasetRef.model_validate(request["dataset"]),
+            config=TrainConfig.model_validate(request["config"]),
+            phase=phase,
+            progress=read_progress(run.progress),
+            verdict=verdict,
+            version=run.record("publishing", PublishRecord).version if run.done("publishing") else None,
+            reason=reason_of(newest, state, verdict),
+        )
+
+
+def _began(run: Run) -> datetime | None:
+    """By the folder, for the engine forgets it at a cancel."""
+    try:
+        return datetime.fromtimestamp(run.config_file.stat().st_mtime, UTC)
+    except FileNotFoundError:
+        return None

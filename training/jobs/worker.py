@@ -1,0 +1,210 @@
+"""The worker: takes jobs from the queue, one at a time, and runs each phase in a process of its own.
+
+A phase is one step of the engine (DBOS): a worker that was killed goes on, at its next start, with the phase that it
+was in. The engine is imported as the worker starts, for that takes more than a second.
+"""
+
+import asyncio
+import logging
+import shutil
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypedDict
+
+from training.config import TrainConfig
+from training.contract import ModelRepository, Verdict
+from training.datasets.store import DatasetStore, DatasetStoreError
+from training.errors import TrainingError
+from training.jobs.attempts import MAX_RECOVERIES
+from training.jobs.child import ChildKilled, run_child
+from training.jobs.database import APPLICATION
+from training.jobs.epoch_log import epochs_logged
+from training.jobs.job import DatasetRef, JobState
+from training.jobs.jobs import ENGINE_VERSION, WORKFLOW, Jobs
+from training.jobs.places import Places
+from training.jobs.presence import Presence
+from training.run import PHASES, Phase, Run
+
+Command = Callable[[Run, Phase], list[str]]
+
+RESTARTS = 3  # of a phase whose process a signal ended: mostly the system's, for lack of memory
+
+logger = logging.getLogger(__name__)
+
+
+class Outcome(TypedDict):
+    """What an attempt came to; the engine keeps it."""
+
+    state: JobState
+    reason: str | None
+
+
+class PhaseFailed(TrainingError):
+    """Why, in words: this is what the job's reason becomes."""
+
+
+class Worker:
+    """Runs jobs under its name until it is stopped. A name is an identity: its next start takes up what it left.
+
+    `command` gives a phase's process, which leaves the phase's record or prints why it could not; `poll_s` is how often
+    the queue is looked at.
+    """
+
+    def __init__(
+        self,
+        places: Places,
+        name: str,
+        *,
+        keep_jobs: int = 20,
+        keep_versions: int = 10,
+        command: Command | None = None,
+        poll_s: float = 0.5,
+    ) -> None:
+        self.places, self.name = places, name
+        self.keep_jobs, self.keep_versions = keep_jobs, keep_versions
+        self.command = command or _phase_program(places.models)
+        self.poll_s = poll_s
+        self.jobs = Jobs(places)
+        self.presence = Presence(places.state / "workers", name)
+
+    def run(self, stop: threading.Event) -> None:
+        """Works until `stop` is set; the job of that moment is taken up at the next start.
+
+        Raises PresenceError when another process has the name, JobsUnavailable when the database is away.
+        """
+        import dbos  # noqa: F401  # before the name is taken: a predecessor works meanwhile
+
+        with self.presence.held(stop):
+            if not stop.is_set():
+                self._serve(stop)
+
+    def _serve(self, stop: threading.Event) -> None:
+        from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
+
+        asyncio.run(self.jobs.prepare(self.poll_s))
+        config: DBOSConfig = {
+            "name": APPLICATION,
+            "system_database_url": self.places.database_url,
+            "executor_id": self.name,
+            "application_version": ENGINE_VERSION,
+            "serializer": DBOSPortableJSONSerializer(),
+            "log_level": "WARNING",
+            "notification_listener_polling_interval_sec": 0.25,  # a stop waits for it
+        }
+        DBOS(config=config)
+        logging.getLogger("dbos").addFilter(_unexpected)
+
+        @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)
+        async def training(id: str, request: dict[str, Any]) -> Outcome:
+            return await self._work(id, request)
+
+        try:
+            DBOS.launch()
+            logger.info("worker %s waits for jobs in %s", self.name, self.places.state)
+            stop.wait()
+        finally:
+            DBOS.destroy()
+        logger.info("worker %s ends", self.name)
+
+    async def _work(self, id: str, request: dict[str, Any]) -> Outcome:
+        """One attempt at a job."""
+        run = self.jobs.run(id)
+        self.presence.says(id)
+        try:
+            outcome = await self._phases(run, request)
+            logger.info("job %s has %s%s", id, outcome["state"], f": {why}" if (why := outcome["reason"]) else "")
+            await self._tidy(run, finished=outcome["state"] != "failed")
+            return outcome
+        except asyncio.CancelledError:
+            logger.info("job %s is left for the next start", id)
+            raise
+        except BaseException:  # the engine's own for a cancelled job, which is no Exception
+            logger.info("job %s is cancelled", id)
+            raise
+        finally:
+            self.presence.says(None)
+
+    async def _phases(self, run: Run, request: dict[str, Any]) -> Outcome:
+        try:
+            self._claim(run, request)
+            for phase in PHASES:
+                await self._step(run, phase)
+            passed = run.record("gating", Verdict).passed
+            return {"state": "succeeded" if passed else "rejected", "reason": None}
+        except (TrainingError, OSError) as error:  # OSError: a full disk, a folder that went away
+            return {"state": "failed", "reason": str(error)}
+        except Exception as error:
+            logger.exception("job %s met what the worker does not know", run.name)
+            return {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
+
+    def _claim(self, run: Run, request: dict[str, Any]) -> None:
+        """Makes the job's folder, with the place of its images on this machine."""
+        images = images_of(self.places.datasets, DatasetRef.model_validate(request["dataset"]))
+        config = TrainConfig.model_validate({**request["config"], "data": images})
+        run.claim(config, resume=run.config_file.exists())
+
+    async def _step(self, run: Run, phase: Phase) -> None:
+        """Raises PhaseFailed."""
+        from dbos import DBOS
+
+        # preemptible: the engine cancels the step once the job is cancelled, about a second later. The reason is the
+        # step's result, not its exception: of a replayed one the engine keeps the words, not the class
+        reason = await DBOS.run_step_async({"name": phase, "preemptible": True}, self._run_phase, run, phase)
+        if reason:
+            raise PhaseFailed(reason)
+
+    async def _run_phase(self, run: Run, phase: Phase) -> str | None:
+        """None when the phase is done, or why it failed."""
+        for _ in range(1 + RESTARTS):
+            if run.done(phase):
+                return None
+            logger.info("job %s: %s", run.name, phase)
+            try:
+                async with epochs_logged(run):
+                    await run_child(self.command(run, phase), run.log)
+            except ChildKilled as error:
+                killed = str(error)
+                logger.warning("job %s: the %s process was killed by %s", run.name, phase, killed)
+                continue
+            except (TrainingError, OSError) as error:
+                return str(error)
+            return None if run.done(phase) else f"the {phase} process ended well and left no record"
+        question = ": out of memory?" if killed == "SIGKILL" else ""
+        return f"the {phase} process was killed by {killed} {1 + RESTARTS} times{question}"
+
+    async def _tidy(self, run: Run, *, finished: bool) -> None:
+        """Keeps the disk from filling up: docs/jobs.md says what stays."""
+        try:
+            if finished:
+                await asyncio.to_thread(shutil.rmtree, run.checkpoints, ignore_errors=True)
+                repository = ModelRepository(self.places.models, run.config().name)
+                await asyncio.to_thread(repository.prune, self.keep_versions)
+            await self.jobs.prune(self.keep_jobs - 1)  # this one is about to be the newest
+        except (TrainingError, OSError) as error:
+            logger.warning("could not tidy up after job %s: %s", run.name, error)
+
+
+def _unexpected(record: logging.LogRecord) -> bool:
+    """Not what the engine logs, traceback and all, of a job that was cancelled and of a worker that stops."""
+    error = record.exc_info[1] if record.exc_info else None
+    expected = "was cancelled during execution", "Asyncio task cancelled for workflow or step"
+    return type(error).__name__ != "DBOSAwaitedWorkflowCancelledError" and not any(
+        words in record.getMessage() for words in expected
+    )
+
+
+def images_of(datasets: Path, ref: DatasetRef) -> Path:
+    """Where a job's images lie. Raises DatasetStoreError."""
+    folder, revision, fingerprint = DatasetStore(datasets).resolve(ref.name, ref.revision)
+    if (revision, fingerprint) != (ref.revision, ref.fingerprint or fingerprint):
+        raise DatasetStoreError(f"dataset {ref.name!r} is not the one that the job was made for: it was replaced since")
+    return folder.absolute()
+
+
+def _phase_program(models: Path) -> Command:
+    return lambda run, phase: [
+        *[sys.executable, "-m", "training.phases", str(run.folder), phase],
+        *["--models", str(models)],
+    ]
