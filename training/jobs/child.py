@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 from collections.abc import Sequence
-from io import FileIO
+from io import BufferedReader, FileIO
 from pathlib import Path
 
 from training.errors import TrainingError
@@ -29,34 +30,39 @@ async def run_child(command: Sequence[str], log: Path) -> None:
     Its stdin is a pipe that nothing is written to: it closes when this process is gone (`training.lifeline`).
     Raises ChildFailed, ChildKilled, OSError.
     """
-    with FileIO(log, "a") as file:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=file,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C in the worker's terminal is the worker's matter
-        )
-        try:
-            assert process.stderr
-            tail = await _copy(process.stderr, file)
-            status = await process.wait()
-        finally:
-            if process.returncode is None:
-                await _end(process)
+    process = _start(command, log)
+    try:
+        status, tail = await asyncio.to_thread(_follow, process, log)
+    except asyncio.CancelledError:
+        await asyncio.to_thread(_end, process)  # its thread goes on should this be cancelled once more
+        raise
     if status < 0:
         raise ChildKilled(signal.Signals(-status).name)
     if status > 0:
         raise ChildFailed(_last_words(tail) or f"it ended with status {status} and said nothing")
 
 
-async def _copy(stream: asyncio.StreamReader, file: FileIO) -> bytes:
-    """To its end; returns the last of it."""
+def _start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+    """Takes milliseconds. Not asyncio's: cancelled with all other tasks, as the engine stops, that waits for ever."""
+    with FileIO(log, "a") as file:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C in the worker's terminal is the worker's matter
+        )
+
+
+def _follow(process: subprocess.Popen[bytes], log: Path) -> tuple[int, bytes]:
+    """To its end; returns its status and the last that it wrote to stderr, all of which goes to the log."""
     tail = b""
-    while chunk := await stream.read(65_536):
-        file.write(chunk)
-        tail = (tail + chunk)[-TAIL_BYTES:]
-    return tail
+    with process, FileIO(log, "a") as file:
+        assert isinstance(process.stderr, BufferedReader)
+        while chunk := process.stderr.read1():
+            file.write(chunk)
+            tail = (tail + chunk)[-TAIL_BYTES:]
+        return process.wait(), tail
 
 
 def _last_words(tail: bytes) -> str:
@@ -66,16 +72,16 @@ def _last_words(tail: bytes) -> str:
     return (errors or lines or [""])[-1][:REASON_CHARACTERS]
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     _signal(process, signal.SIGTERM)
     try:
-        await asyncio.wait_for(process.wait(), GRACE_S)
-    except TimeoutError:
+        process.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
         _signal(process, signal.SIGKILL)
-        await process.wait()
+        process.wait()
 
 
-def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """To the whole group: the child leads one of its own."""
     with contextlib.suppress(ProcessLookupError):  # it ended in this moment
         os.killpg(process.pid, number)

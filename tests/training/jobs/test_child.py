@@ -61,3 +61,21 @@ def test_cancelled_it_is_ended_also_when_it_will_not(tmp_path: Path) -> None:
 
     assert child.GRACE_S <= asyncio.run(cancel()) < child.GRACE_S + 1
     assert gone(int(ready.read_text()))
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_cancelled_while_it_starts_with_all_else_it_ends(tmp_path: Path, turns: int) -> None:
+    """As the engine stops: it cancels every task of its loop, once."""
+
+    async def cancel() -> None:
+        task = asyncio.create_task(run_child(python("import time; time.sleep(60)"), tmp_path / "log.txt"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for each in asyncio.all_tasks() - {asyncio.current_task()}:
+            each.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 30)
+
+    since = time.monotonic()
+    asyncio.run(cancel())
+    assert time.monotonic() - since < 30
