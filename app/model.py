@@ -46,12 +46,12 @@ class Model:
         self.preprocessing = manifest.preprocessing
         self.precision = precision
         self.provider = provider
-        self.speeds: dict[str, float] = {}  # images/s of each precision that was tried here, in batches of its trial
+        self.speeds: dict[str, float] = {}  # images/s of each precision that was tried here, on a CPU in one thread
         self.curve: dict[int, float] = {}  # seconds of a run by batch size
         self.max_batch = 1
         self.streams: Streams | None = None  # what to do when many images wait, if it is not batches
         self.live = False  # until it serves, its runs wait for those that answer requests
-        self._runner = runner
+        self.runner = runner
         self._turns = turns
 
     @property
@@ -62,31 +62,37 @@ class Model:
     @property
     def sizes(self) -> Sequence[int] | None:
         """The batch sizes that a run is filled up to, ascending; None where every size is as good."""
-        return self._runner.sizes
+        return self.runner.sizes
 
     def run(self, images: NDArray[np.uint8], alone: bool = True) -> NDArray[np.float32]:
         """uint8 [n, height, width, 3] to probabilities, float32 [n, classes]. Thread-safe.
 
         Not `alone`, it is one of `streams`.
         """
-        runner = self._runner if alone or self.streams is None else self.streams.runner
+        runner = self.runner if alone or self.streams is None else self.streams.runner
         with self._turns.for_request() if self.live else self._turns.for_load():
             return runner.run(images)
 
     def seconds(self, n: int) -> float:
         """Runs n black images; how long that took, without the wait for its turn."""
-        return self._timed(self._runner.run, n)
+        return self._timed(self.runner.run, n)
 
-    def _timed(self, run: Callable[[NDArray[np.uint8]], object], n: int) -> float:
+    def cpu_seconds(self, n: int) -> float:
+        """The same of a model in one thread, in CPU time: what else wants the cores does not count."""
+        return self._timed(self.runner.run, n, time.thread_time)
+
+    def _timed(
+        self, run: Callable[[NDArray[np.uint8]], object], n: int, clock: Callable[[], float] = time.perf_counter
+    ) -> float:
         images = np.zeros((n, *self.shape), np.uint8)
         with self._turns.for_load():
-            begun = time.perf_counter()
+            begun = clock()
             run(images)
-            return time.perf_counter() - begun
+            return clock() - begun
 
     def padded(self, n: int) -> int:
         """How many rows to run for n images: on a GPU the next of `sizes`; a new shape costs a search."""
-        return self._runner.rows(n)
+        return self.runner.rows(n)
 
     def warm_up(self, max_batch: int | Literal["auto"], limit: int) -> None:
         """Measures the latency curve and settles `max_batch`, at most `limit`."""
@@ -99,19 +105,20 @@ class Model:
 
     def give_back_memory(self) -> None:
         """What the tries of larger batches have taken; glibc, for one, keeps what was freed: half of 340 MB."""
-        runners = [self._runner, *([self.streams.runner] if self.streams else [])]
+        runners = [self.runner, *([self.streams.runner] if self.streams else [])]
         for runner in runners:
             if self.provider == "cpu" and isinstance(runner, DirectRunner):
                 self._timed(runner.shrink, 1)
         with contextlib.suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
 
-    def try_streams(self, narrow: onnxruntime.InferenceSession, count: int, sizes: Sequence[int]) -> None:
-        """Keeps runs side by side unless one at a time is clearly faster; `sizes` are tried in each.
+    def try_streams(self, narrow: "Model", count: int, sizes: Sequence[int]) -> None:
+        """Keeps runs side by side, of the same version in one thread, unless one at a time is clearly faster; `sizes`
+        are tried in each.
 
         What is measured is the model alone: beside the decoding of images, which costs streams less, they gain.
         """
-        streams = Streams(DirectRunner(narrow), count)
+        streams = Streams(narrow.runner, count)
         streams.curve = measure(lambda n: self._timed(streams.run_all, n), sizes)
         streams.max_batch = smallest_worthwhile(streams.curve)
         if GROWTH * streams.rate > max(size / seconds for size, seconds in self.curve.items()):
@@ -170,10 +177,14 @@ def _ready(
     limit: int,
 ) -> Model:
     sizes = batch_sizes(max_batch, limit)
-    model = _fastest(manifest, folder, precisions, execution, sizes)
+    alone = execution.alone()
+    fastest = model = _fastest(manifest, folder, precisions, alone, sizes)
+    if alone != execution:
+        model = _open(manifest, folder, fastest.precision, execution, sizes)
+        model.speeds = fastest.speeds
     model.warm_up(max_batch, limit)
-    if narrow := execution.open_narrow(folder / manifest.variants[model.precision].file):
-        model.try_streams(narrow, execution.threads, sizes)
+    if alone != execution:
+        model.try_streams(fastest, execution.threads, sizes)
     if model.sizes:  # each has kernels of its own, and perhaps a captured graph
         images, expected = _read_golden(model, folder / GOLDEN_FILE)
         for size in model.curve:
@@ -196,6 +207,7 @@ def _fastest(
 ) -> Model:
     """Opens and checks each; keeps the one that is fastest on this machine. One that is not fit is left out.
 
+    On a CPU `execution` is one thread, whose CPU time counts: a training beside a start took INT8 for the slower one.
     Raises ModelError when none is fit.
     """
     trial = TRIALS[execution.provider]
@@ -210,7 +222,8 @@ def _fastest(
             log.warning("%s of version %d is left out: %s", precision, manifest.version, error)
             continue
         batch = min(trial.batch, sizes[-1])
-        speeds[precision] = batch / fastest_run(model.seconds, batch, TIMED_RUNS)
+        seconds = model.cpu_seconds if execution.provider == "cpu" else model.seconds
+        speeds[precision] = batch / fastest_run(seconds, batch, TIMED_RUNS)
         if best is None or speeds[precision] > speeds[best.precision]:
             best = model
         del model  # before the next one is opened: each has its own copy of the weights

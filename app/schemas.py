@@ -81,7 +81,7 @@ class ModelHealth(BaseModel):
     provider: str
     max_batch: int
     speeds: dict[str, float] = Field(
-        description="images/s of each precision that was tried at load, one by one; on CUDA in batches of up to 16"
+        description="images/s of each precision tried at load: on a CPU of one thread, on CUDA in batches of up to 16"
     )
     latency: list[LatencyPoint]
     streams: StreamsHealth | None = Field(description="what many waiting images are run in, unless it is slower")

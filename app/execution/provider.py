@@ -6,6 +6,7 @@ prints red errors and runs on the CPU in silence. So each is probed first, and a
 
 import contextlib
 import ctypes
+import dataclasses
 import io
 import json
 import logging
@@ -106,9 +107,9 @@ class Execution:
         session = open_session(file, self.provider, self.threads, {"enable_cuda_graph": int(self.cuda_graphs)})
         return BoundRunner(session, sizes, graphs=self.cuda_graphs)
 
-    def open_narrow(self, file: Path) -> onnxruntime.InferenceSession | None:
-        """The file once more, for runs of one thread side by side; None where there are no threads to divide."""
-        return open_session(file, self.provider, threads=1) if self.provider == "cpu" and self.threads > 1 else None
+    def alone(self) -> "Execution":
+        """In one thread, where threads are what it computes with; else as it is."""
+        return dataclasses.replace(self, threads=1) if self.provider == "cpu" else self
 
     def _open_tensorrt(
         self, file: Path, precision: str, shape: tuple[int, int, int], sizes: Sequence[int]

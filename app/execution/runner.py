@@ -34,12 +34,13 @@ class Runner(Protocol):
 class DirectRunner:
     """Hands arrays to the session as they come."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, sizes: Sequence[int] | None = None) -> None:
+    sizes = None
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self.session = session
-        self.sizes = sizes
 
     def rows(self, n: int) -> int:
-        return n if self.sizes is None else fitting(self.sizes, n)
+        return n
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         output: NDArray[np.float32] = self.session.run([OUTPUT_NAME], {INPUT_NAME: images})[0]

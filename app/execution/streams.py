@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from app.execution.runner import DirectRunner
+from app.execution.runner import Runner
 
 
 @dataclass
@@ -17,7 +17,7 @@ class Streams:
     as the decoding of the next image does, holds up all of them.
     """
 
-    runner: DirectRunner
+    runner: Runner
     count: int
     curve: dict[int, float] = field(default_factory=dict)  # seconds of `count` runs at once, by batch size of each
     max_batch: int = 1

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,21 @@ class Device(Execution):
         assert shape == (SIZE, SIZE, 3)
         self.opened.append((precision, self.cuda_graphs))
         return Flawed(open_session(file, "cpu", 1), sizes, self)
+
+
+@dataclass(frozen=True)
+class Crowded(Execution):
+    """A CPU whose cores something else has whenever it is INT8's turn."""
+
+    def open(self, file: Path, precision: str, shape: tuple[int, int, int], sizes: Sequence[int]) -> Runner:
+        runner = super().open(file, precision, shape, sizes)
+        return Waiting(runner.session) if precision == "int8" else runner
+
+
+class Waiting(DirectRunner):
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        time.sleep(0.05)  # without a core
+        return super().run(images)
 
 
 class Flawed(BoundRunner):
@@ -110,25 +126,20 @@ def test_without_graphs_what_fails_is_refused_at_once(repository: ModelRepositor
 def test_streams_are_kept_where_they_are_faster(repository: ModelRepository) -> None:
     version = publish(repository)
     model = load(repository, version, execution=Execution(threads=2))
-    file = repository.path(version) / MODEL_FILE
-    narrow = Execution(threads=2).open_narrow(file)
-    assert narrow
+    narrow = load(repository, version)
     images = random_images(3, seed=6)
     for seconds, kept in ((3600.0, True), (1e-9, False)):
         model.streams = None
         model.curve = {1: seconds}
         model.try_streams(narrow, count=2, sizes=[1, 2, 4])
         assert (model.streams is not None) == kept
-    model.streams = Streams(DirectRunner(narrow), 2, {1: 2.0, 2: 3.0})
+    model.streams = Streams(narrow.runner, 2, {1: 2.0, 2: 3.0})
     assert model.streams.rate == pytest.approx(4 / 3)
     np.testing.assert_allclose(model.run(images, alone=False), reference(network(0), images), atol=1e-6)
 
 
 def test_one_thread_has_no_streams(repository: ModelRepository) -> None:
-    version = publish(repository)
-    assert Execution(threads=1).open_narrow(repository.path(version) / MODEL_FILE) is None
-    assert Execution("cuda", threads=2).open_narrow(repository.path(version) / MODEL_FILE) is None
-    assert load(repository, version).streams is None
+    assert load(repository, publish(repository)).streams is None
 
 
 def test_tampered_file_is_refused(repository: ModelRepository) -> None:
@@ -246,6 +257,12 @@ def test_auto_takes_the_precision_that_is_faster_here(repository: ModelRepositor
     slow_int8 = load(repository, publish(repository, int8=network(slow=True)))
     assert slow_int8.precision == "fp32"  # though the manifest says that it was three times as fast
     assert slow_int8.speeds["fp32"] > slow_int8.speeds["int8"]
+
+
+def test_a_busy_machine_does_not_change_the_choice(repository: ModelRepository) -> None:
+    version = publish(repository, model=network(slow=True), int8=network())
+    assert load(repository, version, execution=Crowded()).precision == "int8"
+    assert load(repository, version, execution=Crowded(threads=2)).precision == "int8"
 
 
 def test_a_precision_that_is_asked_for_is_taken_or_missed(repository: ModelRepository) -> None:
