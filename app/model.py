@@ -104,13 +104,12 @@ class Model:
             self.max_batch = max_batch
 
     def give_back_memory(self) -> None:
-        """What the tries of larger batches have taken; glibc, for one, keeps what was freed: half of 340 MB."""
+        """What the tries of larger batches have taken."""
         runners = [self.runner, *([self.streams.runner] if self.streams else [])]
         for runner in runners:
             if self.provider == "cpu" and isinstance(runner, DirectRunner):
                 self._timed(runner.shrink, 1)
-        with contextlib.suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
+        _trim_heap()
 
     def try_streams(self, narrow: "Model", count: int, sizes: Sequence[int]) -> None:
         """Keeps runs side by side, of the same version in one thread, unless one at a time is clearly faster; `sizes`
@@ -227,6 +226,7 @@ def _fastest(
         if best is None or speeds[precision] > speeds[best.precision]:
             best = model
         del model  # before the next one is opened: each has its own copy of the weights
+        _trim_heap()
         if not trial.timed:
             break
     assert best
@@ -249,6 +249,12 @@ def _open(manifest: Manifest, folder: Path, precision: str, execution: Execution
     # one by one: where requests are served meanwhile, they wait for one run
     _check_answers(precision, np.concatenate([model.run(image[None]) for image in images]), expected)
     return model
+
+
+def _trim_heap() -> None:
+    """glibc, for one, keeps what was freed: after the trial of two precisions 210 of 357 MB."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _check_graph(session: onnxruntime.InferenceSession, manifest: Manifest, file: str) -> None:
