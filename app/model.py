@@ -79,16 +79,17 @@ class Model:
 
     def cpu_seconds(self, n: int) -> float:
         """The same of a model in one thread, in CPU time: what else wants the cores does not count."""
-        return self._timed(self.runner.run, n, time.thread_time)
+        images = np.zeros((n, *self.shape), np.uint8)
+        begun = time.thread_time()
+        self.runner.run(images)
+        return time.thread_time() - begun
 
-    def _timed(
-        self, run: Callable[[NDArray[np.uint8]], object], n: int, clock: Callable[[], float] = time.perf_counter
-    ) -> float:
+    def _timed(self, run: Callable[[NDArray[np.uint8]], object], n: int) -> float:
         images = np.zeros((n, *self.shape), np.uint8)
         with self._turns.for_load():
-            begun = clock()
+            begun = time.perf_counter()
             run(images)
-            return clock() - begun
+            return time.perf_counter() - begun
 
     def padded(self, n: int) -> int:
         """How many rows to run for n images: on a GPU the next of `sizes`; a new shape costs a search."""
@@ -118,7 +119,8 @@ class Model:
         What is measured is the model alone: beside the decoding of images, which costs streams less, they gain.
         """
         streams = Streams(narrow.runner, count)
-        streams.curve = measure(lambda n: self._timed(streams.run_all, n), sizes)
+        with self._turns.beside(count) as threads:
+            streams.curve = measure(lambda n: max(threads.map(narrow.cpu_seconds, [n] * count)), sizes)
         streams.max_batch = smallest_worthwhile(streams.curve)
         if GROWTH * streams.rate > max(size / seconds for size, seconds in self.curve.items()):
             self.streams = streams
@@ -177,12 +179,15 @@ def _ready(
 ) -> Model:
     sizes = batch_sizes(max_batch, limit)
     alone = execution.alone()
-    fastest = model = _fastest(manifest, folder, precisions, alone, sizes)
-    if alone != execution:
+    if alone == execution:
+        model = _fastest(manifest, folder, precisions, execution, sizes)
+        model.warm_up(max_batch, limit)
+    else:
+        with execution.turns.beside(1) as thread:
+            fastest = thread.submit(_fastest, manifest, folder, precisions, alone, sizes).result()
         model = _open(manifest, folder, fastest.precision, execution, sizes)
         model.speeds = fastest.speeds
-    model.warm_up(max_batch, limit)
-    if alone != execution:
+        model.warm_up(max_batch, limit)
         model.try_streams(fastest, execution.threads, sizes)
     if model.sizes:  # each has kernels of its own, and perhaps a captured graph
         images, expected = _read_golden(model, folder / GOLDEN_FILE)

@@ -108,8 +108,9 @@ class Execution:
         return BoundRunner(session, sizes, graphs=self.cuda_graphs)
 
     def alone(self) -> "Execution":
-        """In one thread, where threads are what it computes with; else as it is."""
-        return dataclasses.replace(self, threads=1) if self.provider == "cpu" else self
+        """In one thread, which takes no turns, where threads are what it computes with; else as it is."""
+        several = self.provider == "cpu" and self.threads > 1
+        return dataclasses.replace(self, threads=1, turns=Turns()) if several else self
 
     def _open_tensorrt(
         self, file: Path, precision: str, shape: tuple[int, int, int], sizes: Sequence[int]

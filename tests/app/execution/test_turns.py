@@ -1,10 +1,12 @@
+import os
+import sys
 import threading
 from collections.abc import Callable
 
 import pytest
 
 from app.execution import turns
-from app.execution.turns import Turns
+from app.execution.turns import NICENESS, Turns
 from tests.process import until
 
 
@@ -105,3 +107,20 @@ def test_a_turn_ends_with_an_error_in_it() -> None:
             raise ZeroDivisionError
     with runs.for_load():
         pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there has each thread a priority of its own")
+def test_beside_requests_a_load_steps_back_and_alone_it_does_not() -> None:
+    turns = Turns()
+    before = niceness()
+    with turns.beside(2) as threads:
+        assert threads.submit(niceness).result() == before
+    with turns.for_request():
+        pass
+    with turns.beside(2) as threads:
+        assert set(threads.map(lambda _: niceness(), range(8))) == {before + NICENESS}
+    assert niceness() == before
+
+
+def niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
