@@ -50,6 +50,10 @@ class ModelNotFound(ServiceError):
     status, code = 404, "model_not_found"
 
 
+class UnknownService(ServiceError):
+    status, code = 404, "unknown_service"
+
+
 class DatasetNotFound(ServiceError):
     status, code = 404, "dataset_not_found"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import NoValidImage
+from app.errors import DeadlineExceeded, NoValidImage
 from app.model import Model
 from app.observability.statistics import Stages
 from app.observation import CURRENT
@@ -53,8 +53,10 @@ async def infer(
             elif isinstance(outcome, BaseException):
                 raise outcome
             outcomes.append(outcome)
-    except BaseException:  # a cancelled one has failed, too
+    except BaseException as error:  # a cancelled one has failed, too
         live.statistics.failed(time.perf_counter() - begun)
+        if isinstance(error, DeadlineExceeded):  # here: protocols have statuses of their own for it
+            services.metrics.expired.inc()
         raise
     if done := [outcome for outcome in outcomes if isinstance(outcome, Outcome)]:
         live.statistics.succeeded(done, time.perf_counter() - begun)

@@ -28,6 +28,7 @@ from app.model import load_model
 from app.observability.logs import RequestLog
 from app.observability.metrics import Metrics
 from app.observability.observer import Observer
+from app.observability.requests import Requests
 from app.observation import Batch
 from app.rollout.rollback import RollbackPolicy
 from app.routes import datasets, health, inference_v2, metrics, models, predict, train
@@ -62,7 +63,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     tracing = _tracing(settings)
     services = _make_services(settings, tracing)
     request_log = RequestLog() if settings.log == "json" else None
-    grpc = _grpc_server(services, Keys(keys)) if settings.grpc_port else None
+    requests = Requests(
+        services.metrics,
+        on_end=[*([request_log.note] if request_log else []), *([tracing.end] if tracing else [])],
+        on_begin=tracing.begin if tracing else None,
+    )
+    grpc = _grpc_server(services, requests, Keys(keys)) if settings.grpc_port else None
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -105,13 +111,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
     app.add_middleware(AnnounceDrain, serving=services.serving)
     paths = [route.path for router in (*GUARDED, *OPEN) for route in router.routes if isinstance(route, Route)]
-    app.add_middleware(
-        Observer,
-        metrics=services.metrics,
-        paths=[*paths, *OPEN_PATHS],
-        on_request=tracing.begin if tracing else None,
-        on_answer=[*([request_log.note] if request_log else []), *([tracing.end] if tracing else [])],
-    )
+    app.add_middleware(Observer, requests=requests, paths=[*paths, *OPEN_PATHS])
     return app
 
 
@@ -132,12 +132,12 @@ def _tracing(settings: Settings) -> "Tracing | None":
     return Tracing(exporter(settings.otlp_endpoint))
 
 
-def _grpc_server(services: Services, keys: Keys) -> contextlib.AbstractAsyncContextManager[object]:
+def _grpc_server(services: Services, requests: Requests, keys: Keys) -> contextlib.AbstractAsyncContextManager[object]:
     try:
         from app.open_inference.grpc_server import GrpcServer  # an optional extra; importing it takes 0.3 s
     except ImportError as error:
         raise SettingsError(f"RESNEXT_GRPC_PORT needs the extra `grpc`, which is not installed: {error}") from None
-    return GrpcServer(services, keys)
+    return GrpcServer(services, requests, keys)
 
 
 def _make_services(settings: Settings, tracing: "Tracing | None") -> Services:

@@ -44,6 +44,7 @@ class Serving:
         self.rollback: Rollback | None = None  # the last one, until a version is activated by hand
         self.loading = False
         self.draining = False
+        self.closing = asyncio.Event()  # the ports close now, all of them: what is in flight gets the drain's time
         self.settled = asyncio.Event()  # the first look at the repository is over, with its load
         self._load = load
         self._poll_interval = poll_interval

@@ -30,4 +30,5 @@ class DrainingServer(uvicorn.Server):
         # a second Ctrl-C ends it; no Event, since a signal handler can not set one safely
         while time.monotonic() < end and not self.force_exit:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
+        self._serving.closing.set()
         await super().shutdown(sockets)

@@ -103,7 +103,7 @@ class RequestLog:
 
 
 def request_line(scope: Scope, route: str, request: Observation, seconds: float) -> str:
-    """By hand: `json.dumps` takes four times as long. An id needs no quoting, see `Observer`; a path may."""
+    """By hand: `json.dumps` takes four times as long. An id needs no quoting, see `Requests`; a path may."""
     path = "" if scope["path"] == route else f',"path":{json.dumps(scope["path"][:512])}'
     model = f',"version":{request.version}' if request.version else ""
     if request.images:

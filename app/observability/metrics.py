@@ -115,7 +115,7 @@ class Metrics:
         self._images = Counter("resnext_images", "Images that the model has answered", registry=registry)
         self._failed = Counter("resnext_images_failed", "Images in runs that failed", registry=registry)
         self._receive, self._decode, self._queued, self._infer = (stages.labels(stage) for stage in STAGES)
-        self.rejected, self._expired, self._cancelled = (dropped.labels(reason) for reason in DROPS)
+        self.rejected, self.expired, self._cancelled = (dropped.labels(reason) for reason in DROPS)
         self._batches: dict[Closed, Histogram] = {closed: batches.labels(closed) for closed in CLOSED}
         self._counts: dict[tuple[str, str, int, str], Counter] = {}
         self._latencies: dict[tuple[str, str], Histogram] = {}
@@ -139,8 +139,6 @@ class Metrics:
             if latency is None:
                 latency = self._latencies[method, route] = self._seconds.labels(method, route)
             latency.observe(seconds)
-        elif request.status == 504:
-            self._expired.inc()
         elif request.status == 499:
             self._cancelled.inc()
         if request.images:

@@ -14,7 +14,8 @@ from app import __version__
 from app.observation import Batch, Observation
 
 EXPORT_S = 3.0  # for a collector to take what there is; the end of the process waits for it
-UNTRACED = ("/health", "/metrics")  # probes and scrapes, the most frequent and least telling of requests
+# probes and scrapes, the most frequent and least telling of requests
+UNTRACED = ("/health", "/v2/health", "/grpc.health.", "/metrics")
 
 
 def exporter(endpoint: str) -> SpanProcessor:

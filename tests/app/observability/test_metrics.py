@@ -10,6 +10,7 @@ from starlette.types import Message
 from app.ingress.shortcut import Shortcut
 from app.observability.metrics import Metrics
 from app.observability.observer import Observer
+from app.observability.requests import Requests
 from tests.app.conftest import Serve
 from tests.app.network import SIZE, encoded, network, publish, random_images
 from tests.app.test_serving import break_file, until
@@ -135,7 +136,7 @@ async def test_a_client_that_left_counts_as_cancelled() -> None:
         return Response(await request.body())
 
     metrics = Metrics()
-    middleware = Observer(Shortcut(nothing, {"/predict": endpoint}), metrics, ["/predict"])
+    middleware = Observer(Shortcut(nothing, {"/predict": endpoint}), Requests(metrics), ["/predict"])
     await middleware({"type": "http", "method": "POST", "path": "/predict", "headers": []}, receive, send)
     text = metrics.render().decode()
     assert sent[0]["status"] == 499

@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 from app.errors import install_error_handlers
 from app.observability.metrics import Metrics
 from app.observability.observer import Observer
+from app.observability.requests import Requests
 from app.observation import CURRENT
 from tests.app.conftest import Serve, client_of
 
@@ -29,7 +30,7 @@ async def ask(path: str, *ids: str) -> httpx.Response:
         return request.id
 
     install_error_handlers(app)
-    app.add_middleware(Observer, metrics=Metrics(), paths=["/{what}"])
+    app.add_middleware(Observer, requests=Requests(Metrics()), paths=["/{what}"])
     async with client_of(app) as client:
         return await client.get(path, headers=[("X-Request-ID", id) for id in ids])
 

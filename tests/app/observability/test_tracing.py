@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import numpy as np
 import pytest
+import tritonclient.grpc.aio
 
 from app.main import create_app
 from app.settings import Settings, SettingsError
@@ -148,6 +150,24 @@ async def test_what_the_caller_does_not_sample_is_not_sent(serve: Serve, reposit
     (request,) = collected.named("POST /predict")
     assert int.from_bytes(request.trace_id) not in (0, 1)
     assert {span.trace_id for span in collected.spans} == {request.trace_id}
+
+
+async def test_a_call_over_grpc_is_traced_as_a_request_is(serve: Serve, repository: ModelRepository) -> None:
+    publish(repository, 1)
+    port = free_port()
+    with collector() as collected:
+        async with (
+            serve(otlp_endpoint=collected.url, grpc_port=port),
+            tritonclient.grpc.aio.InferenceServerClient(f"127.0.0.1:{port}") as client,
+        ):
+            image = tritonclient.grpc.aio.InferInput("image", [1], "BYTES")
+            image.set_data_from_numpy(np.array([IMAGE], np.object_))
+            await client.infer("resnext50", [image], headers=traceparent(0xA) | {"x-request-id": "mine"})
+    (request,) = collected.named("POST /inference.GRPCInferenceService/ModelInfer")
+    assert (int.from_bytes(request.trace_id), int.from_bytes(request.parent_span_id)) == (0xA, 7)
+    assert attributes(request)["resnext.request_id"] == "mine"
+    assert attributes(request)["http.response.status_code"] == 200
+    assert set(collected.below(request)) == {"receive", "decode", "queue", "batch", "infer"}
 
 
 async def test_failures_are_marked(serve: Serve, repository: ModelRepository) -> None:
