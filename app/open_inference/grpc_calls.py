@@ -30,6 +30,8 @@ CODES = {
     501: grpc.StatusCode.UNIMPLEMENTED,
     503: grpc.StatusCode.UNAVAILABLE,
 }
+# it travels as a header, each byte of it as up to three: clients refuse more than 8 KB of headers
+MESSAGE_CHARACTERS = 512
 
 Handler = Any  # grpcio has no types
 Context = Any
@@ -75,7 +77,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
                 error = ServiceError("the service failed on this request; its log says why")
             request.status = protocol_status(error.status)
             code = CODES.get(request.status, grpc.StatusCode.INTERNAL)
-            return await context.abort(code, error.detail, _trailing(request, error.headers))
+            return await context.abort(code, error.detail[:MESSAGE_CHARACTERS], _trailing(request, error.headers))
 
         return grpc.stream_unary_rpc_method_handler(
             call, handler and handler.request_deserializer, handler and handler.response_serializer

@@ -7,9 +7,9 @@ import base64
 import binascii
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import pydantic_core
@@ -22,6 +22,10 @@ from training.contract import INPUT_NAME, OUTPUT_NAME
 HEADER_LENGTH = "inference-header-content-length"
 # a raw body of as many bytes as the model's input has is pixels, unless it begins like JPEG, PNG, GIF or WebP
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"RIFF")
+
+# each is a tensor of its own in the answer: without a bound, a small request makes an answer of any size
+MAX_OUTPUTS = 16
+UINT64 = 2**64  # what the protocol's numbers are below; JSON's may have thousands of digits
 
 Images = Sequence[bytes] | NDArray[np.uint8]
 
@@ -83,7 +87,7 @@ class _Part(BaseModel):
 
 class _Input(_Part):
     name: str
-    shape: list[int]
+    shape: list[Annotated[int, Field(gt=-UINT64, lt=UINT64)]]
     datatype: str
     data: Any = None  # Any: numbers nested to any depth, flat, or texts; read by numpy
 
@@ -114,7 +118,8 @@ def read_request(body: bytes, header_length: str | None, shape: tuple[int, int, 
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the body"
-        raise InvalidRequest(f"{where}: {first['msg']}") from None
+        what = "Input should be an object" if first["type"] == "model_type" else first["msg"]
+        raise InvalidRequest(f"{where}: {what}") from None
     except ValueError as error:
         raise MalformedBody(f"the body should be JSON, {length} bytes of it can not be read: {error}") from None
     (item,) = named(request.inputs, INPUT_NAME, "input")
@@ -152,12 +157,14 @@ def write_response(
 
 
 def named(items: Sequence[_Named], name: str, kind: str) -> Sequence[_Named]:
-    """The items, all of which should have that name, and inputs be one. Raises InvalidRequest."""
+    """The items, all of which should have that name, inputs be one and outputs not too many. Raises InvalidRequest."""
     for item in items:
         if item.name != name:
             raise InvalidRequest(f"unexpected inference {kind} {item.name!r}, the model has one: {name!r}")
     if kind == "input" and len(items) != 1:
         raise InvalidRequest(f"expected 1 input, {name!r}, got {len(items)} of that name")
+    if len(items) > MAX_OUTPUTS:
+        raise InvalidRequest(f"a request should ask for at most {MAX_OUTPUTS} outputs, got {len(items)}")
     return items
 
 
@@ -166,16 +173,21 @@ def requested(parameters: dict[str, Any], binary: bool = False) -> Requested:  #
     classes = parameters.get("classification", 0)
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 0:
         raise InvalidRequest(f"'classification' should be a number of classes, got {classes!r}")
+    refuse_shared_memory(parameters)
+    return Requested(classes, bool(parameters.get("binary_data", binary)))
+
+
+def refuse_shared_memory(parameters: Container[str]) -> None:
+    """Of an input or an output. Raises InvalidRequest."""
     if "shared_memory_region" in parameters:
         raise InvalidRequest("shared memory is not supported, `extensions` does not name it")
-    return Requested(classes, bool(parameters.get("binary_data", binary)))
 
 
 def timeout_of(microseconds: object) -> float | None:
     """The request parameter `timeout`, in seconds; 0 is none. Raises InvalidRequest."""
     if microseconds is None or microseconds == 0:
         return None
-    if isinstance(microseconds, bool) or not isinstance(microseconds, int) or microseconds < 0:
+    if isinstance(microseconds, bool) or not isinstance(microseconds, int) or not 0 <= microseconds < UINT64:
         raise InvalidRequest(f"'timeout' should be a number of microseconds, got {microseconds!r}")
     return microseconds / 1e6
 
@@ -243,6 +255,7 @@ def _raw_image(body: bytes, shape: tuple[int, int, int]) -> Images:
 def _images(item: _Input, tail: memoryview, image: tuple[int, int, int]) -> Images:
     """`tail` is what follows the JSON: all of the one input's binary data, or nothing."""
     of_datatype(item.datatype)
+    refuse_shared_memory(item.parameters)
     size = item.parameters.get("binary_data_size")
     if (size or 0) != len(tail):
         raise MalformedBody(f"{len(tail)} bytes follow the JSON, 'binary_data_size' of input {item.name!r} is {size!r}")

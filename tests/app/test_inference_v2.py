@@ -180,6 +180,30 @@ BAD_REQUESTS: dict[str, tuple[Json, str]] = {
         binary({"inputs": [texts() | {"shape": [1], "parameters": {"binary_data_size": 6}}]}, b"\x09\0\0\0ab"),
         "6 bytes are left",
     ),
+    "an image too many": ({"json": {"inputs": [pixels(shape=[4, SIZE, SIZE, 3])]}}, "3072 whole numbers"),
+    "huge": ({"json": {"inputs": [pixels(shape=[10**30, SIZE, SIZE, 3])]}}, "inputs.0.shape.0: Input should be less"),
+    "thousands of digits": (
+        {"json": {"inputs": [pixels(shape=[10**4000, SIZE, SIZE, 3])]}},
+        "inputs.0.shape.0: Input should be less",
+    ),
+    "no object": ({"json": [1]}, "the body: Input should be an object"),
+    "NaN": ({"content": json.dumps({"inputs": [pixels(data=[float("nan")] * 2304)]})}, "from 0 to 255"),
+    "an image cut off": (
+        {"json": {"inputs": [texts(encoded(IMAGES[0])[:100])]}},
+        "image 0 can not be used, corrupt_image",
+    ),
+    "timeout of many digits": (
+        {"json": {"inputs": [pixels()], "parameters": {"timeout": 10**400}}},
+        "'timeout' should be",
+    ),
+    "outputs": (
+        {"json": {"inputs": [pixels()], "outputs": [{"name": "probabilities"}] * 17}},
+        "at most 16 outputs, got 17",
+    ),
+    "shared memory of an input": (
+        {"json": {"inputs": [pixels(data=None, parameters={"shared_memory_region": "a"})]}},
+        "shared memory is not supported",
+    ),
     "shared memory": (
         {
             "json": {

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +207,59 @@ def test_contents_in_place_of_raw_bytes(ports: dict[Any, str]) -> None:
         numbers.contents.uint_contents[0] = 256
         with pytest.raises(grpc.RpcError, match="from 0 to 255"):
             call(service_pb2.ModelInferRequest(model_name=MODEL, inputs=[numbers]))
+
+
+def edited(change: Callable[[Any], object]) -> Any:
+    """A good request, then changed."""
+    request = service_pb2.ModelInferRequest(model_name=MODEL)
+    request.inputs.add(name="image", datatype="UINT8", shape=IMAGES.shape)
+    request.raw_input_contents.append(IMAGES.tobytes())
+    change(request)
+    return request
+
+
+BAD_CALLS: dict[str, tuple[Callable[[Any], object], str]] = {
+    "no input": (lambda r: r.ClearField("inputs"), "expected 1 input"),
+    "no contents": (lambda r: r.ClearField("raw_input_contents"), "has 2304 bytes, got 0"),
+    "two raw contents": (lambda r: r.raw_input_contents.append(b""), "as many raw contents, got 2"),
+    "cut off": (lambda r: r.raw_input_contents.__setitem__(0, b"1234"), "has 2304 bytes, got 4"),
+    "datatype": (lambda r: setattr(r.inputs[0], "datatype", "FP32"), "its datatype is 'FP32'"),
+    "negative": (lambda r: r.inputs[0].shape.__setitem__(0, -3), "unexpected shape"),
+    "huge": (lambda r: r.inputs[0].shape.__setitem__(0, 2**62), "bytes, got 2304"),
+    "long": (lambda r: r.inputs[0].shape.extend([1] * 100_000), "unexpected shape"),
+    "long name": (lambda r: setattr(r.inputs[0], "name", "é" * 100_000), "unexpected inference input"),
+    "outputs": (lambda r: [r.outputs.add(name="probabilities") for _ in range(17)], "at most 16 outputs"),
+    "timeout": (lambda r: setattr(r.parameters["timeout"], "string_param", "1"), "'timeout' should be"),
+    "shared memory": (
+        lambda r: setattr(r.inputs[0].parameters["shared_memory_region"], "string_param", "a"),
+        "shared memory is not supported",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), BAD_CALLS.values(), ids=BAD_CALLS.keys())
+def test_a_bad_call_is_an_invalid_argument_that_says_why(
+    ports: dict[Any, str], change: Callable[[Any], object], said: str
+) -> None:
+    with grpc.insecure_channel(ports[tritonclient.grpc]) as channel:
+        call = tritonclient.grpc.service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
+        with pytest.raises(grpc.RpcError) as error:
+            call(edited(change))
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert said in error.value.details()
+
+
+def test_many_numbers_are_read(ports: dict[Any, str]) -> None:
+    """In a thread."""
+    many = np.repeat(IMAGES, 30, axis=0)[:86]
+    assert many.size > 65_536
+    request = edited(lambda r: r.ClearField("raw_input_contents"))
+    request.inputs[0].shape[0] = len(many)
+    request.inputs[0].contents.uint_contents.extend(many.ravel().tolist())
+    with grpc.insecure_channel(ports[tritonclient.grpc]) as channel:
+        call = tritonclient.grpc.service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
+        with pytest.raises(grpc.RpcError, match="batch-size must be <= 64"):  # they were read: it comes after that
+            call(request)
 
 
 def test_what_is_not_there_says_so(ports: dict[Any, str]) -> None:
