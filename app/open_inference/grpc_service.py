@@ -36,7 +36,7 @@ LIVENESS = "liveness"
 READINESS = ("", "readiness", "inference.GRPCInferenceService")
 
 # above it they are read in a thread: 64 times 224 x 224 pixels as numbers take 0.4 s
-INLINE_NUMBERS = 65_536
+INLINE_NUMBERS = 16_384
 
 Message = Any  # protobuf's generated classes have no types
 
