@@ -138,8 +138,9 @@ async def test_a_client_that_leaves_counts_as_cancelled(serve: Serve, repository
             await asyncio.sleep(0)
         unfinished.cancel()
         running.cancel()
-        while value((await http.get("/metrics")).text, DROPPED % "cancelled") < 2:
-            pass
+        async with asyncio.timeout(30):
+            while value((await http.get("/metrics")).text, DROPPED % "cancelled") < 2:
+                pass
         text = (await http.get("/metrics")).text
     assert value(text, COUNT % (INFER, 499, "1")) == 1
     assert value(text, COUNT % (INFER, 499, "")) == 1
@@ -165,7 +166,7 @@ async def test_a_key_is_asked_for_before_the_message_is_read(serve: Serve, repos
     port = free_port()
     async with serve(grpc_port=port, api_keys="secret"), at(port) as channel:
         for metadata in ((), (("authorization", "Bearer wrong"),), (("authorization", "secret"),)):
-            call = channel.stream_unary(INFER)(metadata=metadata)  # its message never comes
+            call = channel.stream_unary(INFER)(metadata=metadata, timeout=30)  # its message never comes
             assert await call.code() == grpc.StatusCode.UNAUTHENTICATED
             assert dict(await call.trailing_metadata())["www-authenticate"] == "Bearer"
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
