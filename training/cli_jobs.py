@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -40,6 +41,9 @@ class Work(Places):
     keep_versions: int = Field(10, ge=1, description="how many of a model's versions stay beside the live ones")
     starter: bool = Field(False, description="queue the training of a first model, the starter, if no version is live")
     model: str = Field("resnext50", description="name of the model that the starter becomes")
+    nice: int = Field(
+        0, ge=0, le=19, description="how far jobs stand back for what else wants the cores, as `nice` has it"
+    )
     lifeline: bool = Field(
         False, description="end when stdin does: it is a pipe that the starter of this process holds"
     )
@@ -49,6 +53,7 @@ class Work(Places):
         if importlib.util.find_spec("tensorflow") is None:
             sys.stderr.write("error: training needs TensorFlow: install the extra `train`\n")
             sys.exit(NOT_INSTALLED)
+        os.nice(self.nice)  # before there are threads: each has its own, and what they start inherits it
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())

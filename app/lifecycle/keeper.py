@@ -18,7 +18,8 @@ STEADY_S = 60.0  # a process that lived so long is started again as if it were t
 GRACE_S = 10.0  # between SIGTERM and SIGKILL
 POLL_S = 0.2
 
-TRAINING_WORKER = (sys.executable, "-m", "training", "worker", "--lifeline")
+NICENESS = 10  # of a training beside requests: a ninth of their share, all of it where there are none
+TRAINING_WORKER = (sys.executable, "-m", "training", "worker", "--lifeline", "--nice", str(NICENESS))
 
 log = logging.getLogger(__name__)
 

@@ -263,17 +263,18 @@ def test_a_finished_job_keeps_no_checkpoints_and_a_failed_one_does(engine: Engin
 
 STARTER = """
 import subprocess, sys, time
-command = [sys.executable, "-m", "training", "worker", "--name", "child", "--lifeline"]
+command = [sys.executable, "-m", "training", "worker", "--name", "child", "--lifeline", "--nice", "7"]
 worker = subprocess.Popen(command, stdin=subprocess.PIPE)
 time.sleep(600)
 """
 
 
-def test_a_worker_ends_with_the_process_that_started_it(engine: Engine) -> None:
+def test_a_worker_ends_with_the_process_that_started_it_and_steps_back_as_it_is_told(engine: Engine) -> None:
     starter = subprocess.Popen([sys.executable, "-c", STARTER], cwd=ROOT, env=environment(**engine.settings))
     folder = engine.places.state / "workers"
     until(lambda: any(worker.alive for worker in workers(folder)))
     (worker,) = workers(folder)
+    assert os.getpriority(os.PRIO_PROCESS, worker.pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 7)
     starter.kill()
     starter.wait()
     until(lambda: not workers(folder)[0].alive, 5)
