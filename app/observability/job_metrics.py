@@ -36,9 +36,9 @@ def show_jobs(states: Iterable[JobState], running: Iterable[Job], workers: int) 
     for state in get_args(JobState):
         counts.add_metric([state], found[state])
     alive = GaugeMetricFamily("resnext_training_workers", "Training workers alive in this STATE folder", workers)
-    phase = GaugeMetricFamily("resnext_job_phase", "1 for the phase that a job is in", labels=["job", "phase"])
-    done = GaugeMetricFamily("resnext_job_trained_ratio", "Part of a job's epochs that is done", labels=["job"])
-    rate = GaugeMetricFamily("resnext_job_images_per_second", "Images that a job trains on", labels=["job"])
+    phase = GaugeMetricFamily("resnext_job_phase", "1 for the phase that a job is in", labels=["id", "phase"])
+    done = GaugeMetricFamily("resnext_job_trained_ratio", "Part of a job's epochs that is done", labels=["id"])
+    rate = GaugeMetricFamily("resnext_job_images_per_second", "Images that a job trains on", labels=["id"])
     for job in running:
         if job.phase:
             phase.add_metric([job.id, job.phase], 1)

@@ -1,9 +1,11 @@
-"""What the service's processes and the machine's GPUs use, read when it is asked for."""
+"""What the service's processes and the machine's GPUs use, and what there is, read when it is asked for."""
 
+import contextlib
 import ctypes
 import functools
 import os
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -11,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
+MEMORY_MAX = Path("/sys/fs/cgroup/memory.max")  # the container's own, cgroup v2; "max" is none
 NVML = "libnvidia-ml.so.1"  # comes with the driver
 
 
@@ -34,6 +37,18 @@ def process_metrics(pids: Iterable[int]) -> list[Metric]:
         memory.add_metric([str(pid)], int(fields[21]) * PAGE_BYTES)
         cpu.add_metric([str(pid)], (int(fields[11]) + int(fields[12])) / TICKS)
     return [memory, cpu]
+
+
+def room_metrics(folders: Mapping[str, Path], memory_max: Path = MEMORY_MAX) -> list[Metric]:
+    """The container's memory limit, if any, and what is free on the disks of the folders that are there."""
+    limit = GaugeMetricFamily("resnext_memory_limit_bytes", "Memory that the service's container may use")
+    free = GaugeMetricFamily("resnext_disk_free_bytes", "Free on the disk of such a folder", labels=["folder"])
+    with contextlib.suppress(OSError, ValueError):  # no cgroup v2, no limit
+        limit.add_metric([], int(memory_max.read_text()))
+    for name, folder in folders.items():
+        with contextlib.suppress(OSError):  # the first upload, or the first job, makes it
+            free.add_metric([name], shutil.disk_usage(folder).free)
+    return [limit, free]
 
 
 def gpu_metrics(library: str = NVML) -> list[Metric]:

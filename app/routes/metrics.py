@@ -10,8 +10,9 @@ from starlette.responses import PlainTextResponse, Response
 from app.errors import Unauthorized, documented
 from app.observability.job_metrics import job_metrics
 from app.observability.metrics import FOLDER, MEDIA_TYPE
-from app.observability.resources import gpu_metrics, process_metrics, serving_processes
+from app.observability.resources import gpu_metrics, process_metrics, room_metrics, serving_processes
 from app.services import ServicesDep
+from app.settings import Settings
 
 JOBS_LIMIT_S = 0.5  # a scrape has ten seconds, and is to be there when the database is not
 
@@ -24,10 +25,12 @@ router = APIRouter(tags=["metrics"])
 async def metrics(services: ServicesDep) -> Response:
     """In the text format of Prometheus."""
     jobs, used = await asyncio.gather(
-        job_metrics(services.job_states, services.jobs, JOBS_LIMIT_S), asyncio.to_thread(_resources)
+        job_metrics(services.job_states, services.jobs, JOBS_LIMIT_S), asyncio.to_thread(_resources, services.settings)
     )
     return Response(services.metrics.render([*jobs, *used]), media_type=MEDIA_TYPE)
 
 
-def _resources() -> list[Metric]:
-    return process_metrics(serving_processes(os.environ.get(FOLDER))) + gpu_metrics()
+def _resources(settings: Settings) -> list[Metric]:
+    folders = {"models": settings.models, "datasets": settings.datasets, "state": settings.state}
+    processes = serving_processes(os.environ.get(FOLDER))
+    return process_metrics(processes) + room_metrics(folders) + gpu_metrics()

@@ -13,7 +13,7 @@ from app.errors import ServiceError
 from app.main import create_app
 from app.observability.job_metrics import show_jobs
 from app.observability.metrics import Metrics
-from app.observability.resources import gpu_metrics, process_metrics
+from app.observability.resources import gpu_metrics, process_metrics, room_metrics
 from app.observation import Observation
 from app.settings import Settings
 from training import images
@@ -48,7 +48,8 @@ def counted() -> str:
     metrics = Metrics()
     metrics.show_model("resnext50", 1, "fp32", "CPUExecutionProvider")
     metrics.count_request("POST", "/predict", Observation("id", 0, status=200, version="1"), 0.1)
-    asked = [*show_jobs([], [], 0), *process_metrics([os.getpid()]), *gpu_metrics("no driver")]
+    asked = [*show_jobs([], [], 0), *process_metrics([os.getpid()])]
+    asked += [*room_metrics({"models": ROOT}), *gpu_metrics("no driver")]
     return metrics.render(asked).decode()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.metrics_core import Metric
 
-from app.observability.resources import gpu_metrics, process_metrics, serving_processes
+from app.observability.resources import gpu_metrics, process_metrics, room_metrics, serving_processes
 
 # two GPUs, the second of which does not tell its load
 DRIVER = """
@@ -48,6 +48,21 @@ def test_processes_that_share_metrics_are_found_by_their_files(tmp_path: Path) -
         (tmp_path / name).touch()
     assert serving_processes(str(tmp_path)) == [7, 12]
     assert serving_processes(None) == [os.getpid()]
+
+
+def test_the_memory_limit_is_the_containers_and_of_none_nothing_is_said(tmp_path: Path) -> None:
+    limit = tmp_path / "memory.max"
+    assert shown(room_metrics({}, limit)) == {}  # the host's own cgroup has no such file
+    limit.write_text("max\n")
+    assert shown(room_metrics({}, limit)) == {}
+    limit.write_text("4294967296\n")
+    assert shown(room_metrics({}, limit)) == {"resnext_memory_limit_bytes": 2**32}
+
+
+def test_free_space_is_told_of_folders_that_are_there(tmp_path: Path) -> None:
+    found = shown(room_metrics({"models": tmp_path, "datasets": tmp_path / "none"}, tmp_path / "none"))
+    system = os.statvfs(tmp_path)
+    assert found == {"resnext_disk_free_bytes models": pytest.approx(system.f_bavail * system.f_frsize, rel=0.05)}
 
 
 def test_without_a_driver_there_are_no_gpus() -> None:
