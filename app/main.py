@@ -75,6 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async with contextlib.AsyncExitStack() as running:
             if request_log:
                 running.enter_context(request_log)
+            await running.enter_async_context(services.metrics.carried())
             await running.enter_async_context(services.trainer)
             await running.enter_async_context(services.serving)
             opening = asyncio.create_task(_open_jobs(services))
@@ -158,7 +159,7 @@ def _make_services(settings: Settings, tracing: "Tracing | None") -> Services:
     )
     collected = Metrics()
     collected.queue_limit.set(settings.queue_size)
-    admission = Admission(settings.queue_size, show=collected.queue.set, refuse=collected.rejected.inc)
+    admission = Admission(settings.queue_size, show=collected.show_queue, refuse=collected.rejected.inc)
     policy = RollbackPolicy(settings.rollback, settings.probation_images, settings.probation_error_rate)
     decode_threads = cores if settings.decode_threads == "auto" else settings.decode_threads
     store = DatasetStore(settings.datasets)

@@ -1,7 +1,10 @@
 """Every gauge, counter and histogram, named once."""
 
+import asyncio
+import contextlib
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import AsyncIterator, Iterable
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -17,11 +20,13 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 from app import __version__
+from app.observability.tally import Tally
 from app.observation import Batch, Closed, Observation
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 # prometheus_client's own switch, read when it is imported: values lie in files there, and add up over processes
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+CARRY_S = 1.0  # until another process can see what this one has counted
 
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -34,9 +39,9 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series fo
 
 
 class Metrics:
-    """The service's metrics, in a registry of its own. Thread-safe.
+    """The service's metrics, in a registry of its own. Requests are counted in the event loop's thread, batches in any.
 
-    What a request passes has its children at hand: `labels()` takes longer than what it finds.
+    What a request passes is counted here, and carried over into prometheus_client's metrics when somebody asks.
     """
 
     def __init__(self) -> None:
@@ -67,7 +72,8 @@ class Metrics:
         for reason in ROLLBACKS:
             self.rollbacks.labels(reason)  # there from the start: the first one must be an increase
         self.load_failures = Counter("resnext_load_failures", "Loads of a version that failed", registry=registry)
-        self.queue = Gauge(
+        self._queued = 0
+        self._queue = Gauge(
             "resnext_queue_images",
             "Images admitted and not yet answered",
             registry=registry,
@@ -114,11 +120,29 @@ class Metrics:
         )
         self._images = Counter("resnext_images", "Images that the model has answered", registry=registry)
         self._failed = Counter("resnext_images_failed", "Images in runs that failed", registry=registry)
-        self._receive, self._decode, self._queued, self._infer = (stages.labels(stage) for stage in STAGES)
+        self._stages = [Tally(stages.labels(stage), SECONDS) for stage in STAGES]
+        self._receive, self._decode, self._waited, self._infer = self._stages
         self.rejected, self.expired, self._cancelled = (dropped.labels(reason) for reason in DROPS)
-        self._batches: dict[Closed, Histogram] = {closed: batches.labels(closed) for closed in CLOSED}
-        self._counts: dict[tuple[str, str, int, str], Counter] = {}
-        self._latencies: dict[tuple[str, str], Histogram] = {}
+        self._batching = threading.Lock()  # guards the next two
+        self._batches = {closed: Tally(batches.labels(closed), IMAGES) for closed in CLOSED}
+        self._ran = {False: 0, True: 0}  # images, by whether their run failed
+        self._counts: dict[tuple[str, str, int, str], int] = {}
+        self._latencies: dict[tuple[str, str], Tally] = {}
+
+    @contextlib.asynccontextmanager
+    async def carried(self) -> AsyncIterator[None]:
+        """In this context the other processes, where there are any, can see what this one counts."""
+        carrying = asyncio.create_task(self._carry_on()) if FOLDER in os.environ else None
+        try:
+            yield
+        finally:
+            if carrying:
+                carrying.cancel()
+            self._carry()
+
+    def show_queue(self, images: int) -> None:
+        """So many are admitted and not yet answered."""
+        self._queued = images
 
     def show_model(self, name: str, version: int, precision: str, provider: str) -> None:
         """Names the live version, in place of the one before."""
@@ -130,33 +154,32 @@ class Metrics:
     def count_request(self, method: str, route: str, request: Observation, seconds: float) -> None:
         """One that was answered."""
         key = (method, route, request.status, request.version)
-        count = self._counts.get(key)
-        if count is None:
-            count = self._counts[key] = self._requests.labels(*key)
-        count.inc()
+        self._counts[key] = self._counts.get(key, 0) + 1
         if request.status < 400:
             latency = self._latencies.get((method, route))
             if latency is None:
-                latency = self._latencies[method, route] = self._seconds.labels(method, route)
+                latency = self._latencies[method, route] = Tally(self._seconds.labels(method, route), SECONDS)
             latency.observe(seconds)
         elif request.status == 499:
             self._cancelled.inc()
         if request.images:
             self._receive.observe(request.received - request.started)
             self._decode.observe(request.decode)
-            self._queued.observe(request.waited + request.queue)
+            self._waited.observe(request.waited + request.queue)
             self._infer.observe(request.infer)
 
     def count_batch(self, batch: Batch) -> None:
         """One run of the model. In any thread."""
-        self._batches[batch.closed].observe(batch.images)
-        (self._failed if batch.failed else self._images).inc(batch.images)
+        with self._batching:
+            self._batches[batch.closed].observe(batch.images)
+            self._ran[batch.failed] += batch.images
 
     def render(self, asked: Iterable[Metric] = ()) -> bytes:
         """The text that Prometheus reads, of type MEDIA_TYPE; of all processes where there are several.
 
         `asked` are metrics that nobody keeps: they were found out for this scrape.
         """
+        self._carry()
         whole = self._registry
         if FOLDER in os.environ:
             whole = CollectorRegistry()
@@ -164,6 +187,25 @@ class Metrics:
         now = CollectorRegistry()
         now.register(_Asked(asked))
         return generate_latest(whole) + generate_latest(now)
+
+    def _carry(self) -> None:
+        for key, count in self._counts.items():
+            self._requests.labels(*key).inc(count)
+        self._counts.clear()
+        for tally in [*self._stages, *self._latencies.values()]:
+            tally.carry()
+        with self._batching:
+            for tally in self._batches.values():
+                tally.carry()
+            self._images.inc(self._ran[False])
+            self._failed.inc(self._ran[True])
+            self._ran = {False: 0, True: 0}
+        self._queue.set(self._queued)
+
+    async def _carry_on(self) -> None:
+        while True:
+            await asyncio.sleep(CARRY_S)
+            self._carry()
 
 
 class _Asked(Collector):

@@ -1,5 +1,7 @@
 import os
 import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from app.ingress.shortcut import Shortcut
 from app.observability.metrics import Metrics
 from app.observability.observer import Observer
 from app.observability.requests import Requests
+from app.observation import Batch
 from tests.app.conftest import Serve
 from tests.app.network import SIZE, encoded, network, publish, random_images
 from tests.app.test_serving import break_file, until
@@ -150,6 +153,28 @@ async def test_images_of_a_run_that_failed_are_counted_apart(serve: Serve, repos
         assert (await client.post("/predict", content=white)).status_code == 500
         text = (await client.get("/metrics")).text
     assert (value(text, "resnext_images_total"), value(text, "resnext_images_failed_total")) == (0, 1)
+
+
+async def test_batches_of_several_streams_are_all_counted_also_in_the_course_of_a_scrape() -> None:
+    metrics = Metrics()
+    ran = [Batch(3, "idle", 0.0, 0.1, failed, []) for failed in (False, True)] * 20_000
+
+    def run() -> None:
+        for batch in ran:
+            metrics.count_batch(batch)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # seconds: threads change places as often as they can
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            done = [threads.submit(run) for _ in range(4)]
+            while not all(future.done() for future in done):
+                metrics.render()
+    finally:
+        sys.setswitchinterval(before)
+    text = metrics.render().decode()
+    assert (value(text, "resnext_images_total"), value(text, "resnext_images_failed_total")) == (240_000, 240_000)
+    assert value(text, 'resnext_batch_images_count{closed="idle"}') == 160_000
 
 
 async def test_memory_and_cpu_time_of_the_process_are_shown(serve: Serve) -> None:
