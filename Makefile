@@ -99,11 +99,11 @@ bench-fashion: install ## train on all of Fashion-MNIST over HTTP and ask for al
 
 lock: install ## resolve the dependencies anew into requirements/
 	$(COMPILE) --extra train --group dev -o requirements/dev.txt
-	$(COMPILE) -c requirements/dev.txt -o requirements/serve.txt
-	$(COMPILE) -c requirements/dev.txt --extra cuda -o requirements/serve-cuda.txt
+	$(COMPILE) -c requirements/dev.txt --extra grpc --extra otel -o requirements/serve.txt
+	$(COMPILE) -c requirements/dev.txt --extra grpc --extra otel --extra cuda -o requirements/serve-cuda.txt
 	$(COMPILE) -c requirements/dev.txt --extra train -o requirements/train.txt
 	$(COMPILE) -c requirements/dev.txt --extra train --extra train-cuda -o requirements/train-cuda.txt
-	$(COMPILE) -c requirements/dev.txt --group openvino \
+	$(COMPILE) -c requirements/dev.txt --extra grpc --extra otel --group openvino \
 	  --excludes requirements/openvino-replaces.txt -o requirements/serve-openvino.txt
 
 clean: ## remove .venv and caches; data, runs and models stay

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,6 +117,13 @@ def test_an_image_has_the_libraries_of_its_accelerator(target: str, accelerator:
     assert ("tensorflow" in libraries) == (target == "train")
     cuda = {name.rpartition("-")[2] for name in libraries if re.search(r"cudnn-cu\d\d$", name)}
     assert cuda == {("serve", "cuda"): {"cu13"}, ("train", "cuda"): {"cu12"}}.get((target, accelerator), set())
+
+
+@pytest.mark.parametrize("lock", ["serve.txt", "serve-cuda.txt", "serve-openvino.txt"])
+def test_no_setting_of_the_service_needs_an_image_of_its_own(lock: str) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    wanted = {re.split(r"[\[><=; ]", line)[0] for extra in ("grpc", "otel") for line in extras[extra]}
+    assert {"tritonclient", "opentelemetry-sdk"} <= wanted <= set(locked(lock))
 
 
 def test_the_lock_of_every_image_names_no_index() -> None:
@@ -237,6 +245,16 @@ def test_with_gpus_both_have_cuda_and_a_device(services: Yaml) -> None:
         (device,) = service["deploy"]["resources"]["reservations"]["devices"]
         assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
     assert changed["api"]["environment"] == {"RESNEXT_PROVIDER": "cuda"}
+
+
+def test_what_the_page_puts_on_top_names_settings_and_services_that_there_are(services: Yaml) -> None:
+    page = (ROOT / "docs/containers.md").read_text()
+    examples = [yaml.safe_load(text) for text in re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)]
+    for name, service in (pair for example in examples for pair in example["services"].items()):
+        assert name in services or service["extends"]["service"] in services
+        assert set(service["environment"]) <= VARIABLES
+    (api,) = (example["services"]["api"] for example in examples if "api" in example["services"])
+    assert api["ports"] == [f"127.0.0.1:{api['environment']['RESNEXT_GRPC_PORT']}:8001"]
 
 
 def test_every_variable_of_the_compose_files_is_documented_with_its_default() -> None:
