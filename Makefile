@@ -53,10 +53,10 @@ format: install ## mend what ruff can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-check-clients: install ## run KServe's own client against the service on HOST and PORT; installs 300 MB into .bench
+check-clients: install ## run KServe's own client against the service on HOST and PORT, its models on our manifest; installs 300 MB into .bench
 	@test -e .bench/envs/kserve/installed || { \
 	  $(BIN)/uv venv --quiet --clear --python 3.11 .bench/envs/kserve && \
-	  $(BIN)/uv pip install --quiet --python .bench/envs/kserve/bin/python kserve==0.21.0 pillow && \
+	  $(BIN)/uv pip install --quiet --python .bench/envs/kserve/bin/python kserve==0.21.0 kubernetes==37.0.1 pillow && \
 	  touch .bench/envs/kserve/installed; }
 	.bench/envs/kserve/bin/python tests/clients/kserve_client.py http://$(HOST):$(PORT)
 

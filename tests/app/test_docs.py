@@ -74,6 +74,7 @@ def test_settings_of_the_inference_service_are_valid() -> None:
     assert settings.models == Path("/mnt/models")
     assert f"containerPort: {settings.port}," in CLIENTS
     assert CLIENTS.count(f"port: {settings.port}}}") == 2
+    assert settings.drain_delay + settings.drain_timeout < 30  # then Kubernetes kills
 
 
 def test_every_route_stands_in_the_table_and_no_other() -> None:

@@ -1,16 +1,52 @@
-"""KServe's own client against a service that is running: `make check-clients`. It is too large for the suite."""
+"""KServe's own client against a service that is running: `make check-clients`. It is too large for the suite.
+
+With it come KServe's and Kubernetes' own models, which the InferenceService of docs/clients.md has to fit.
+"""
 
 import asyncio
 import base64
 import io
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
-from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
+import yaml
+from kserve import (
+    InferenceRESTClient,
+    InferInput,
+    InferRequest,
+    RESTConfig,
+    V1beta1InferenceService,
+    V1beta1InferenceServiceSpec,
+    V1beta1PredictorSpec,
+)
 from kserve.protocol.infer_type import RequestedOutput
+from kubernetes.client import V1Container, V1Volume
 from PIL import Image
 
 MODEL = "resnext50"
+PAGE = Path(__file__).parents[2] / "docs/clients.md"
+
+
+def manifest() -> None:
+    """It has no field that its part of the schema does not know, and none of another type."""
+    (text,) = re.findall(r"^```yaml\n(apiVersion: .*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    service = yaml.safe_load(text)
+    predictor = service["spec"]["predictor"]
+    parts = (
+        (service, V1beta1InferenceService),
+        (service["spec"], V1beta1InferenceServiceSpec),
+        (predictor, V1beta1PredictorSpec),
+    )
+    for part, kind in parts:
+        unknown = set(part) - set(kind.attribute_map.values())
+        assert not unknown, f"{kind.__name__} has no {unknown}"
+    for container in predictor["containers"]:
+        V1Container.model_validate(container)
+    for volume in predictor["volumes"]:
+        V1Volume.model_validate(volume)
+    print("the InferenceService of docs/clients.md fits KServe's models")  # noqa: T201  a command's own output
 
 
 async def main(url: str) -> None:
@@ -39,4 +75,5 @@ async def main(url: str) -> None:
 
 
 if __name__ == "__main__":
+    manifest()
     asyncio.run(main(sys.argv[1]))
