@@ -24,17 +24,37 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import yaml
+from tritonclient import grpc as triton
 
+from tests import process
 from tests.dashboard import queries
 from tests.process import ROOT, until
 
 PROJECT = "resnext-test"
 COMPOSE = [*shlex.split(os.environ.get("COMPOSE", "docker compose")), "--project-name", PROJECT]
+FILES = (
+    () if {"-f", "--file"} & set(COMPOSE) else ("--file", "docker-compose.yml")
+)  # what another --file goes on top of
 PORTS = {"PORT": "0", "PROMETHEUS_PORT": "0", "GRAFANA_PORT": "0"}  # whichever are free
 USER = "10001"
 KEY = "a-key-of-the-test"
 SMALL = {"image_size": 32, "epochs": 1, "augment": "none", "architecture": {"depths": [1, 1]}, "tensorboard": False}
 CLASSES = {"0": "零", "1": "一", "2": "二"}
+# an OpenTelemetry collector, as far as it goes: prints where the first spans were sent, and them
+COLLECTOR = """
+import http.server, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        spans = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+        sys.stdout.buffer.write(self.path.encode() + spans)
+
+http.server.HTTPServer(("", 4318), Handler).handle_request()
+"""
 
 Json = dict[str, Any]  # Any: JSON
 
@@ -51,10 +71,31 @@ def container(service: str) -> str:
     return compose("ps", "--all", "--quiet", service).strip()
 
 
+def docker(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(arguments)}: {done.stderr}"
+    return done.stdout.strip()
+
+
 def inspect(service: str) -> Json:
-    done = subprocess.run(["docker", "inspect", container(service)], capture_output=True, text=True, check=True)
-    (found,) = json.loads(done.stdout)
+    (found,) = json.loads(docker("inspect", container(service)))
     return dict(found)
+
+
+def page(name: str, begins: str) -> Json:
+    """The block of YAML of a page of the documentation that begins so."""
+    text = (ROOT / "docs" / name).read_text()
+    (found,) = re.findall(rf"^```yaml\n({re.escape(begins)}.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return dict(yaml.safe_load(found))
+
+
+@contextlib.contextmanager
+def layered(changes: Json) -> Iterator[tuple[str, ...]]:
+    """The files that say what a docker-compose.override.yml with these changes would."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
+        yaml.safe_dump(changes, file)
+        file.flush()
+        yield (*FILES, "--file", file.name)
 
 
 def healthy(service: str) -> bool:
@@ -84,9 +125,9 @@ def get(path: str, **headers: str) -> Json:
     return dict(answer.json())
 
 
-def ready() -> bool:
+def ready(base: str | None = None) -> bool:
     try:
-        return httpx.get(url() + "/health/ready", timeout=5).status_code == 200
+        return httpx.get((base or url()) + "/health/ready", timeout=5).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -123,18 +164,30 @@ def images() -> dict[str, bytes]:
         return {member.name: file.read() for member in tar if (file := tar.extractfile(member))}
 
 
-def answers() -> dict[str, str]:
+def answers(base: str | None = None) -> dict[str, str]:
     """The likeliest class of each of them."""
     files = [("file", (name, image)) for name, image in images().items()]
-    answer = httpx.post(url() + "/predict", files=files, timeout=30)
+    answer = httpx.post((base or url()) + "/predict", files=files, timeout=30)
     assert answer.status_code == 200, answer.text
     return {result["filename"]: result["predictions"][0]["label"] for result in answer.json()["results"]}
 
 
 def build() -> None:
     compose("--profile", "*", "build")
-    listing = ["docker", "images", "--format", "{{.Repository}}:{{.Tag}} {{.Size}}", "resnext-*"]
-    say(subprocess.run(listing, capture_output=True, text=True, check=True).stdout.strip())
+    say(docker("images", "--format", "{{.Repository}}:{{.Tag}} {{.Size}}", "resnext-*:cpu"))
+
+
+def gpus() -> None:
+    """What Compose makes of docker-compose.gpu.yml: images with CUDA, one GPU each. To read it takes none."""
+    merged = json.loads(compose(*FILES, "--file", "docker-compose.gpu.yml", "config", "--format", "json", API_GPU="1"))
+    for name, gpu in (("api", "1"), ("trainer", "0")):
+        service = merged["services"][name]
+        assert service["build"]["args"] == {"ACCELERATOR": "cuda"}
+        assert service["image"].endswith(":cuda")
+        assert "memory" in service["deploy"]["resources"]["limits"]
+        (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+        assert (device["driver"], device["device_ids"], device["capabilities"]) == ("nvidia", [gpu], ["gpu"])
+    assert merged["services"]["api"]["environment"]["RESNEXT_PROVIDER"] == "cuda"
 
 
 def up() -> None:
@@ -257,26 +310,94 @@ def again() -> None:
     assert get("/health")["trainer"]["running"] == []
 
 
-def drain() -> None:
-    """A request that is under way as the container is stopped gets its answer."""
+def answered(base: str, stop: Callable[[], object]) -> bytes:
+    """The whole answer to an upload of which the better half comes only once `stop` has taken effect."""
     image = next(iter(images().values()))
-    address = url().removeprefix("http://").split(":")
-    with socket.create_connection((address[0], int(address[1])), timeout=30) as connection:
+    address = base.removeprefix("http://").split(":")
+    with socket.create_connection((address[0], int(address[1])), timeout=60) as connection:
         head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(image)}\r\n\r\n"
         connection.sendall(head.encode() + image[:10])
-        assert ready()  # the loop has seen the bytes before this
-        stopping = threading.Thread(target=compose, args=("stop", "api"))
+        assert ready(base)  # the loop has seen the bytes before this
+        stopping = threading.Thread(target=stop)
         stopping.start()
-        until(lambda: not ready(), 20)
+        until(lambda: not ready(base), 20)
         connection.sendall(image[10:])
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     stopping.join()
+    return answer
+
+
+def drain() -> None:
+    """A request that is under way as the container is stopped gets its answer."""
+    answer = answered(url(), lambda: compose("stop", "api"))
     assert answer.startswith(b"HTTP/1.1 200 OK"), answer
     assert inspect("api")["State"]["ExitCode"] == 0
     compose("stop", "trainer")
     assert inspect("trainer")["State"]["ExitCode"] == 0
     compose("up", "--detach", "--no-build")
     until(ready, 60)
+
+
+def extras() -> None:
+    """gRPC and traces as docs/containers.md sets them; a collector that is away costs spans and nothing else."""
+    changes = page("containers.md", "services:\n  api:\n    environment: {RESNEXT_GRPC_PORT")
+    api = changes["services"]["api"]
+    api["environment"]["RESNEXT_OTLP_ENDPOINT"] = "http://trainer:4318"  # in place of a container more
+    api["ports"] = [port.replace(":8001:", ":0:") for port in api["ports"]]  # whichever is free
+    before = answers()
+    with layered(changes) as files:
+        compose(*files, "up", "--detach", "--no-build", "api")
+        until(ready, 60)
+        assert answers() == before  # nobody listens on 4318 yet
+        until(lambda: "Failed to export spans" in compose("logs", "api"), 60)
+        with triton.InferenceServerClient(url("api", 8001).removeprefix("http://")) as client:
+            for name, image in images().items():
+                tensor = triton.InferInput("image", [1], "BYTES")
+                tensor.set_data_from_numpy(np.array([image], np.object_))
+                best = triton.InferRequestedOutput("probabilities", class_count=1)
+                (found,) = client.infer("resnext50", [tensor], outputs=[best]).as_numpy("probabilities").ravel()
+                assert found.decode().rpartition(":")[2] == before[name]
+        command = [*COMPOSE, "exec", "-T", "trainer", "python", "-c", COLLECTOR]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as collector:
+            until(lambda: answers() == before and collector.poll() is not None, 60)
+            assert collector.stdout
+            spans = collector.stdout.read()
+        assert spans.startswith(b"/v1/traces")
+        assert b"POST /predict" in spans
+        say(f"{len(before)} answers over gRPC; the first {len(spans)} bytes of spans")
+        compose("stop", "api")
+        assert inspect("api")["State"]["ExitCode"] == 0
+    compose("up", "--detach", "--no-build", "api")
+    until(ready, 60)
+
+
+def predictor() -> None:
+    """The service as KServe runs it by the manifest of docs/clients.md, with models that it can not write."""
+    spec = page("clients.md", "apiVersion: serving.kserve.io")["spec"]["predictor"]
+    (asked_for,) = spec["containers"]
+    settings = {variable["name"]: variable["value"] for variable in asked_for["env"]}
+    (port,) = (port["containerPort"] for port in asked_for["ports"])
+    limits = asked_for["resources"]["limits"]
+    folders = {mount["name"]: mount["mountPath"] for mount in asked_for["volumeMounts"]}
+    name = f"{PROJECT}-predictor"
+    run = ["run", "--detach", "--name", name, f"--publish=127.0.0.1:0:{port}", "--cap-drop=ALL", "--read-only"]
+    run += [f"--cpus={limits['cpu']}", f"--memory={limits['memory']}", f"--volume={PROJECT}_models:/mnt/models:ro"]
+    run += [f"--tmpfs={folders[volume['name']]}:mode=1777" for volume in spec["volumes"]] + ["--tmpfs=/tmp:mode=1777"]
+    before = answers()
+    docker(*run, *(f"--env={key}={value}" for key, value in settings.items()), inspect("api")["Config"]["Image"])
+    try:
+        base = "http://" + docker("port", name, str(port))
+        for probe in ("livenessProbe", "readinessProbe"):
+            until(functools.partial(process.answers, base + asked_for[probe]["httpGet"]["path"], 200), 60)
+        assert answers(base) == before
+        assert httpx.get(f"{base}/v2/models/resnext50/ready").status_code == 200
+        # Kubernetes sends SIGTERM, and SIGKILL 30 s later
+        answer = answered(base, lambda: docker("stop", "--time", "30", name))
+        assert answer.startswith(b"HTTP/1.1 200 OK"), answer
+        (state,) = json.loads(docker("inspect", name, "--format", "[{{json .State}}]"))
+        assert (state["ExitCode"], state["OOMKilled"]) == (0, False)
+    finally:
+        docker("rm", "--force", name)
 
 
 @contextlib.contextmanager
@@ -367,7 +488,22 @@ def down() -> None:
     compose("--profile", "*", "down", "--volumes", "--remove-orphans")
 
 
-STEPS = (build, up, hardened, starter, predict, train, again, drain, secrets, monitoring, postgres)
+STEPS = (
+    build,
+    gpus,
+    up,
+    hardened,
+    starter,
+    predict,
+    train,
+    again,
+    drain,
+    extras,
+    predictor,
+    secrets,
+    monitoring,
+    postgres,
+)
 
 
 def say(text: str) -> None:
