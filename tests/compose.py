@@ -243,8 +243,8 @@ def starter() -> None:
         assert (now["state"], now["attempt"], now["worker"]) == ("running", 1, "worker-0"), now
         assert len(now["progress"]["epochs"]) >= seen
         say(f"{what} after epoch {seen}")
-    assert f"job {job['id']}: epoch" in compose("logs", "trainer")
     until(lambda: over(job["id"]), 1200)
+    assert f"job {job['id']}: epoch" in compose("logs", "trainer")
     job = get(f"/train/{job['id']}")
     assert (job["state"], job["version"], job["attempt"]) == ("succeeded", 1, 1), job["reason"]
     assert len(job["progress"]["epochs"]) == job["config"]["epochs"]
