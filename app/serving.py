@@ -1,13 +1,14 @@
 """Which version is live: load it off the hot path, verify it, swap, drain the old one, go back from a bad one."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from app.errors import NoModel, VersionLive, VersionNotFound, VersionUnusable
+from app.errors import NoModel, StorageUnavailable, VersionLive, VersionNotFound, VersionUnusable
 from app.execution.provider import EXECUTION_PROVIDERS
 from app.model import Model
 from app.observability.metrics import Metrics
@@ -109,7 +110,7 @@ class Serving:
     async def activate(self, version: int) -> None:
         """Loads and verifies a version, writes ACTIVE, then swaps; ACTIVE is not touched by a version that fails.
 
-        Raises VersionNotFound, VersionUnusable.
+        Raises VersionNotFound, VersionUnusable, StorageUnavailable.
         """
         async with self._swapping:
             await self.require(version)
@@ -120,22 +121,32 @@ class Serving:
                 except Exception as error:  # whatever makes it unusable is the answer
                     log.exception("version %d can not be activated", version)
                     raise VersionUnusable(f"version {version} can not be served: {self.reason(error)}") from error
-            await asyncio.to_thread(self.repository.activate, version)
+            with self._writing():
+                await asyncio.to_thread(self.repository.activate, version)
             self.rollback = None
             if model:
                 self._go_live(model)
             self._settle()
 
     async def delete(self, version: int) -> None:
-        """Removes a version from the repository. Raises VersionNotFound, VersionLive."""
+        """Removes a version from the repository. Raises VersionNotFound, VersionLive, StorageUnavailable."""
         async with self._swapping:
             await self.require(version)
             if self.live and self.live.model.version == version:
                 raise VersionLive(f"version {version} serves requests; activate another one first")
             try:
-                await asyncio.to_thread(self.repository.delete, version)
+                with self._writing():
+                    await asyncio.to_thread(self.repository.delete, version)
             except ContractError as error:
                 raise VersionLive(self.reason(error)) from None
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """As KServe mounts it, the repository may be there to be read alone."""
+        try:
+            yield
+        except OSError as error:
+            raise StorageUnavailable(f"the model repository can not be written: {error.strerror or error}") from error
 
     async def _follow(self) -> None:
         while True:

@@ -6,7 +6,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from app.errors import InvalidRequest, Unauthorized, VersionLive, VersionNotFound, VersionUnusable, documented
+from app.errors import (
+    InvalidRequest,
+    StorageUnavailable,
+    Unauthorized,
+    VersionLive,
+    VersionNotFound,
+    VersionUnusable,
+    documented,
+)
 from app.schemas import ModelList, ModelRef, VersionSummary
 from app.services import ServicesDep
 from app.serving import Serving
@@ -43,7 +51,7 @@ async def get_version(version: Version, services: ServicesDep) -> Manifest:
 @router.post(
     "/{version}/activate",
     summary="Make a version live",
-    responses=documented(Unauthorized, VersionNotFound, VersionUnusable, InvalidRequest),
+    responses=documented(Unauthorized, VersionNotFound, VersionUnusable, InvalidRequest, StorageUnavailable),
 )
 async def activate_version(version: Version, services: ServicesDep) -> ModelRef:
     """Loads, verifies and warms it beside the live one, then swaps; answers when it is live. Requests in flight finish
@@ -56,7 +64,7 @@ async def activate_version(version: Version, services: ServicesDep) -> ModelRef:
     "/{version}",
     summary="Delete a version",
     status_code=204,
-    responses=documented(Unauthorized, VersionNotFound, VersionLive, InvalidRequest),
+    responses=documented(Unauthorized, VersionNotFound, VersionLive, InvalidRequest, StorageUnavailable),
 )
 async def delete_version(version: Version, services: ServicesDep) -> None:
     """Never the live one."""

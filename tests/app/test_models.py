@@ -95,3 +95,16 @@ async def test_delete(serve: Serve, repository: ModelRepository) -> None:
     assert (gone.status_code, gone.content) == (204, b"")
     assert again.status_code == 404
     assert repository.versions() == [1]
+
+
+async def test_a_repository_that_can_only_be_read_says_so(serve: Serve, repository: ModelRepository) -> None:
+    publish(repository, 1)
+    publish(repository, 2, activate=False)
+    async with serve() as (client, _):
+        lock = repository.folder / ".lock"
+        lock.unlink()
+        lock.mkdir()  # the tests may run as root, whom no permission stops
+        for answer in (await client.post("/models/2/activate"), await client.delete("/models/2")):
+            assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
+            assert "the model repository can not be written" in answer.json()["detail"]
+        assert (await client.get("/health")).json()["model"]["version"] == 1
