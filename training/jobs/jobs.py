@@ -249,6 +249,7 @@ class Jobs:
     def _prune(self, client: "DBOSClient", keep: int) -> Ids:
         jobs = by_job(client.list_workflows(name=WORKFLOW, load_input=False))
         over = [id for id, rows in jobs.items() if self._state(rows[-1]) not in UNFINISHED]
+        # to the second on SQLite before Python 3.12: among jobs of less, the one that was asked for later stays
         over.sort(key=lambda id: (jobs[id][-1].completed_at or 0, id), reverse=True)
         for id in (gone := over[keep:]):
             if (folder := self.run(id).folder).exists():
