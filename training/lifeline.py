@@ -13,7 +13,9 @@ ORPHANED = 70  # exit status, sysexits' EX_SOFTWARE: nobody is left to read it
 
 
 def follow(end: Callable[[], None] = lambda: os._exit(ORPHANED)) -> None:
-    """Calls `end` in a thread once stdin ends."""
+    """Calls `end` in a thread once stdin ends. Ctrl-C in the terminal is from now on for the starter alone."""
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
 
     def wait() -> None:
         while os.read(sys.stdin.fileno(), 1):  # no buffered reader: its lock would be held at exit

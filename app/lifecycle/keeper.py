@@ -100,11 +100,10 @@ class Keeper:
     async def _run(self, command: Sequence[str]) -> int | str | None:
         """The status that the process ended with, or why it did not start; None when it was ended from here."""
         try:
+            # it leaves the terminal's group by itself (`training.lifeline`): what the event loop offers is a session of
+            # its own, and Linux shares processors out by session first, so that niceness would count for nothing
             process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.PIPE,
-                env=self._environment,
-                start_new_session=True,  # Ctrl-C in the terminal is for the service, which then ends it
+                *command, stdin=asyncio.subprocess.PIPE, env=self._environment
             )
         except OSError as error:
             return str(error)

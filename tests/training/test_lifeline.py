@@ -1,5 +1,6 @@
 """A process that ends with the one that started it."""
 
+import os
 import subprocess
 import sys
 
@@ -17,6 +18,8 @@ def test_it_ends_once_nobody_holds_the_other_end() -> None:
     assert process.stdin
     assert process.stdout.readline() == "up\n"
     assert process.poll() is None
+    # a group of its own, which Ctrl-C does not reach, in the same session
+    assert (os.getpgid(process.pid), os.getsid(process.pid)) == (process.pid, os.getsid(0))
     process.stdin.close()
     assert process.wait(5) == ORPHANED
     process.stdout.close()

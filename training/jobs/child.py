@@ -50,7 +50,9 @@ def _start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C in the worker's terminal is the worker's matter
+            # Ctrl-C in the worker's terminal is the worker's matter. No session of its own: Linux shares processors out
+            # by session first, and niceness counts within one alone
+            process_group=0,
         )
 
 

@@ -1,6 +1,7 @@
 """How a phase's process ends, and what it has to say."""
 
 import asyncio
+import os
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,12 @@ def test_what_it_prints_goes_to_the_end_of_the_log(tmp_path: Path) -> None:
     log.write_text("before\n")
     asyncio.run(run_child(python("import sys; print('out', flush=True); print('err', file=sys.stderr)"), log))
     assert log.read_text() == "before\nout\nerr\n"
+
+
+def test_it_leads_a_group_and_shares_the_session(tmp_path: Path) -> None:
+    code = "import os; print(os.getpgid(0) == os.getpid(), os.getsid(0))"
+    asyncio.run(run_child(python(code), tmp_path / "log.txt"))
+    assert (tmp_path / "log.txt").read_text() == f"True {os.getsid(0)}\n"
 
 
 @pytest.mark.parametrize(
