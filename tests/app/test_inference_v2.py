@@ -288,6 +288,13 @@ async def test_statistics_count_every_protocol(serve: Serve, repository: ModelRe
         assert found["last_inference"] > 1_700_000_000_000
         assert found["execution_count"] == sum(b["compute_infer"]["count"] for b in found["batch_stats"])
         assert {b["batch_size"] for b in found["batch_stats"]} <= {1, 2}
+        for parts in (found["inference_stats"], *found["batch_stats"]):  # perf_analyzer ends where they differ
+            assert (
+                parts["compute_input"]["count"]
+                == parts["compute_infer"]["count"]
+                == parts["compute_output"]["count"]
+                > 0
+            )
         assert found["inference_stats"]["success"]["ns"] > found["inference_stats"]["compute_infer"]["ns"] > 0
 
 
