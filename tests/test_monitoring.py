@@ -201,7 +201,7 @@ def test_a_real_prometheus_that_scrapes_a_real_service_has_data_for_every_panel(
     publish(repository, 1, model=network(1, fragile=True))
     settings = engine.settings | {"api_keys": KEY}
     try:
-        work_on_a_job(engine)
+        engine.trains(engine.submit().id)
         with (
             service(tmp_path / "models", **settings) as (_, port),
             prometheus(tmp_path, port) as asked,
@@ -229,17 +229,6 @@ def test_a_real_prometheus_that_scrapes_a_real_service_has_data_for_every_panel(
     unseen = set(METRICS) - shown
     assert unseen <= {"resnext_memory_limit_bytes", *(name for name in METRICS if "_gpu_" in name)}
     assert empty == {place for place, query in queries().items() if named(query) & unseen}
-
-
-def work_on_a_job(engine: Engine) -> None:
-    """A worker holds a job in the middle of its training."""
-    job = engine.submit()
-    engine.hold("training", "middle")
-    engine.worker()
-    engine.held("training", "middle")
-    step = {"epoch": 2, "epochs": 4, "step": 5, "steps": 10, "loss": 1.0, "images_per_second": 81.5}
-    with engine.jobs.run(job.id).progress.open("a") as file:
-        file.write(json.dumps({"event": "step", "time": time.time(), **step}) + "\n")
 
 
 def send(client: httpx.Client) -> None:

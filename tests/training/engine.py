@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,6 +72,15 @@ class Engine:
 
     def release(self, phase: str, where: str) -> None:
         (self.points / f"{phase}-{where}").unlink()
+
+    def trains(self, id: str) -> None:
+        """Waits until a worker, which is started, holds the job in its training, at step 5 of 10 in epoch 2 of 4."""
+        self.hold("training", "middle")
+        self.worker()
+        self.held("training", "middle")
+        step = {"epoch": 2, "epochs": 4, "step": 5, "steps": 10, "loss": 1.0, "images_per_second": 81.5}
+        with self.jobs.run(id).progress.open("a") as file:
+            file.write(json.dumps({"event": "step", "time": time.time(), **step}) + "\n")
 
     def ends(self, id: str, state: JobState = "succeeded", seconds: float = 60) -> Job:
         """Waits until the job is over, in this state."""

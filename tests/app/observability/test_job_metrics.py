@@ -1,5 +1,3 @@
-import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,12 +34,7 @@ async def metrics_of(jobs: Jobs, limit: float = 5) -> list[Metric]:
 
 def test_jobs_are_counted_and_the_one_that_runs_tells_how_far_it_is(engine: Engine) -> None:
     running, waiting = engine.submit(priority=1), engine.submit()
-    engine.hold("training", "middle")
-    engine.worker()
-    engine.held("training", "middle")
-    step = {"epoch": 2, "epochs": 4, "step": 5, "steps": 10, "loss": 1.0, "images_per_second": 81.5}
-    with engine.jobs.run(running.id).progress.open("a") as file:
-        file.write(json.dumps({"event": "step", "time": time.time(), **step}) + "\n")
+    engine.trains(running.id)
     found = shown(ask(metrics_of(engine.jobs)))
     assert found["resnext_jobs running"] == found["resnext_jobs queued"] == 1
     assert found["resnext_jobs failed"] == 0
