@@ -53,7 +53,7 @@ def make(name: str) -> None:
     images = np.stack([decode(photo, preprocessing) for photo in small_photos()])
     for seed in range(len(repository.versions()), VERSIONS):
         keras.utils.set_random_seed(seed)
-        network = resnext.build(architecture, preprocessing, classes, merge_groups=False)
+        network = resnext.build(architecture, preprocessing, classes, exported=True)
         tell_apart(network, images)
         labels = [f"class {i:04d}" for i in range(classes)]
         function = traced(network, preprocessing)
