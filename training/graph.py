@@ -135,6 +135,24 @@ def feed_pixels(model: onnx.ModelProto) -> None:
     drop_leftovers(model)
 
 
+def split_groups(model: onnx.ModelProto, most: int) -> None:
+    """Makes each quantised convolution of up to `most` groups into one convolution a group, on its channels: exact.
+
+    ONNX Runtime has a kernel that reads windows where they lie, but not for groups: of those it copies them all first.
+    """
+    made_by = {node.output[0]: node for node in model.graph.node}
+    for conv in _nodes(model, "Conv"):
+        groups = next((a.i for a in conv.attribute if a.name == "group"), 1)
+        sources = [made_by.get(name) for name in conv.input]
+        readers = [node for node in model.graph.node if conv.output[0] in node.input]
+        if not 1 < groups <= most or [node.op_type for node in readers] != ["QuantizeLinear"]:
+            continue
+        cell = [node for node in sources if node is not None and node.op_type == "DequantizeLinear"]
+        if len(cell) == len(conv.input):
+            _replace(model, readers, _split(model, [*cell, conv, *readers], groups))
+    drop_leftovers(model)
+
+
 def halve(model: onnx.ModelProto) -> None:
     """Computes in float16 from the first convolution to the last: half the bytes, and the units of a GPU for it.
 
@@ -191,12 +209,52 @@ def widen(model: onnx.ModelProto) -> None:
 
 
 def drop_leftovers(model: onnx.ModelProto) -> None:
-    """Removes constants that no node reads, and shapes that were true of the old graph."""
-    used = {name for node in model.graph.node for name in node.input}
+    """Removes nodes and constants that nothing reads, and shapes that were true of the old graph."""
+    used = {output.name for output in model.graph.output}
+    for node in reversed(model.graph.node):
+        if used & set(node.output):
+            used.update(node.input)
+    nodes = [node for node in model.graph.node if used & set(node.output)]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
     del model.graph.value_info[:]
+
+
+def _split(model: onnx.ModelProto, cell: list[onnx.NodeProto], groups: int) -> list[onnx.NodeProto]:
+    """The cell of a quantised convolution (what it reads, itself, what quantises its output), once for each group."""
+    source, target, filters = cell[0].input[0], cell[-1].output[0], len(_constant(model, cell[1].input[0]))
+    inner = {node.output[0] for node in cell}
+    slices = [f"{target}_in_{i}" for i in range(groups)]
+    parts = [helper.make_node("Split", [source], slices, f"{target}_split", axis=1, num_outputs=groups)]
+
+    def input_of(name: str, i: int) -> str:
+        if name == source:
+            return slices[i]
+        if name in inner:
+            return f"{name}_{i}"
+        value = _constant(model, name)
+        if value.shape[:1] != (filters,):  # one for all
+            return name
+        part = f"{name}_{i}"
+        model.graph.initializer.append(numpy_helper.from_array(np.split(value, groups)[i], part))
+        return part
+
+    for i in range(groups):
+        for node in cell:
+            part = onnx.NodeProto()
+            part.CopyFrom(node)
+            part.name = f"{node.name}_{i}"
+            part.input[:] = [input_of(name, i) for name in node.input]
+            part.output[0] = f"{node.output[0]}_{i}"
+            for attribute in part.attribute:
+                if attribute.name == "group":
+                    attribute.i = 1
+            parts.append(part)
+    whole = [f"{target}_{i}" for i in range(groups)]
+    return [*parts, helper.make_node("Concat", whole, [target], f"{target}_concat", axis=1)]
 
 
 def _joined(groups: int, most: int) -> int:

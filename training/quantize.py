@@ -31,6 +31,7 @@ METHODS: dict[CalibrationName, CalibrationMethod] = {
     "entropy": CalibrationMethod.Entropy,
 }
 MERGED_WIDTH = 32  # channels of a group: the fastest of 4 to 128 in each of the network's stages, docs/benchmarks.md
+SPLIT_GROUPS = 8  # convolutions of more groups are faster in one piece
 CALIBRATION_BATCH = 4  # images; a calibrator keeps every tensor of a batch
 SELECTION_IMAGES = 1000  # validation images, at most, to choose the calibration by
 SWEEP_IMAGES = 128
@@ -143,6 +144,7 @@ class Quantizer:
             )
         model = onnx.load(target)
         graph.feed_pixels(model)
+        graph.split_groups(model, SPLIT_GROUPS)
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, target)
         return target

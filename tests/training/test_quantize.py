@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import numpy_helper
 
 from tests.training.conftest import Trained
+from training import quantize
 from training.classifier import onnx_classifier
 from training.contract import INT8_FILE, MODEL_FILE
 from training.datasets.dataset import load, read_samples
@@ -44,6 +46,25 @@ def test_every_convolution_is_int8_and_pixels_go_in_as_they_come(trained: Traine
         assert constants[weight.input[1]].shape == (len(constants[weight.input[0]]),)  # a scale for each channel
     assert not any(node.op_type == "Cast" for node in model.graph.node)
     assert "labels" in {p.key for p in model.metadata_props}
+
+
+def test_a_convolution_of_few_groups_becomes_one_for_each(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Joined to 8 channels, the small network has convolutions of 2 and of 4 groups."""
+    monkeypatch.setattr(quantize, "MERGED_WIDTH", 8)
+    int8 = quantizer(trained, tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    answers = {}
+    for most, groups, convolutions in ((1, {1, 2, 4}, 9), (2, {1, 4}, 10), (4, {1}, 13)):
+        monkeypatch.setattr(quantize, "SPLIT_GROUPS", most)
+        path = int8.quantize("minmax")
+        nodes = [node for node in onnx.load(path).graph.node if node.op_type == "Conv"]
+        assert {a.i for node in nodes for a in node.attribute if a.name == "group"} == groups
+        assert len(nodes) == convolutions
+        answers[most] = onnx_classifier(path)(images)
+    np.testing.assert_array_equal(answers[2], answers[1])
+    np.testing.assert_array_equal(answers[4], answers[1])
 
 
 def test_no_weights_are_made_floats_in_each_run(trained: Trained) -> None:
