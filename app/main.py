@@ -24,7 +24,7 @@ from app.ingress.shortcut import Shortcut
 from app.jobs import LIMIT_S, JobStates
 from app.lifecycle.drain import AnnounceDrain
 from app.lifecycle.keeper import training_worker
-from app.model import load_model
+from app.loading import load_model
 from app.observability.logs import RequestLog
 from app.observability.metrics import Metrics
 from app.observability.observer import Observer

@@ -79,7 +79,7 @@ def make(name: str) -> None:
                 },
                 metrics={"val": nothing, "test": nothing},
                 parity=Parity(images=0, top1_equal=0, max_abs_difference=0),
-                config={"seed": seed},
+                config={"seed": seed, "architecture": architecture.model_dump(mode="json")},
                 dataset=DatasetRecord(path="none: random weights", fingerprint="", images={}, seed=seed),
                 parameters=resnext.parameters(network),
                 training_seconds=0,

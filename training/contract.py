@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -206,10 +206,15 @@ class ModelRepository:
         except ValidationError as error:
             raise ContractError(f"{path} is not a valid manifest: {error}") from error
 
-    def verify_files(self, version: int) -> None:
-        """Raises ContractError when a file is missing or its SHA-256 is not the manifest's."""
-        folder = self.path(version)
-        for name, expected in self.manifest(version).files.items():
+    def verify_files(self, version: int, names: Collection[str] | None = None) -> None:
+        """Raises ContractError when a file is missing or its SHA-256 is not the manifest's; of all, or of these."""
+        folder, files = self.path(version), self.manifest(version).files
+        if unlisted := sorted({*(names or ())} - set(files)):
+            listed = ", ".join(files) or "none"
+            raise ContractError(f"{unlisted[0]} should be among the manifest's files, which are {listed}")
+        for name, expected in files.items():
+            if names is not None and name not in names:
+                continue
             try:
                 actual = sha256(folder / name)
             except FileNotFoundError:

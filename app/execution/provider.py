@@ -19,6 +19,7 @@ from typing import Any
 import onnxruntime
 
 from app.execution import tensorrt
+from app.execution.measured import Measured
 from app.execution.runner import BoundRunner, DirectRunner, Runner
 from app.execution.turns import Turns
 from training.contract import sha256
@@ -85,7 +86,7 @@ class Execution:
     """How models run in this process: the execution provider, a key of EXECUTION_PROVIDERS, and what goes with it.
 
     `threads` are the CPU's; `cuda_graphs` is for "cuda", `engines` the folder where "tensorrt" keeps what it compiles.
-    The models share the `turns`.
+    The models share the `turns`, and what was `measured`, by network.
     """
 
     provider: str = "cpu"
@@ -93,6 +94,7 @@ class Execution:
     cuda_graphs: bool = False
     engines: Path | None = None
     turns: Turns = field(default_factory=Turns)
+    measured: dict[str, Measured] = field(default_factory=dict)
 
     def open(self, file: Path, precision: str, shape: tuple[int, int, int], sizes: Sequence[int]) -> Runner:
         """Opens a version's file for images of one shape, in batches of up to the last of the sizes.

@@ -1,6 +1,6 @@
 """The model in several runs side by side: what a processor is best kept busy with when many images wait."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from app.execution.runner import Runner
 
@@ -15,8 +15,8 @@ class Streams:
 
     runner: Runner
     count: int
-    curve: dict[int, float] = field(default_factory=dict)  # CPU seconds of the slowest of `count` runs, by batch size
-    max_batch: int = 1
+    curve: dict[int, float]  # CPU seconds of the slowest of `count` runs, by batch size
+    max_batch: int
 
     @property
     def rate(self) -> float:

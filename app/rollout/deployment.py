@@ -26,7 +26,7 @@ class Deployment:
     ) -> None:
         self.model = model
         self.statistics = Statistics()
-        self.batcher = batcher_of(model, model.max_batch, delay, observe, self.statistics.counted(model.run))
+        self.batcher = batcher_of(model, delay, observe, self.statistics.counted(model.run))
         self._version = str(model.version)
         self.probation = probation
         self._leases = 0
@@ -77,12 +77,22 @@ class Deployment:
 
 def batcher_of(
     model: Model,
-    max_batch: int,
     delay: float,
     observe: Callable[[Batch], None] = lambda _: None,
     run: Run | None = None,
+    max_batch: int | None = None,
 ) -> Batcher:
-    """Puts a model to work for requests: in batches, and in its streams where it has some."""
+    """Puts a model to work for requests: in batches, and in its streams where it has some; of `max_batch`, or of what
+    its load has settled."""
     model.live = True
-    count, each = (model.streams.count, min(model.streams.max_batch, max_batch)) if model.streams else (1, 1)
-    return Batcher(run or model.run, model.shape, max_batch, model.padded, delay, count, each, observe)
+    count, each = (model.streams.count, model.streams.max_batch) if model.streams else (1, 1)
+    return Batcher(
+        run or model.run,
+        model.shape,
+        max_batch or model.max_batch,
+        model.padded,
+        delay,
+        count,
+        max_batch or each,
+        observe,
+    )

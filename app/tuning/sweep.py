@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from app.execution.cores import usable_cores
 from app.execution.latency import powers_of_two
 from app.execution.provider import NVIDIA, TRIALS, Execution, choose_provider
-from app.model import Model, ModelError, load_model
+from app.loading import load_model
+from app.model import Model, ModelError
 from app.settings import Settings
 from app.tuning.recommendation import TUNED, Candidate, Comparison, Figures, choose, for_load_alone
 from app.tuning.workload import Load, drive, photos
@@ -142,18 +143,19 @@ class Sweep:
         max_batch = None if self.settings.max_batch == "auto" else self.settings.max_batch
         decode_threads = self.cores if self.settings.decode_threads == "auto" else self.settings.decode_threads
         precision = max(speeds, key=speeds.__getitem__)
-        auto_batch = self._models[precision, threads].max_batch
+        auto_batch = self._models[precision, threads].crowd.max_batch
         return Candidate(precision, threads, max_batch, decode_threads, auto_batch)
 
     def _candidate(self, precision: str, threads: int, now: Candidate) -> Candidate:
-        auto_batch = self._models[precision, threads].max_batch
+        auto_batch = self._models[precision, threads].crowd.max_batch
         return replace(now, precision=precision, threads=threads, auto_batch=auto_batch)
 
     def _variations(self, best: Candidate) -> list[Candidate]:
         """The best with another batch or other decoding threads."""
         sizes: list[int] = []
         if "max_batch" not in self.pinned:  # no batch is larger than there are clients
-            sizes = [n for n in self._models[best.precision, best.threads].curve if best.batch != n <= self.clients]
+            curve = self._models[best.precision, best.threads].crowd.curve
+            sizes = [n for n in curve if best.batch != n <= self.clients]
         counts: list[int] = []
         if "decode_threads" not in self.pinned:
             counts = [n for n in powers_of_two(self.cores) if n != best.decode_threads]
@@ -177,6 +179,6 @@ class Sweep:
 
     def _load_seconds(self) -> float:
         """Of one load, so that all take `seconds`; how many stages there are and how wide shows only on the way."""
-        batches = max(len(model.curve) for model in self._models.values())
+        batches = max(len(model.crowd.curve) for model in self._models.values())
         candidates = len(self._models) + batches + self.cores.bit_length()
         return self._seconds / (2 * (ROUNDS * candidates + 2 * LAST_ROUNDS))

@@ -39,7 +39,7 @@ def drive(
 
     `delay` is the batcher's, in seconds. Raises InferenceFailed, ImageError.
     """
-    batcher = batcher_of(model, candidate.batch, delay)
+    batcher = batcher_of(model, delay, max_batch=candidate.max_batch)
     decoders = ThreadPoolExecutor(candidate.decode_threads)
     try:
         return asyncio.run(_drive(photos, model, batcher, decoders, clients, seconds))

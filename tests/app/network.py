@@ -132,6 +132,7 @@ def publish(
     variants: dict[str, Variant] | None = None,
     preprocessing: Preprocessing = PREPROCESSING,
     labels: list[str] = LABELS,
+    config: dict[str, Any] | None = None,  # Any: JSON
 ) -> int:
     """Publishes the network of a seed as the next version; returns its number. `int8`, `fp16`: its variants."""
     model = model or network(seed)
@@ -153,7 +154,7 @@ def publish(
         variants=variants,
         metrics={"val": metrics, "test": metrics},
         parity=Parity(images=4, top1_equal=4, max_abs_difference=1e-7),
-        config={"data": "somewhere"},
+        config=config or {"data": "somewhere"},
         dataset=DatasetRecord(path="somewhere", fingerprint="0" * 64, images={"train": 100}, seed=0),
         parameters={"trainable": 272},
         training_seconds=1.0,

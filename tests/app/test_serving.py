@@ -11,7 +11,8 @@ import pytest
 
 from app.errors import NoModel, VersionLive, VersionNotFound, VersionUnusable
 from app.execution.provider import Execution
-from app.model import Model, load_model
+from app.loading import load_model
+from app.model import Model
 from app.observability.metrics import Metrics
 from app.rollout.rollback import RollbackPolicy
 from app.serving import Serving

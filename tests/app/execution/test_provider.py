@@ -25,7 +25,7 @@ from app.execution.provider import (
     provider_options,
 )
 from app.execution.runner import DirectRunner
-from app.model import load_model
+from app.loading import load_model
 from tests.app.network import network, publish, random_images
 from training.contract import ModelRepository
 

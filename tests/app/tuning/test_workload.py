@@ -7,7 +7,8 @@ from PIL import Image
 
 from app.errors import InferenceFailed
 from app.execution.provider import Execution
-from app.model import Model, load_model
+from app.loading import load_model
+from app.model import Model
 from app.tuning.recommendation import Candidate
 from app.tuning.workload import drive, photos
 from tests.app.network import network, publish

@@ -12,9 +12,10 @@ from onnx import TensorProto
 from app.execution.provider import Execution, open_session
 from app.execution.runner import BoundRunner, DirectRunner, Runner
 from app.execution.streams import Streams
-from app.model import Model, ModelError, load_model
+from app.loading import load_model
+from app.model import Model, ModelError
 from tests.app.network import LABELS, PREPROCESSING, SIZE, network, publish, random_images, reference
-from training.contract import GOLDEN_FILE, MODEL_FILE, ContractError, ModelRepository
+from training.contract import GOLDEN_FILE, INT8_FILE, MODEL_FILE, ContractError, ModelRepository
 
 
 def load(repository: ModelRepository, version: int, **options: Any) -> Model:  # Any: each option has its own type
@@ -123,19 +124,18 @@ def test_without_graphs_what_fails_is_refused_at_once(repository: ModelRepositor
     assert device.opened == [("fp32", False)]
 
 
-def test_streams_are_kept_where_they_are_faster(repository: ModelRepository) -> None:
+def test_as_many_images_as_there_are_streams_run_in_them(repository: ModelRepository) -> None:
     version = publish(repository)
-    model = load(repository, version, execution=Execution(threads=2))
-    narrow = load(repository, version)
+    model = load(repository, version, execution=Execution(threads=3))
+    assert model.streams
+    assert model.streams.count == 3
+    assert model.streams.max_batch in model.streams.curve
+    assert set(model.curve) <= {1, 2}  # so many run in all threads, at most: three have a stream each
     images = random_images(3, seed=6)
-    for seconds, kept in ((3600.0, True), (1e-9, False)):
-        model.streams = None
-        model.curve = {1: seconds}
-        model.try_streams(narrow, count=2, sizes=[1, 2, 4])
-        assert (model.streams is not None) == kept
-    model.streams = Streams(narrow.runner, 2, {1: 2.0, 2: 3.0})
-    assert model.streams.rate == pytest.approx(4 / 3)
     np.testing.assert_allclose(model.run(images, alone=False), reference(network(0), images), atol=1e-6)
+    assert load(repository, version, execution=Execution(threads=3), max_batch=6).streams.max_batch == 6  # type: ignore[union-attr]
+    streams = Streams(model.streams.runner, 2, {1: 2.0, 2: 3.0}, max_batch=2)
+    assert streams.rate == pytest.approx(4 / 3)
 
 
 def test_one_thread_has_no_streams(repository: ModelRepository) -> None:
@@ -246,7 +246,7 @@ def test_unlisted_file_is_refused(repository: ModelRepository) -> None:
     manifest = repository.manifest(version)
     del manifest.files[GOLDEN_FILE]
     (repository.path(version) / "manifest.json").write_text(manifest.model_dump_json())
-    with pytest.raises(ModelError, match=r"golden.npz should be among the manifest's files"):
+    with pytest.raises(ContractError, match=r"golden.npz should be among the manifest's files"):
         load(repository, version)
 
 
@@ -304,6 +304,55 @@ def test_auto_tries_what_can_win_on_the_provider(repository: ModelRepository) ->
     assert load(repository, publish(repository, int8=network()), execution=Device()).precision == "fp32"
     assert load(repository, all_three, execution=Device(), precision="int8").precision == "int8"
     assert load(repository, all_three, precision="fp16").precision == "fp16"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_network_is_measured_once(
+    repository: ModelRepository, threads: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its later versions are checked, and run as the first one was seen to run best."""
+    execution, asked = Execution(threads=threads), set[int]()
+
+    def seconds(model: Model, n: int) -> float:
+        asked.add(model.version)
+        return 1e-3 * float(n**0.9)
+
+    monkeypatch.setattr(Model, "seconds", seconds)
+    monkeypatch.setattr(Model, "cpu_seconds", seconds)
+    config = {"architecture": {"depths": [1]}}
+    first = load(repository, publish(repository, int8=network(), config=config), execution=execution)
+    again = load(repository, publish(repository, 1, int8=network(1), config=config), execution=execution)
+    assert asked == {1}
+    assert (again.precision, again.speeds, again.curve) == (first.precision, first.speeds, first.curve)
+    assert (again.max_batch, again.crowd.max_batch) == (first.max_batch, first.crowd.max_batch)
+    assert again.crowd.curve == first.crowd.curve
+    images = random_images(3)
+    np.testing.assert_allclose(again.run(images, alone=False), reference(network(1), images), atol=1e-6)
+    load(repository, publish(repository, int8=network(), config={"architecture": {"depths": [2]}}), execution=execution)
+    assert asked == {1, 3}
+    wrong = golden(probabilities_int8=reference(network(1), random_images(4)))
+    broken = publish(repository, int8=network(), golden=wrong, config=config)
+    assert load(repository, broken, execution=execution).precision == "fp32"
+    assert "int8 of version 4 is left out: golden check" in caplog.text
+    assert asked == {1, 3, 4}  # of float32 nothing more was known than that it is slower
+
+
+def test_what_is_not_opened_is_not_read(repository: ModelRepository) -> None:
+    version = publish(repository, int8=network())
+    (repository.path(version) / INT8_FILE).write_bytes(b"torn")
+    assert load(repository, version, precision="fp32").precision == "fp32"
+    with pytest.raises(ContractError, match="should have SHA-256"):
+        load(repository, version)
+
+
+def test_only_what_may_be_served_has_to_be_right(repository: ModelRepository, caplog: pytest.LogCaptureFixture) -> None:
+    """Golden images of float32 would take a start longer than all else."""
+    images = random_images(4)
+    wrong = golden(probabilities=reference(network(1), images), probabilities_int8=reference(network(), images))
+    model = load(repository, publish(repository, model=network(slow=True), int8=network(), golden=wrong))
+    assert model.precision == "int8"
+    assert set(model.speeds) == {"int8", "fp32"}
+    assert "left out" not in caplog.text
 
 
 def test_fp16_is_held_to_its_own_answers(repository: ModelRepository) -> None:
