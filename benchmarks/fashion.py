@@ -15,7 +15,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,6 +117,7 @@ def train(client: httpx.Client, config: dict[str, Any]) -> dict[str, Any]:
     answer = client.post("/train", json=config, headers=key)
     answer.raise_for_status()
     id = answer.json()["id"]
+    job: dict[str, Any]  # Any: JSON
     while (job := client.get(f"/train/{id}").json())["state"] in ("queued", "running"):
         if step := job["progress"]["step"]:
             rate, left = step["images_per_second"], step["eta_seconds"] / 60
@@ -174,7 +175,7 @@ def answers(client: httpx.Client, path: str) -> bool:
         return False
 
 
-def wait_for(condition: Any) -> None:
+def wait_for(condition: Callable[[], bool]) -> None:
     """Looks again and again; it is the caller's terminal that gives up."""
     while not condition():
         time.sleep(0.2)

@@ -42,7 +42,7 @@ class Runner:
     """A process of `python` that measures files on one provider when it is told to."""
 
     def __init__(self, python: Path, provider: str) -> None:
-        command = [python, "-m", "benchmarks.openvino", "--serve", provider]
+        command = [str(python), "-m", "benchmarks.openvino", "--serve", provider]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def rate(self, path: Path, threads: int, runs: int, images: int, seconds: float) -> float:
@@ -132,16 +132,16 @@ def table(files: dict[str, Path], runners: dict[str, Runner], rounds: int, secon
     for name in ARRANGEMENTS:
         cells = []
         for precision in files:
-            rates = measured[name, precision]
-            cells += [f"{statistics.median(column):.1f}" for column in zip(*rates, strict=True)]
-            cells.append(f"{statistics.median(new / old for old, new in rates):.2f}")
+            pairs = measured[name, precision]
+            cells += [f"{statistics.median(column):.1f}" for column in zip(*pairs, strict=True)]
+            cells.append(f"{statistics.median(new / old for old, new in pairs):.2f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def versions(python: Path) -> str:
     """Of ONNX Runtime's build with OpenVINO."""
-    command = [python, "-c", "import onnxruntime as o; print(o.__version__)"]
+    command = [str(python), "-c", "import onnxruntime as o; print(o.__version__)"]
     return f"onnxruntime-openvino {subprocess.check_output(command, text=True).strip()}"
 
 
