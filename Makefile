@@ -64,9 +64,14 @@ tensorboard: install ## show the curves of all runs and jobs on port 6006 (STATE
 	@mkdir -p .tensorboard && ln -sfn $(abspath runs) .tensorboard/runs && ln -sfn $(abspath $(STATE))/jobs .tensorboard/jobs
 	$(BIN)/tensorboard --logdir .tensorboard
 
-bench: install ## compare the service with other servers, 20 to 25 minutes; writes its part of docs/benchmarks.md
-	$(BIN)/python -m benchmarks.models
+bench: .bench/models/made ## compare the service with other servers, 20 to 25 minutes; writes its part of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.serving $(BENCH)
+
+# a minute. On all of training, since a list of what exports would go stale unseen; on the lock for what converts and quantises
+.bench/models/made: benchmarks/models.py benchmarks/photos.py $(wildcard training/*.py training/*/*.py) \
+  requirements/dev.txt | install
+	$(BIN)/python -m benchmarks.models
+	@touch $@
 
 bench-peers: $(SERVERS:%=.bench/envs/%/installed) ## install the servers that make bench compares with, 1 GB in .bench
 
@@ -75,8 +80,7 @@ bench-peers: $(SERVERS:%=.bench/envs/%/installed) ## install the servers that ma
 	@$(BIN)/uv pip install --quiet --python .bench/envs/$*/bin/python -r $< && touch $@ || \
 	  echo "$* can not be installed: make bench goes on without it"
 
-bench-profile: install ## where the time of a run and of a request goes, by kind of node and by stage
-	$(BIN)/python -m benchmarks.models
+bench-profile: .bench/models/made ## where the time of a run and of a request goes, by kind of node and by stage
 	$(BIN)/python -m benchmarks.profile_service
 
 bench-input: install ## time the input pipeline against Keras' ImageDataGenerator
@@ -85,8 +89,7 @@ bench-input: install ## time the input pipeline against Keras' ImageDataGenerato
 bench-training: .bench/envs/pytorch/installed ## time a training step against PyTorch, which it installs in .bench; 8 minutes
 	$(BIN)/python -m benchmarks.training_step $(BENCH)
 
-bench-openvino: .venv-openvino/installed ## run the service on OpenVINO, and time it against ONNX Runtime's own CPU provider
-	$(BIN)/python -m benchmarks.models
+bench-openvino: .venv-openvino/installed .bench/models/made ## run the service on OpenVINO, and time it against ONNX Runtime's own CPU provider
 	$(BIN)/python -m benchmarks.openvino
 
 .venv-openvino/installed: requirements/serve-openvino.txt | install
