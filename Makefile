@@ -90,7 +90,7 @@ bench-training: .bench/envs/pytorch/installed ## time a training step against Py
 	$(BIN)/python -m benchmarks.training_step $(BENCH)
 
 bench-openvino: .venv-openvino/installed .bench/models/made ## run the service on OpenVINO, and time it against ONNX Runtime's own CPU provider
-	$(BIN)/python -m benchmarks.openvino
+	$(BIN)/python -m benchmarks.openvino --models .bench/models/real
 
 .venv-openvino/installed: requirements/serve-openvino.txt | install
 	@$(PYTHON) -m venv .venv-openvino

@@ -23,7 +23,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from app.execution.provider import open_session
+from app.execution.provider import TRIALS, open_session
 from benchmarks.inference import rate
 from benchmarks.machine import machine
 from training.contract import ModelRepository
@@ -80,7 +80,8 @@ def main() -> None:
     version = repository.active()
     assert version
     variants = repository.manifest(version).variants
-    files = {name: repository.path(version) / variant.file for name, variant in variants.items()}
+    tried = TRIALS["openvino"].precisions  # not fp16, which is for GPUs
+    files = {name: repository.path(version) / variants[name].file for name in variants if name in tried}
     with Runner(Path(sys.executable), "cpu") as cpu, Runner(python, "openvino") as openvino:
         sys.stdout.write(table(files, {"CPU": cpu, "OpenVINO": openvino}, options.rounds, options.seconds))
     sys.stdout.write(f"\n{versions(python)}; {machine()}\n")
