@@ -46,7 +46,8 @@ def load_model(
     if manifest.version != version:
         raise ModelError(f"the manifest of version {version} should say so, it says {manifest.version}")
     precisions = _allowed(manifest, precision, execution.provider)
-    package = _Package(manifest, repository.path(version), precisions, batch_sizes(max_batch, limit))
+    sizes = batch_sizes(max_batch, limit)
+    package = _Package(manifest, repository.path(version), execution.provider, precisions, sizes)
     # of the other files nothing is read: the weights, the report, what is for other processors
     repository.verify_files(version, [GOLDEN_FILE, *map(package.file, precisions)])
     try:
@@ -71,23 +72,24 @@ def load_model(
 
 @dataclass(frozen=True)
 class _Package:
-    """A version's files: `precisions` of it may be served, the likeliest first, in batches of these sizes."""
+    """A version's files: `precisions` of it may be served on the provider, the likeliest first, in these batches."""
 
     manifest: Manifest
     folder: Path
+    provider: str
     precisions: list[str]
     sizes: list[int]
 
     def file(self, precision: str) -> str:
-        return self.manifest.variants[precision].file
+        return self.manifest.variants[precision].file_on(self.provider)
 
     def network(self) -> str | None:
         """The same for versions that run alike, whatever their weights; None where the manifest does not say."""
         architecture = self.manifest.config.get("architecture")
         if architecture is None:
             return None
-        in_float = [self.manifest.variants[precision].float_blocks for precision in self.precisions]
-        return repr((architecture, self.manifest.preprocessing, len(self.manifest.labels), self.precisions, in_float))
+        files = [(self.file(name), self.manifest.variants[name].float_blocks) for name in self.precisions]
+        return repr((architecture, self.manifest.preprocessing, len(self.manifest.labels), files))
 
     def open(self, execution: Execution, precision: str) -> Model:
         """Raises ModelError."""

@@ -20,6 +20,7 @@ from training import resnext
 from training.classifier import Uint8Images, onnx_classifier
 from training.config import Architecture
 from training.contract import (
+    CPU_FILE,
     FP16_FILE,
     GOLDEN_FILE,
     GOLDEN_PROBABILITIES,
@@ -38,6 +39,7 @@ from training.images import decode
 from training.quantize import Quantizer
 from training.runtime import keras
 from training.variants import write_fp16
+from training.verify import write_for_cpus
 
 NETWORKS = {
     "real": (Architecture(), 224, 1000),
@@ -60,6 +62,7 @@ def make(name: str, repository: ModelRepository) -> None:
         function = traced(network, preprocessing)
         with repository.staging() as staged, TemporaryDirectory() as scratch:
             to_onnx(function, staged / MODEL_FILE, labels, preprocessing)
+            write_for_cpus(staged / MODEL_FILE, staged / CPU_FILE)
             Quantizer(staged / MODEL_FILE, images, Path(scratch)).quantize("minmax").replace(staged / INT8_FILE)
             half = write_fp16(staged / MODEL_FILE, Path(scratch) / FP16_FILE)
             (Path(scratch) / FP16_FILE).replace(staged / FP16_FILE)
@@ -75,7 +78,12 @@ def make(name: str, repository: ModelRepository) -> None:
                 labels=labels,
                 preprocessing=preprocessing,
                 variants={
-                    precision: Variant(file=file, accuracy=0, images_per_second=None)
+                    precision: Variant(
+                        file=file,
+                        cpu_file=CPU_FILE if precision == "fp32" else None,
+                        accuracy=0,
+                        images_per_second=None,
+                    )
                     for precision, file in files.items()
                 },
                 metrics={"val": nothing, "test": nothing},

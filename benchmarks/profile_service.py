@@ -102,7 +102,7 @@ def main() -> None:
     manifest = repository.manifest(1)
     image = decode(photos[0], manifest.preprocessing)[None]
     for precision, variant in manifest.variants.items():
-        totals, whole = nodes(repository.path(1) / variant.file, image, options.runs)
+        totals, whole = nodes(repository.path(1) / variant.file_on(PROVIDER), image, options.runs)
         total = sum(totals.values())
         most = sorted(totals.items(), key=lambda item: -item[1])
         rows = [[kind, f"{ms:.2f}", f"{ms / total:.0%}"] for kind, ms in most]

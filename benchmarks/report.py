@@ -123,7 +123,7 @@ def render(findings: Findings) -> str:
     if loads:
         parts += [
             "Images a second, minimum / median / maximum of the rounds; in brackets the median of the shares of the "
-            "bound that was measured in the same minute, at the precision that is served:",
+            "bound that was measured in the same minute, with the file that is served:",
             _table(findings, loads, _rate, rows=_bounds(findings, loads)),
             'Milliseconds, p50 / p95 / p99 of all rounds together. "Around the model": the median with one client '
             "less decode and inference alone:",
@@ -145,8 +145,8 @@ def _method(findings: Findings) -> str:
         "them, in one run over all cores or one a core, of one image or two, whichever is fastest. The service runs "
         "with its defaults; a "
         "peer at the better setting for the load: one process with all threads for one client, one thread in each of "
-        "as many processes as cores (BentoML: threads) for more. Peers serve fp32; on a CPU without batching, which "
-        "would gain nothing there."
+        "as many processes as cores (BentoML: threads) for more. Peers serve fp32 from `model.onnx`, the service on "
+        "a CPU from `model.cpu.onnx`, the same rewritten for it; there peers do no batching, which would gain nothing."
     )
 
 
@@ -194,14 +194,15 @@ def _spread(rates: list[float]) -> str:
 
 
 def _bounds(findings: Findings, scenarios: list[str]) -> list[list[str]]:
-    """A row for each precision that was served."""
+    """A row for each precision that was served, and for what the peers do."""
     rows = []
-    for precision in sorted({s.precision for s in findings.samples}):
+    for precision, ours in sorted({(s.precision, SERVERS[s.server].ours) for s in findings.samples}):
+        found = [s for s in findings.samples if (s.precision, SERVERS[s.server].ours) == (precision, ours)]
         cells = []
         for key in scenarios:
-            bounds = [s.bound for s in findings.samples if (s.scenario, s.precision) == (key, precision)]
+            bounds = [s.bound for s in found if s.scenario == key]
             cells.append(_spread(bounds) if bounds else NONE)
-        rows.append([f"bound, {precision.upper()}", *cells])
+        rows.append([f"bound, {precision.upper()}" + ("" if ours else ", peers"), *cells])
     return rows
 
 

@@ -18,7 +18,7 @@ from benchmarks.machine import machine
 from benchmarks.peers.classifier import decode as plain_decode
 from benchmarks.photos import phone_photos, small_photos, thumbnails
 from benchmarks.report import LIBRARIES, SCENARIOS, SWAP, Findings, Sample, Scenario, SwapSample, write
-from benchmarks.servers import BENCH, MODEL, MODELS, ROOT, SERVERS, Running, installed, running
+from benchmarks.servers import BENCH, MODEL, MODELS, PROVIDER, ROOT, SERVERS, Running, installed, running
 from training.contract import ModelRepository
 from training.images import decode
 
@@ -43,9 +43,10 @@ class Bench:
         network, crowd = next((s.network, s.clients > 1) for s in scenarios.values())
         # before it starts: some servers compute while nobody asks
         photos = {s.photos: self.photos[s.photos] for s in scenarios.values()}
-        bounds = {p: self.raw(network, p).measure(photos, BOUND_S) for p in SERVERS[name].precisions}
+        ours, precisions = SERVERS[name].ours, SERVERS[name].precisions
+        bounds = {p: self.raw(network, p, ours).measure(photos, BOUND_S) for p in precisions}
         with running(name, MODELS / network, self.photos["small"][0], crowd) as server:
-            precision = str(server.model()["precision"]) if SERVERS[name].ours else "fp32"
+            precision = str(server.model()["precision"]) if ours else "fp32"
             return [
                 self._sample(Sample(round_, name, key, precision), bounds[precision][s.photos], s, server)
                 for key, s in scenarios.items()
@@ -71,18 +72,21 @@ class Bench:
         return sample
 
     @functools.cache  # noqa: B019  one Bench lives as long as the process
-    def raw(self, network: str, precision: str) -> Raw:
-        """The model without a server."""
+    def raw(self, network: str, precision: str, ours: bool) -> Raw:
+        """The model without a server, from the file that ours runs here, or that the peers do."""
         repository = ModelRepository(MODELS / network, MODEL)
         manifest = repository.manifest(1)
-        return Raw(repository.path(1) / manifest.variants[precision].file, precision, manifest.preprocessing)
+        variant = manifest.variants[precision]
+        file = variant.file_on(PROVIDER) if ours else variant.file
+        return Raw(repository.path(1) / file, precision, manifest.preprocessing)
 
     @functools.cache  # noqa: B019
     def labels(self, name: str, network: str, photos: str, precision: str) -> list[bytes]:
         """The right top classes, by the raw model, for images as this server decodes them."""
-        server, raw = SERVERS[name], self.raw(network, precision)
+        server = SERVERS[name]
         if server.answers_all:
             return [server.answers_all] * len(self.photos[photos])
+        raw = self.raw(network, precision, server.ours)
         size = raw.preprocessing
         images = [
             decode(photo, size) if server.ours else plain_decode(photo, (size.width, size.height))
@@ -104,7 +108,7 @@ class Bench:
                 time.sleep(0.05)
             span.append(time.monotonic())
 
-        bounds = {p: self.raw("real", p).measure({"small": photos}, BOUND_S) for p in SERVERS[name].precisions}
+        bounds = {p: self.raw("real", p, True).measure({"small": photos}, BOUND_S) for p in SERVERS[name].precisions}
         try:
             with running(name, MODELS / "real", photos[0]) as server:
                 precision = str(server.model()["precision"])

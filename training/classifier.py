@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from training.contract import INPUT_NAME, MODEL_FILE, OUTPUT_NAME, Manifest, ModelRepository
+from training.contract import INPUT_NAME, OUTPUT_NAME, Manifest, ModelRepository
 from training.datasets.layout import DatasetError, classes_of, few, samples_of, split_folders
 from training.images import decode
 
@@ -30,8 +30,9 @@ def onnx_classifier(path: Path) -> Classifier:
 
 
 def published(repository: ModelRepository, version: int) -> tuple[Manifest, Classifier]:
-    """A version's manifest and its float32 classifier. Raises ContractError."""
-    return repository.manifest(version), onnx_classifier(repository.path(version) / MODEL_FILE)
+    """A version's manifest and its float32 classifier, the file that a CPU serves. Raises ContractError."""
+    manifest = repository.manifest(version)
+    return manifest, onnx_classifier(repository.path(version) / manifest.variants["fp32"].file_on("cpu"))
 
 
 def read_folder(folder: Path, manifest: Manifest) -> tuple[Uint8Images, NDArray[np.int32], list[str]]:

@@ -4,7 +4,8 @@
 
     config.pbtxt  labels.txt                what Triton reads, of the live version
     ACTIVE  HISTORY  FAILURES               which version is live, which were, which were taken back: activation.py
-    7/model.onnx  7/model.int8.onnx  7/model.fp16.onnx  7/manifest.json  7/golden.npz  7/report/...
+    7/model.onnx  7/model.cpu.onnx  7/model.int8.onnx  7/model.fp16.onnx
+    7/manifest.json  7/golden.npz  7/model.weights.h5  7/report/...
 
 A version is written in a hidden staging folder on the same file system, flushed to disk and renamed in one
 step, so that a reader never sees half of one. Nothing here needs TensorFlow.
@@ -28,6 +29,7 @@ from training.disk.staging import bury, new_staging, remove_stale_staging
 from training.errors import ContractError as ContractError  # also from here: it is this module's
 
 MODEL_FILE = "model.onnx"
+CPU_FILE = "model.cpu.onnx"
 INT8_FILE = "model.int8.onnx"
 FP16_FILE = "model.fp16.onnx"
 MANIFEST_FILE = "manifest.json"
@@ -76,12 +78,17 @@ class Variant(BaseModel):
     """One file that computes the model at one precision."""
 
     file: str
+    cpu_file: str | None = Field(None, description="the same, rewritten for CPUs, where there is one")
     accuracy: float = Field(description="on the test split, by ONNX Runtime")
     images_per_second: float | None = Field(
         description="one by one, on the CPU that made it; null for FP16, of whose speed a CPU says nothing"
     )
     calibration: str | None = Field(None, description="how the ranges of INT8 were found")
     float_blocks: list[str] = Field([], description="what an INT8 variant leaves in float32")
+
+    def file_on(self, provider: str) -> str:
+        """What is run on an execution provider: "cpu" is ONNX Runtime's own."""
+        return (self.cpu_file if provider == "cpu" else None) or self.file
 
 
 class Parity(BaseModel):

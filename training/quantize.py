@@ -101,10 +101,7 @@ class Quantizer:
         self.calibration = calibration
         self.source = folder / "float.onnx"
         rewritten = onnx.load(model)
-        graph.fold_normalization(rewritten)
-        graph.tidy(rewritten)
-        graph.merge_groups(rewritten, MERGED_WIDTH)
-        graph.drop_leftovers(rewritten)
+        graph.rewrite_for_cpus(rewritten, MERGED_WIDTH)
         rewritten.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")  # it would advise it
         onnx.save(onnx.shape_inference.infer_shapes(rewritten), self.source)
         self.nodes = {node.name: block_of(node) for node in rewritten.graph.node}

@@ -30,6 +30,7 @@ class VerificationRecord(BaseModel):
     parity: Parity
     metrics: dict[str, Metrics]
     variants: dict[str, Variant]
+    notes: list[str] = []
 
 
 class QuantizationRecord(BaseModel):

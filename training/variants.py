@@ -42,7 +42,7 @@ def make_variants(run: Run, log: ProgressLog) -> QuantizationRecord:
     DatasetError.
     """
     config, verification = run.config(), run.record("verifying", VerificationRecord)
-    record = QuantizationRecord(variants=dict(verification.variants))
+    record = QuantizationRecord(variants=dict(verification.variants), notes=list(verification.notes))
     for file in FILES.values():
         (run.package / file).unlink(missing_ok=True)
     if not (config.int8.enabled or config.fp16.enabled):
@@ -99,7 +99,8 @@ def _judge(
     figures = f"{name}: test accuracy {accuracy:.4f} against {fp32.accuracy:.4f}"
     speed = None
     if name == "int8":
-        fp32_speed, speed = _speeds([onnx_classifier(run.package / MODEL_FILE), proposal.classify], test.images)
+        served = onnx_classifier(run.package / fp32.file_on("cpu"))
+        fp32_speed, speed = _speeds([served, proposal.classify], test.images)
         record.variants["fp32"] = fp32.model_copy(update={"images_per_second": fp32_speed})
         figures += f", {speed / fp32_speed:.2f} times as fast; by {proposal.calibration}"
         figures += f", {len(proposal.float_blocks)} blocks in float32"

@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from PIL import Image
 
 from training.contract import (
+    CPU_FILE,
     FP16_FILE,
     GOLDEN_FILE,
     GOLDEN_PROBABILITIES,
@@ -126,6 +127,7 @@ def publish(
     *,
     activate: bool = True,
     model: onnx.ModelProto | None = None,
+    cpu: onnx.ModelProto | None = None,
     int8: onnx.ModelProto | None = None,
     fp16: onnx.ModelProto | None = None,
     golden: dict[str, Any] | None = None,  # Any: arrays of any kind, also bad ones
@@ -134,7 +136,10 @@ def publish(
     labels: list[str] = LABELS,
     config: dict[str, Any] | None = None,  # Any: JSON
 ) -> int:
-    """Publishes the network of a seed as the next version; returns its number. `int8`, `fp16`: its variants."""
+    """Publishes the network of a seed as the next version; returns its number.
+
+    `cpu` is what is written as its copy for CPUs; `int8`, `fp16` are its variants.
+    """
     model = model or network(seed)
     images = random_images(4, seed)
     golden = golden if golden is not None else {"images": images, "probabilities": reference(model, images)}
@@ -145,6 +150,8 @@ def publish(
             variants[name] = Variant(file=file, accuracy=0.89, images_per_second=300 if name == "int8" else None)
             models[name] = variant
             golden.setdefault(GOLDEN_PROBABILITIES[name], reference(variant, images))
+    if cpu:
+        variants["fp32"].cpu_file = CPU_FILE
     metrics = Metrics(images=100, loss=0.3, accuracy=0.9, top5_accuracy=1)
     manifest = Manifest(
         name=repository.name,
@@ -163,6 +170,8 @@ def publish(
     with repository.staging() as folder:
         for name, variant in variants.items():
             (folder / variant.file).write_bytes(models[name].SerializeToString())
+        if cpu:
+            (folder / CPU_FILE).write_bytes(cpu.SerializeToString())
         np.savez(folder / GOLDEN_FILE, **golden)
         version = repository.publish(folder, manifest).version
     if activate:

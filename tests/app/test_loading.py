@@ -1,3 +1,4 @@
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from app.execution.streams import Streams
 from app.loading import load_model
 from app.model import Model, ModelError
 from tests.app.network import LABELS, PREPROCESSING, SIZE, network, publish, random_images, reference
-from training.contract import GOLDEN_FILE, INT8_FILE, MODEL_FILE, ContractError, ModelRepository
+from training.contract import CPU_FILE, GOLDEN_FILE, INT8_FILE, MODEL_FILE, ContractError, ModelRepository
 
 
 def load(repository: ModelRepository, version: int, **options: Any) -> Model:  # Any: each option has its own type
@@ -271,6 +272,37 @@ def test_a_precision_that_is_asked_for_is_taken_or_missed(repository: ModelRepos
     assert load(repository, both, precision="fp32").precision == "fp32"
     with pytest.raises(ModelError, match="RESNEXT_PRECISION is int8, version 2 has fp32"):
         load(repository, publish(repository), precision="int8")
+
+
+def test_a_cpu_opens_the_file_for_cpus_and_a_gpu_the_exported_one(repository: ModelRepository) -> None:
+    right = golden()  # of network(0)
+    for_cpus = publish(repository, model=network(1), cpu=network(0), golden=right)
+    assert load(repository, for_cpus).precision == "fp32"
+    assert load(repository, for_cpus, execution=Execution(threads=2)).precision == "fp32"  # streams open it, too
+    with pytest.raises(ModelError, match=r"within 0.0001 of Keras'"):
+        load(repository, for_cpus, execution=Device())
+    exported = publish(repository, model=network(0), cpu=network(1), golden=right)
+    assert load(repository, exported, execution=Device()).precision == "fp32"
+    with pytest.raises(ModelError, match=r"within 0.0001 of Keras'"):
+        load(repository, exported)
+
+
+def test_a_file_for_cpus_that_the_manifest_does_not_list_is_refused(repository: ModelRepository) -> None:
+    version = publish(repository, cpu=network())
+    manifest = repository.manifest(version)
+    del manifest.files[CPU_FILE]
+    (repository.path(version) / "manifest.json").write_text(manifest.model_dump_json())
+    with pytest.raises(ModelError, match=r"model.cpu.onnx should be among the manifest's files"):
+        load(repository, version)
+
+
+def test_a_manifest_of_an_earlier_release_knows_no_file_for_cpus(repository: ModelRepository) -> None:
+    version = publish(repository)
+    path = repository.path(version) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["variants"]["fp32"]["cpu_file"]
+    path.write_text(json.dumps(manifest))
+    assert load(repository, version).precision == "fp32"
 
 
 def test_int8_is_held_to_its_own_answers(repository: ModelRepository, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,8 +6,8 @@ from benchmarks.report import BEGIN, END, Findings, Sample, SwapSample, render, 
 def findings() -> Findings:
     found = Findings("a machine", rounds=2, seconds=1.0, import_seconds=0.5, failures={"litserve": "log\nit broke"})
     for round_, rate in enumerate((10.0, 30.0)):
-        for server in ("resnext", "mosec"):
-            sample = Sample(round_, server, "eight", "int8" if server == "resnext" else "fp32", rate, 40.0)
+        for server, bound in (("resnext", 40.0), ("resnext-fp32", 25.0), ("mosec", 20.0)):
+            sample = Sample(round_, server, "eight", "int8" if server == "resnext" else "fp32", rate, bound)
             sample.latencies = [0.1, 0.2]
             sample.errors = {"HTTP 503": 2} if server == "mosec" else {}
             found.samples.append(sample)
@@ -32,6 +32,8 @@ def test_it_says_rates_shares_errors_and_who_is_missing() -> None:
     text = render(findings())
     assert "| **ResNeXt Service, as shipped** (INT8) | 10.0 / 20.0 / 30.0 (50%) |" in text
     assert "| bound, INT8 | 40.0 / 40.0 / 40.0 |" in text
+    assert "| bound, FP32 | 25.0 / 25.0 / 25.0 |" in text
+    assert "| bound, FP32, peers | 20.0 / 20.0 / 20.0 |" in text
     assert "mosec, 8 clients: HTTP 503 4" in text
     assert "LitServe is left out: it broke" in text
     assert "| 10.0 images/s | 10 / 10 / 10 | 500 / 500 / 500 | 2.0 s |" in text

@@ -53,6 +53,16 @@ def test_answers_stay(model: onnx.ModelProto, images: NDArray[np.uint8], tmp_pat
     np.testing.assert_allclose(answers(model, images, tmp_path), before, atol=1e-5)
 
 
+def test_all_of_it_together_changes_nothing_but_rounding(
+    model: onnx.ModelProto, images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    before = answers(model, images, tmp_path)
+    graph.rewrite_for_cpus(model, 16)
+    np.testing.assert_allclose(answers(model, images, tmp_path), before, rtol=0, atol=1e-5)
+    assert not {"Mul", "Pad", "ReduceMean"} & set(kinds(model))
+    assert set(groups(model)) == {1, 2}  # of 4 channels joined to one of 16, of 8 to two
+
+
 def test_groups_are_joined_up_to_the_width(model: onnx.ModelProto) -> None:
     """The small network has 4 groups of 4 channels, then 4 of 8."""
     narrow = [count for count in groups(model) if count > 1]
@@ -84,7 +94,7 @@ def test_normalisation_and_layout_leave_the_graph(model: onnx.ModelProto) -> Non
 def test_a_graph_that_was_not_exported_here_is_refused(model: onnx.ModelProto) -> None:
     graph.fold_normalization(model)
     with pytest.raises(graph.GraphError, match="should begin with Cast, Mul, Add, Transpose, Conv"):
-        graph.fold_normalization(model)
+        graph.rewrite_for_cpus(model, 16)
 
 
 def test_float16_holds_what_lies_between_the_normalisation_and_the_mean(model: onnx.ModelProto) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from tests.training.conftest import Trained
 from training.classifier import onnx_classifier
 from training.config import TrainConfig
-from training.contract import FP16_FILE, INT8_FILE
+from training.contract import CPU_FILE, FP16_FILE, INT8_FILE
 from training.gate import gate
 from training.progress import ProgressLog
 from training.records import QuantizationRecord, VerificationRecord
@@ -66,7 +66,10 @@ def test_each_can_be_switched_off(
     variants = made(run).variants
     assert set(variants) == {"fp32", *wanted}
     assert variants["fp32"].file == run.record("verifying", VerificationRecord).variants["fp32"].file
-    assert {path.name for path in run.package.glob("model.*.onnx")} == {f"model.{name}.onnx" for name in wanted}
+    assert {path.name for path in run.package.glob("model.*.onnx")} == {
+        CPU_FILE,
+        *(f"model.{name}.onnx" for name in wanted),
+    }
 
 
 def test_again_after_a_crash_gives_the_same(trained: Trained, tmp_path: Path) -> None:
@@ -81,10 +84,11 @@ def test_those_that_are_much_worse_are_left_out_and_the_verdict_says_so(trained:
     run = verified(trained, tmp_path / "run", int8={"methods": ["minmax"]})
     record = run.record("verifying", VerificationRecord)
     record.variants["fp32"].accuracy = 1.0
+    record.notes.append("model.cpu.onnx is left out: its accuracy is odd")
     run.finish("verifying", record)
     result = made(run)
     assert set(result.variants) == {"fp32"}
-    assert [note.split(" is left out: its accuracy")[0] for note in result.notes] == ["int8", "fp16"]
-    assert not list(run.package.glob("model.*.onnx"))
+    assert [note.split(" is left out: its accuracy")[0] for note in result.notes] == [CPU_FILE, "int8", "fp16"]
+    assert [path.name for path in run.package.glob("model.*.onnx")] == [CPU_FILE]
     verdict = gate(run, trained.repository, ProgressLog(run.progress, QUIET))
     assert verdict.notes == result.notes
