@@ -292,7 +292,7 @@ def test_a_file_for_cpus_that_the_manifest_does_not_list_is_refused(repository: 
     manifest = repository.manifest(version)
     del manifest.files[CPU_FILE]
     (repository.path(version) / "manifest.json").write_text(manifest.model_dump_json())
-    with pytest.raises(ModelError, match=r"model.cpu.onnx should be among the manifest's files"):
+    with pytest.raises(ContractError, match=r"model.cpu.onnx should be among the manifest's files"):
         load(repository, version)
 
 
