@@ -1,7 +1,8 @@
 """Many waiting images, one model call.
 
 Work-conserving: an idle model never waits, a batch is what gathered while the last one ran. The model runs in threads
-of the batcher's own, which take the next batch themselves: it never waits for the event loop.
+of the batcher's own, which take the next batch themselves: it never waits for the event loop. On a CPU they decode it,
+too.
 """
 
 import asyncio
@@ -13,17 +14,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import InferenceFailed
-from app.observation import CURRENT, Batch, Observation
+from app.observation import CURRENT, Batch, Decoding, Observation
 
 log = logging.getLogger(__name__)
 
 Run = Callable[[NDArray[np.uint8], bool], NDArray[np.float32]]
+Decode = Callable[[], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +35,21 @@ class Answer:
     probabilities: NDArray[np.float32]
     queue_seconds: float
     inference_seconds: float
+    decoding: Decoding | None = None  # where it was done here
 
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    image: NDArray[np.uint8]
+    image: NDArray[np.uint8] | Decode
     answer: asyncio.Future[Answer]
     since: float
     request: Observation | None
+    decoding: Decoding | None = None
 
 
 class _Batch(NamedTuple):
     waiting: list[_Waiting]
     alone: bool
-
     most: int  # images that it could have had
 
 
@@ -79,6 +82,7 @@ class Batcher:
         self._delay = delay
         self._streams = streams
         self._stream_batch = stream_batch
+        self._encoded: deque[_Waiting] = deque()
         self._queue: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._running = 0
@@ -90,8 +94,9 @@ class Batcher:
         for thread in self._threads:
             thread.start()
 
-    async def submit(self, image: NDArray[np.uint8]) -> Answer:
-        """The answer for one image, uint8 `shape`. Raises InferenceFailed.
+    async def submit(self, image: NDArray[np.uint8] | Decode) -> Answer:
+        """The answer for one image, uint8 `shape`, or for what decodes it, in the thread that runs it. Raises what that
+        raises, and InferenceFailed.
 
         Cancelling it (a deadline, a client that left) takes the image out of the queue before it runs.
         """
@@ -100,7 +105,7 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise RuntimeError("submit to a closed Batcher")
-            self._queue.append(waiting)
+            (self._encoded if callable(image) else self._queue).append(waiting)
             self._changed.notify()
         return await waiting.answer
 
@@ -117,15 +122,22 @@ class Batcher:
 
     def _work(self) -> None:
         buffer = np.zeros((max(self._max_batch, self._stream_batch), *self._shape), np.uint8)
-        while batch := self._take():
-            if batch.waiting:
-                self._compute(batch, buffer)
+        while task := self._take():
+            if isinstance(task, _Waiting):
+                self._decode(task)
+            elif task.waiting:
+                self._compute(task, buffer)
                 self._end()
 
-    def _take(self) -> _Batch | None:
-        """The next batch, empty when all who waited have left, None when closed."""
+    def _take(self) -> "_Waiting | _Batch | None":
+        """An image to decode, or the next batch, which is empty when all who waited have left; None when closed."""
         with self._changed:
-            self._changed.wait_for(lambda: (self._queue and self._free()) or (self._closed and not self._queue))
+            self._changed.wait_for(
+                lambda: self._encoded or (self._queue and self._free()) or (self._closed and not self._queue)
+            )
+            enough = len(self._queue) >= self._stream_batch and self._free()
+            if self._encoded and not enough:
+                return self._encoded.popleft()
             if self._queue and self._delay:
                 full = self._queue[0].since + self._delay - time.perf_counter()
                 self._changed.wait_for(lambda: len(self._queue) >= self._max_batch or self._closed, full)
@@ -140,6 +152,20 @@ class Batcher:
                 self._running += 1
                 self._alone = batch.alone
             return batch
+
+    def _decode(self, waiting: _Waiting) -> None:
+        assert callable(waiting.image)
+        if waiting.answer.cancelled():
+            return
+        try:
+            waiting.image, waiting.decoding = timed(waiting.image, waiting.since)
+        except Exception as error:  # whatever it is, it is the answer to this image alone
+            self._tell(waiting, _fail, waiting, error)
+            return
+        waiting.since = waiting.decoding.begun + waiting.decoding.seconds
+        with self._changed:
+            self._queue.append(waiting)
+            self._changed.notify()
 
     def _share(self) -> int:
         """Of what waits, for one of the streams that are free."""
@@ -186,10 +212,24 @@ class Batcher:
                 queued=waiting,
             )
         )
-        # a closed loop has nobody waiting
-        with contextlib.suppress(RuntimeError):
-            # one wake-up of the loop for the batch, not one for each image
-            waiting[0].answer.get_loop().call_soon_threadsafe(_deliver, waiting, output, started, seconds)
+        # one wake-up of the loop for the batch, not one for each image
+        self._tell(waiting[0], _deliver, waiting, output, started, seconds)
+
+    def _tell(self, waiting: _Waiting, what: Callable[..., None], *arguments: Any) -> None:  # Any: the callback's own
+        with contextlib.suppress(RuntimeError):  # a closed loop has nobody waiting
+            waiting.answer.get_loop().call_soon_threadsafe(what, *arguments)
+
+
+def timed(decode: Decode, since: float) -> tuple[NDArray[np.uint8], Decoding]:
+    """What an image is decoded to, and when; it has waited `since` then (`time.perf_counter`)."""
+    begun = time.perf_counter()
+    image = decode()
+    return image, Decoding(begun - since, begun, time.perf_counter() - begun)
+
+
+def _fail(waiting: _Waiting, error: Exception) -> None:
+    if not waiting.answer.done():
+        waiting.answer.set_exception(error)
 
 
 def _deliver(
@@ -202,4 +242,4 @@ def _deliver(
             # one each: a traceback grows where it is raised
             waiting.answer.set_exception(InferenceFailed(output.detail))
         else:
-            waiting.answer.set_result(Answer(output[row], started - waiting.since, seconds))
+            waiting.answer.set_result(Answer(output[row], started - waiting.since, seconds, waiting.decoding))

@@ -1,6 +1,7 @@
 """The hot path behind every protocol: admission, deadline, decode in threads, batcher."""
 
 import asyncio
+import functools
 import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -9,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from app.batcher import Decode, timed
 from app.errors import DeadlineExceeded, NoValidImage
-from app.model import Model
 from app.observability.statistics import Stages
-from app.observation import CURRENT
+from app.observation import CURRENT, Decoding
 from app.rollout.deployment import Deployment
 from app.services import Services
 from training.images import ImageError, decode
@@ -74,22 +75,19 @@ def most_likely(probabilities: NDArray[np.float32], k: int) -> list[int]:
 
 async def _classify(image: bytes | NDArray[np.uint8], live: Deployment, services: Services) -> Outcome:
     """Raises ImageError, InferenceFailed."""
-    waited = decode_seconds = 0.0
+    pixels: NDArray[np.uint8] | Decode
+    decoding: Decoding | None = None
     if isinstance(image, np.ndarray):
         pixels = image
     else:
-        submitted = time.perf_counter()
-        pixels, decode_seconds = await asyncio.get_running_loop().run_in_executor(
-            services.decoders, _decode, image, live.model, services.settings.max_pixels
-        )
-        waited = time.perf_counter() - submitted - decode_seconds
-        if request := CURRENT.get():
-            request.decoded(waited, decode_seconds)
+        pixels = functools.partial(decode, image, live.model.preprocessing, services.settings.max_pixels)
+        if not live.model.streams:  # else the thread that runs it decodes it: two hops less
+            loop = asyncio.get_running_loop()
+            pixels, decoding = await loop.run_in_executor(services.decoders, timed, pixels, time.perf_counter())
     answer = await live.classify(pixels)
+    waited = decode_seconds = 0.0
+    if decoding := answer.decoding or decoding:
+        waited, decode_seconds = decoding.waited, decoding.seconds
+        if request := CURRENT.get():
+            request.decoded(decoding)
     return Outcome(decode_seconds, waited + answer.queue_seconds, answer.inference_seconds, answer.probabilities)
-
-
-def _decode(data: bytes, model: Model, max_pixels: int) -> tuple[NDArray[np.uint8], float]:
-    started = time.perf_counter()
-    image = decode(data, model.preprocessing, max_pixels)
-    return image, time.perf_counter() - started

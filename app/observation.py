@@ -9,6 +9,15 @@ from typing import Any, Literal, Protocol
 Closed = Literal["idle", "full", "delay"]
 
 
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """Of one image, in seconds: its wait for a thread, when it began (`time.perf_counter`), and how long it took."""
+
+    waited: float
+    begun: float
+    seconds: float
+
+
 @dataclass(slots=True, eq=False)
 class Observation:
     """One request. Seconds are of `time.perf_counter`; a stage's are the longest of the request's images."""
@@ -24,21 +33,21 @@ class Observation:
     queue: float = 0.0
     infer: float = 0.0
     span: Any = None  # OpenTelemetry's, where it is traced; that is an extra
-    decodes: list[tuple[float, float]] | None = None  # where it is traced: begin and seconds of each
+    decodes: list[Decoding] | None = None  # where it is traced: of each image
 
     def leased(self, version: str) -> None:
         """It will be answered by this version; there is nothing left to read of it."""
         self.version = version
         self.received = time.perf_counter()
 
-    def decoded(self, waited: float, seconds: float) -> None:
+    def decoded(self, decoding: Decoding) -> None:
         """One image of it is pixels now."""
-        if waited > self.waited:  # max() takes longer than all else here
-            self.waited = waited
-        if seconds > self.decode:
-            self.decode = seconds
+        if decoding.waited > self.waited:  # max() takes longer than all else here
+            self.waited = decoding.waited
+        if decoding.seconds > self.decode:
+            self.decode = decoding.seconds
         if self.decodes is not None:
-            self.decodes.append((time.perf_counter() - seconds, seconds))
+            self.decodes.append(decoding)
 
     def answered(self, queue: float, infer: float) -> None:
         """One image of it has run."""

@@ -47,7 +47,9 @@ class Settings(Places):
         "auto", description="threads of one model run on the CPU; auto is the process' share of the cores"
     )
     decode_threads: PositiveInt | Literal["auto"] = Field(
-        "auto", description="threads that decode images; auto is the process' share of the cores"
+        "auto",
+        description="threads that decode images where those of the model do not; auto is the process' share of the "
+        "cores",
     )
 
     processes: PositiveInt = Field(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 LARGEST_BATCH = 128
-GROWTH = 1.05  # a doubled batch that gives less than 5 % more images a second only adds latency
+GROWTH = 1.04  # a doubled batch that gives less than 4 % more images a second only adds latency
 RUNS = 10  # timed runs of one size, at most; the fastest counts, since all that disturbs a run makes it slower
 SECONDS_PER_SIZE = 0.1
 SECONDS = 1.0  # of all sizes together: a swap should not wait for a curve of a slow model
@@ -20,7 +20,7 @@ def measure(run: Callable[[int], float], sizes: Iterable[int], to_the_end: bool 
     `run` runs one batch of that size and says how long it took. What it waited before counts nowhere: a version that is
     loaded while requests come finds the same curve, later.
 
-    Stops at the first size that does not raise images/s by 5 %, or when the next one would exceed the time;
+    Stops at the first size that does not raise images/s by 4 %, or when the next one would exceed the time;
     `to_the_end` measures all sizes.
     """
     curve: dict[int, float] = {}
@@ -45,7 +45,7 @@ def measure(run: Callable[[int], float], sizes: Iterable[int], to_the_end: bool 
 
 
 def smallest_worthwhile(curve: dict[int, float]) -> int:
-    """The smallest batch within 5 % of the best images/s."""
+    """The smallest batch within 4 % of the best images/s."""
     best = max(_rates(curve))
     return next(size for size, rate in zip(curve, _rates(curve), strict=True) if rate * GROWTH >= best)
 

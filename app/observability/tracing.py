@@ -62,8 +62,8 @@ class Tracing:
         at = self._at
         if request.received:
             self._stage(span, "receive", at(request.started), at(request.received))
-        for begun, took in request.decodes or ():
-            self._stage(span, "decode", at(begun), at(begun + took))
+        for decoding in request.decodes or ():
+            self._stage(span, "decode", at(decoding.begun), at(decoding.begun + decoding.seconds))
         span.update_name(f"{scope['method']} {route}")
         span.set_attributes({"http.route": route, "http.response.status_code": request.status})
         if request.version:

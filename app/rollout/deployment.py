@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from app.batcher import Answer, Batcher, Run
+from app.batcher import Answer, Batcher, Decode, Run
 from app.errors import InferenceFailed
 from app.model import Model
 from app.observability.statistics import Statistics
@@ -32,8 +32,9 @@ class Deployment:
         self._leases = 0
         self._retired = False
 
-    async def classify(self, image: NDArray[np.uint8]) -> Answer:
-        """The answer for one image, uint8 `model.shape`. Raises InferenceFailed, also on NaN and infinity.
+    async def classify(self, image: NDArray[np.uint8] | Decode) -> Answer:
+        """The answer for one image, uint8 `model.shape`, or for what decodes it. Raises what that raises, and
+        InferenceFailed, also on NaN and infinity.
 
         Both count against a version on probation; a deadline or a client that left counts neither way.
         """

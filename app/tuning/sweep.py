@@ -157,7 +157,7 @@ class Sweep:
             curve = self._models[best.precision, best.threads].crowd.curve
             sizes = [n for n in curve if best.batch != n <= self.clients]
         counts: list[int] = []
-        if "decode_threads" not in self.pinned:
+        if "decode_threads" not in self.pinned and not self._models[best.precision, best.threads].streams:
             counts = [n for n in powers_of_two(self.cores) if n != best.decode_threads]
         return [*(replace(best, max_batch=n) for n in sizes), *(replace(best, decode_threads=n) for n in counts)]
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.batcher import Batcher
+from app.batcher import Answer, Batcher
 from app.errors import InferenceFailed
 from app.observation import CURRENT, Batch, Observation
 from tests.process import until
+from training.images import ImageError
 
 pytestmark = pytest.mark.anyio
 
@@ -256,6 +257,87 @@ async def test_fewer_than_the_streams_are_one_batch() -> None:
     assert network.alone == [True, True]
 
 
+class Encoded:
+    """An image that is decoded once the gate is open; 254 is none."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+        self.gate = threading.Event()
+        self.begun = threading.Event()
+
+    def __call__(self) -> NDArray[np.uint8]:
+        self.begun.set()
+        assert self.gate.wait(30)
+        if self.value == 254:
+            raise ImageError("corrupt_image", "no image")
+        return image(self.value)
+
+
+async def ask(batcher: Batcher, images: list[Encoded]) -> list[asyncio.Task[Answer]]:
+    tasks = [asyncio.create_task(batcher.submit(each)) for each in images]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_an_image_is_decoded_while_another_runs() -> None:
+    network, second = Network(), Encoded(2)
+    with batcher_of(network, streams=2) as batcher:
+        first = await submit_all(batcher, [1])
+        await network.started()
+        (asked,) = await ask(batcher, [second])
+        assert await asyncio.to_thread(second.begun.wait, 30)
+        second.gate.set()
+        network.gate.set()
+        answer = await asked
+        await asyncio.gather(*first)
+    assert answer.probabilities.tolist() == [2, 4]
+    assert answer.decoding
+    assert min(answer.decoding.waited, answer.decoding.seconds, answer.queue_seconds) > 0
+
+
+async def test_what_is_no_image_harms_no_other() -> None:
+    network, images = Network(), [Encoded(1), Encoded(254), Encoded(3)]
+    network.gate.set()
+    for each in images:
+        each.gate.set()
+    with batcher_of(network, streams=2, stream_batch=3) as batcher:
+        outcomes = await asyncio.gather(*await ask(batcher, images), return_exceptions=True)
+    assert [isinstance(outcome, Answer) for outcome in outcomes] == [True, False, True]
+    assert isinstance(outcomes[1], ImageError)
+    assert 254 not in [value for batch in network.batches for value in batch]
+
+
+async def test_what_waits_is_decoded_before_it_runs_in_one_batch() -> None:
+    network, images = Network(), [Encoded(value) for value in (4, 5, 6)]
+    for each in images:
+        each.gate.set()
+    with batcher_of(network, streams=2, stream_batch=3) as batcher:
+        first = await submit_all(batcher, [1])
+        await network.started()
+        rest = await submit_all(batcher, [2, 3])
+        network.once.set()
+        for _ in range(2):
+            await network.started()  # a run in each stream
+        asked = await ask(batcher, images)
+        network.once.set()
+        await network.started()
+        assert network.batches[3] == [4, 5, 6]
+        network.gate.set()
+        await asyncio.gather(*first, *rest, *asked)
+
+
+async def test_a_client_that_left_costs_no_decoding() -> None:
+    network, left = Network(), Encoded(2)
+    with batcher_of(network, streams=1) as batcher:
+        first = await submit_all(batcher, [1])
+        await network.started()
+        (asked,) = await ask(batcher, [left])
+        asked.cancel()
+        network.gate.set()
+        await asyncio.gather(*first)
+    assert not left.begun.is_set()
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_everyone_gets_the_own_answer(seed: int) -> None:
     """Random clients, batch sizes, cancellations and padding; each answer is the one of a solo run."""
@@ -274,7 +356,8 @@ async def test_everyone_gets_the_own_answer(seed: int) -> None:
 
     async def client(numbers: list[int]) -> None:
         for number in numbers:
-            task = asyncio.create_task(batcher.submit(images[number]))
+            pixels = images[number]
+            task = asyncio.create_task(batcher.submit(pixels if number % 2 else pixels.copy))
             if number in cancelled:
                 await asyncio.sleep(0)
                 task.cancel()

@@ -30,7 +30,8 @@ def test_all_that_is_left_at_auto_is_tried(repository: ModelRepository, tmp_path
     best = next(iter(outcome.stages[1].measured))
     assert (best.precision, best.threads, None, 3) in first
     assert {(c[0], c[1]) for c in second} == {(best.precision, best.threads)}  # the others one at a time
-    assert {c[3] for c in second if c[2] is None} == {1, 2, 3}
+    decoders = {1, 2, 3} if best.threads == 1 else {3}  # several threads decode what they run
+    assert {c[3] for c in second if c[2] is None} == decoders
     assert {c[2] for c in second if c[3] == 3} == {None, 1, 2} - {best.auto_batch}  # as many as there are clients
     assert any("about 1 s" in line for line in told)
 
