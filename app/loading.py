@@ -178,7 +178,8 @@ def _ready(package: _Package, execution: Execution, max_batch: int | Literal["au
         model = package.open(execution, narrow.precision)
         package.check(model)
         model.speeds, model.streams = narrow.speeds, streams
-        limit = min(limit, streams.count - 1)  # as many as streams are run in these
+        if max_batch == "auto":
+            limit = min(limit, streams.count - 1)  # as many as there are streams are run in these
     if known and known.precision == model.precision:
         model.curve, model.max_batch = known.curve, known.max_batch
         return model

@@ -91,8 +91,8 @@ class Model:
             self.curve = measure(self.seconds, batch_sizes(max_batch, limit))
             self.max_batch = smallest_worthwhile(self.curve)
         else:
-            self.max_batch = min(max_batch, limit)
-            self.curve = measure(self.seconds, self.sizes or sorted({1, self.max_batch}), to_the_end=True)
+            self.max_batch = max_batch
+            self.curve = measure(self.seconds, self.sizes or sorted({1, max_batch}), to_the_end=True)
 
     def shrink(self) -> None:
         """Gives back what the tries of larger batches have taken."""

@@ -134,7 +134,8 @@ def test_as_many_images_as_there_are_streams_run_in_them(repository: ModelReposi
     assert set(model.curve) <= {1, 2}  # so many run in all threads, at most: three have a stream each
     images = random_images(3, seed=6)
     np.testing.assert_allclose(model.run(images, alone=False), reference(network(0), images), atol=1e-6)
-    assert load(repository, version, execution=Execution(threads=3), max_batch=6).streams.max_batch == 6  # type: ignore[union-attr]
+    by_hand = load(repository, version, execution=Execution(threads=3), max_batch=6)
+    assert (by_hand.max_batch, by_hand.crowd.max_batch) == (6, 6)
     streams = Streams(model.streams.runner, 2, {1: 2.0, 2: 3.0}, max_batch=2)
     assert streams.rate == pytest.approx(4 / 3)
 
