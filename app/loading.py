@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 # max abs difference of probabilities: fp32's from Keras', the others' from their own on the machine that judged their
 # accuracy; other kernels round otherwise, while a CPU whose kernels saturate and a sum that overflows are far off
 GOLDEN_TOLERANCE = {"fp32": 1e-4, "int8": 0.1, "fp16": 0.05}
+WORTHWHILE = 1.1  # times as fast that a lower precision has to be: it costs accuracy
 TIMED_RUNS = 10  # in 0.1 s at most; of 3, the first second of a start made INT8 on OpenVINO look slower than float32
 
 
@@ -72,7 +73,7 @@ def load_model(
 
 @dataclass(frozen=True)
 class _Package:
-    """A version's files: `precisions` of it may be served on the provider, the likeliest first, in these batches."""
+    """A version's files: `precisions` of it may be served on the provider, the lower first, in these batches."""
 
     manifest: Manifest
     folder: Path
@@ -83,13 +84,11 @@ class _Package:
     def file(self, precision: str) -> str:
         return self.manifest.variants[precision].file_on(self.provider)
 
-    def network(self) -> str | None:
-        """The same for versions that run alike, whatever their weights; None where the manifest does not say."""
-        architecture = self.manifest.config.get("architecture")
-        if architecture is None:
-            return None
-        files = [(self.file(name), self.manifest.variants[name].float_blocks) for name in self.precisions]
-        return repr((architecture, self.manifest.preprocessing, len(self.manifest.labels), files))
+    def network(self) -> str:
+        """The same for versions that run alike, whatever their weights; where no manifest says, of this one alone."""
+        files = [(name, self.file(name), self.manifest.variants[name].float_blocks) for name in self.precisions]
+        whose = self.manifest.config.get("architecture") or [self.manifest.files[file] for _, file, _ in files]
+        return repr((whose, self.manifest.preprocessing, len(self.manifest.labels), files))
 
     def open(self, execution: Execution, precision: str) -> Model:
         """Raises ModelError."""
@@ -142,7 +141,7 @@ class _Package:
             try:
                 model = self.open(execution, precision)
                 speed = self.speed(model)
-                if best is None or speed > speeds[best.precision]:
+                if best is None or speed * WORTHWHILE > speeds[best.precision]:  # the higher precisions come later
                     self.check(model)
                     best = model
             except ModelError as error:
@@ -166,8 +165,27 @@ class _Package:
 
 
 def _ready(package: _Package, execution: Execution, max_batch: int | Literal["auto"], limit: int) -> Model:
-    network = package.network() if execution.provider == "cpu" else None  # elsewhere each size has to run once anyway
-    known = execution.measured.get(network) if network else None
+    with execution.measured.of(package.network()) as known:
+        model = _load(package, execution, known, max_batch, limit)
+        if known is None:
+            crowd = model.crowd
+            execution.measured.keep(
+                package.network(),
+                Measured(
+                    precision=model.precision,
+                    speeds=model.speeds,
+                    curve=model.curve,
+                    max_batch=model.max_batch,
+                    stream_curve=crowd.curve,
+                    stream_batch=crowd.max_batch,
+                ),
+            )
+    return model
+
+
+def _load(
+    package: _Package, execution: Execution, known: Measured | None, max_batch: int | Literal["auto"], limit: int
+) -> Model:
     alone = execution.alone()
     if alone == execution:
         model = _choose(package, execution, known)
@@ -180,17 +198,12 @@ def _ready(package: _Package, execution: Execution, max_batch: int | Literal["au
         model.speeds, model.streams = narrow.speeds, streams
         if max_batch == "auto":
             limit = min(limit, streams.count - 1)  # as many as there are streams are run in these
-    if known and known.precision == model.precision:
+    if known and known.precision == model.precision and not model.sizes:  # each of these has to run once, anyway
         model.curve, model.max_batch = known.curve, known.max_batch
-        return model
-    model.warm_up(max_batch, limit)
-    package.check_sizes(model)
-    model.shrink()
-    if network and not known:
-        crowd = model.crowd
-        execution.measured[network] = Measured(
-            model.precision, model.speeds, model.curve, model.max_batch, crowd.curve, crowd.max_batch
-        )
+    else:
+        model.warm_up(max_batch, limit)
+        package.check_sizes(model)
+        model.shrink()
     return model
 
 
@@ -227,7 +240,7 @@ def _streams(
 
 
 def _allowed(manifest: Manifest, precision: str, provider: str) -> list[str]:
-    """The precisions to try, the likeliest first."""
+    """The precisions to try, the lower first."""
     wanted = TRIALS[provider].precisions if precision == "auto" else (precision,)
     if allowed := [name for name in wanted if name in manifest.variants]:
         return allowed

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from app import __version__
 from app.errors import install_error_handlers
 from app.execution.cores import usable_cores
+from app.execution.measured import Measurements
 from app.execution.provider import Execution, choose_provider
 from app.ingress.admission import Admission
 from app.ingress.auth import OPEN_PATHS, ApiKeys, Keys
@@ -24,6 +25,7 @@ from app.ingress.shortcut import Shortcut
 from app.jobs import LIMIT_S, JobStates
 from app.lifecycle.drain import AnnounceDrain
 from app.lifecycle.keeper import training_worker
+from app.lifecycle.processes import shared_folder
 from app.loading import load_model
 from app.observability.logs import RequestLog
 from app.observability.metrics import Metrics
@@ -152,6 +154,7 @@ def _make_services(settings: Settings, tracing: "Tracing | None") -> Services:
             threads=cores if settings.threads == "auto" else settings.threads,
             cuda_graphs=settings.cuda_graphs,
             engines=settings.state / "engines",
+            measured=Measurements(shared_folder()),
         ),
         precision=settings.precision,
         max_batch=settings.max_batch,

@@ -1,7 +1,9 @@
 """The client: asks a server over keep-alive connections and looks at every answer. Runs in a process of its own.
 
-Closed loop: each of N clients asks again as soon as it is answered. Open loop: requests come when they come (Poisson),
-and latency counts from when a request was due, so that a server that stalls can not hide it.
+Closed loop: each of N clients asks again as soon as it is answered. An answer counts by the share of its time that lies
+in the measured one: a server that works on all requests at once answers in bursts, and how many of them fall into a few
+seconds is luck. Open loop: requests come when they come (Poisson), and latency counts from when a request was due, so
+that a server that stalls can not hide it.
 """
 
 import asyncio
@@ -42,9 +44,11 @@ class Plan:
 
 @dataclass
 class Result:
-    """What came of it in the measured time. `answers`: when asked (or due; monotonic seconds), seconds it took."""
+    """What came of it in the measured time. `answers`: when asked (or due; monotonic seconds), seconds it took. `work`:
+    right answers, in a closed loop each by its share."""
 
     seconds: float
+    work: float = 0.0
     answers: list[tuple[float, float]] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     client_cpu: float = 0.0  # seconds
@@ -52,7 +56,7 @@ class Result:
     @property
     def rate(self) -> float:
         """Right answers a second."""
-        return len(self.answers) / self.seconds
+        return self.work / self.seconds
 
     def latency(self, percent: float) -> float:
         """A percentile in milliseconds."""
@@ -143,6 +147,7 @@ class Load:
         self.end = self.begin + plan.seconds
         self.result = Result(plan.seconds)
         self.idle: list[Connection] = []
+        self.unanswered = 0  # of what was asked before the end
 
     async def run(self, tell: Callable[[str], None]) -> Result:
         """Tells "begun" and "ended", asks until the end, waits for what is under way."""
@@ -166,9 +171,13 @@ class Load:
 
     async def _client(self, number: int) -> None:
         for i in itertools.count(5 * number):  # neighbours ask for different images
-            if (now := time.monotonic()) >= self.end:
+            now = time.monotonic()
+            if now >= self.end and not self.unanswered:
                 return
+            early = now < self.end  # else it keeps up the load for what is under way
+            self.unanswered += early
             await self._ask(i, now)
+            self.unanswered -= early
 
     async def _arrivals(self) -> None:
         due, random_ = time.monotonic(), random.Random(0)
@@ -184,11 +193,15 @@ class Load:
         i %= len(self.plan.requests)
         error = await self._error(self.plan.requests[i], self.plan.labels[i])
         now = time.monotonic()
-        # a closed loop is counted by what was answered in the time, an open one by what was due in it
-        counted = self.begin <= (now if self.plan.clients else due) < self.end
-        if error and now >= self.begin:
-            self.result.errors[error] += 1
-        elif counted and not error:
+        if error:
+            if now >= self.begin:
+                self.result.errors[error] += 1
+        elif self.plan.clients:
+            self.result.work += max(0.0, min(now, self.end) - max(due, self.begin)) / (now - due)
+            if self.begin <= now < self.end:
+                self.result.answers.append((due, now - due))
+        elif self.begin <= due < self.end:
+            self.result.work += 1
             self.result.answers.append((due, now - due))
 
     async def _error(self, request: bytes, label: bytes) -> str | None:

@@ -66,7 +66,7 @@ class Bench:
         sample.bound_latency = 1 / bound.alone
         sample.latencies = [round(seconds, 5) for _, seconds in result.answers]
         sample.errors = dict(result.errors)
-        sample.cpu = (cpu[1] - cpu[0]) / max(len(result.answers), 1)
+        sample.cpu = (cpu[1] - cpu[0]) / max(result.work, 1)
         sample.client_cpu = result.client_cpu / result.seconds
         sample.start, sample.memory = server.start_seconds, server.memory()
         return sample

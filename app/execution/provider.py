@@ -19,7 +19,7 @@ from typing import Any
 import onnxruntime
 
 from app.execution import tensorrt
-from app.execution.measured import Measured
+from app.execution.measured import Measurements
 from app.execution.runner import BoundRunner, DirectRunner, Runner
 from app.execution.turns import Turns
 from training.contract import sha256
@@ -53,7 +53,7 @@ IDENTITY_MODEL = (
 
 @dataclass(frozen=True)
 class Trial:
-    """How `auto` finds the precision for an execution provider: which it considers, the likeliest first."""
+    """How `auto` finds the precision for an execution provider: which it considers, the lower first."""
 
     precisions: tuple[str, ...]
     batch: int = 1  # images in a timed run
@@ -94,7 +94,7 @@ class Execution:
     cuda_graphs: bool = False
     engines: Path | None = None
     turns: Turns = field(default_factory=Turns)
-    measured: dict[str, Measured] = field(default_factory=dict)
+    measured: Measurements = field(default_factory=Measurements)
 
     def open(self, file: Path, precision: str, shape: tuple[int, int, int], sizes: Sequence[int]) -> Runner:
         """Opens a version's file for images of one shape, in batches of up to the last of the sizes.

@@ -7,10 +7,12 @@ connections over them. With one shared socket, the process that wakes first take
 import asyncio
 import contextlib
 import functools
+import os
 import signal
 import socket
 import sys
 import tempfile
+from pathlib import Path
 
 from app.execution.cores import usable_cores
 from app.lifecycle.keeper import GRACE_S, Keeper, training_worker
@@ -34,6 +36,12 @@ def sockets_of(settings: Settings) -> list[socket.socket]:
     ]
 
 
+def shared_folder() -> Path | None:
+    """What the processes that serve on one port have in common, while they do; None where this is the only one."""
+    folder = os.environ.get(FOLDER)
+    return Path(folder) if folder else None
+
+
 def serve_in_processes(settings: Settings) -> int:
     """Keeps `settings.processes` of them, and the training worker, until SIGTERM or Ctrl-C. Returns an exit status.
 
@@ -46,11 +54,11 @@ def serve_in_processes(settings: Settings) -> int:
             except OSError as error:
                 raise SettingsError(f"{settings.host} port {settings.port} can not be had: {error.strerror}") from None
             settings = settings.model_copy(update={"port": reserved.getsockname()[1]})
-        metrics = held.enter_context(tempfile.TemporaryDirectory(prefix="resnext-metrics-"))
-        return asyncio.run(_keep(settings, metrics))
+        shared = held.enter_context(tempfile.TemporaryDirectory(prefix="resnext-processes-"))
+        return asyncio.run(_keep(settings, shared))
 
 
-async def _keep(settings: Settings, metrics: str) -> int:
+async def _keep(settings: Settings, shared: str) -> int:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
@@ -58,10 +66,10 @@ async def _keep(settings: Settings, metrics: str) -> int:
         Keeper(
             f"serving process {number}",
             [sys.executable, "-m", "app", MEMBER],
-            environment_of_member(settings, metrics),
+            environment_of_member(settings, shared),
             ended.is_set,
             FATAL,
-            on_end=functools.partial(forget_process, folder=metrics),
+            on_end=functools.partial(forget_process, folder=shared),
             grace_s=settings.drain_delay + settings.drain_timeout + GRACE_S,
         )
         for number in range(1, settings.processes + 1)
@@ -88,15 +96,15 @@ def _reserved(family: socket.AddressFamily, settings: Settings) -> socket.socket
     return reserved
 
 
-def environment_of_member(settings: Settings, metrics: str) -> dict[str, str]:
-    """Its share of the cores, the port that was found, the folder where metrics are summed; no worker of its own."""
+def environment_of_member(settings: Settings, shared: str) -> dict[str, str]:
+    """Its share of the cores, the port that was found, the folder that all share; no worker of its own."""
     share = str(max(1, usable_cores() // settings.processes))
     return settings.environment() | {
         "RESNEXT_PORT": str(settings.port),
         "RESNEXT_WORKER": "false",
         "RESNEXT_THREADS": share if settings.threads == "auto" else str(settings.threads),
         "RESNEXT_DECODE_THREADS": share if settings.decode_threads == "auto" else str(settings.decode_threads),
-        FOLDER: metrics,
+        FOLDER: shared,
     }
 
 

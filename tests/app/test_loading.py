@@ -348,7 +348,7 @@ def test_a_network_is_measured_once(
 
     def seconds(model: Model, n: int) -> float:
         asked.add(model.version)
-        return 1e-3 * float(n**0.9)
+        return (2e-3 if model.precision == "fp32" else 1e-3) * float(n**0.9)
 
     monkeypatch.setattr(Model, "seconds", seconds)
     monkeypatch.setattr(Model, "cpu_seconds", seconds)
@@ -368,6 +368,14 @@ def test_a_network_is_measured_once(
     assert load(repository, broken, execution=execution).precision == "fp32"
     assert "int8 of version 4 is left out: golden check" in caplog.text
     assert asked == {1, 3, 4}  # of float32 nothing more was known than that it is slower
+
+
+@pytest.mark.parametrize(("speed", "chosen"), [(1.05, "fp32"), (1.2, "int8")])
+def test_a_lower_precision_has_to_be_worth_its_accuracy(
+    repository: ModelRepository, speed: float, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Model, "cpu_seconds", lambda model, n: n / (speed if model.precision == "int8" else 1))
+    assert load(repository, publish(repository, int8=network())).precision == chosen
 
 
 def test_what_is_not_opened_is_not_read(repository: ModelRepository) -> None:

@@ -75,6 +75,16 @@ def test_both_serve_swap_and_count_and_both_end(repository: ModelRepository, tmp
     assert all(gone(pid) for pid in members)
 
 
+def test_both_serve_what_one_has_measured(repository: ModelRepository, tmp_path: Path) -> None:
+    """Else each would choose between two precisions for itself, and a client get answers of both."""
+    publish(repository, int8=network())
+    with two(tmp_path) as (_, port, members):
+        answers = [ask(port, "/health").json() for _ in range(40)]
+    measured = {answer["process"]: (answer["model"]["precision"], answer["model"]["speeds"]) for answer in answers}
+    assert sorted(measured) == sorted(members)
+    assert measured[members[0]] == measured[members[1]]
+
+
 def test_one_that_dies_is_started_again_while_the_other_serves(repository: ModelRepository, tmp_path: Path) -> None:
     publish(repository, 1)
     with two(tmp_path) as (starter, port, members):
