@@ -85,6 +85,7 @@ class Batcher:
         self._encoded: deque[_Waiting] = deque()
         self._queue: deque[_Waiting] = deque()
         self._changed = threading.Condition()
+        self._decoding = 0
         self._running = 0
         self._alone = False  # what runs has the processor to itself
         self._closed = False
@@ -137,6 +138,7 @@ class Batcher:
             )
             enough = len(self._queue) >= self._stream_batch and self._free()
             if self._encoded and not enough:
+                self._decoding += 1
                 return self._encoded.popleft()
             if self._queue and self._delay:
                 full = self._queue[0].since + self._delay - time.perf_counter()
@@ -145,7 +147,8 @@ class Batcher:
                     return _Batch([], alone=False, most=0)
             if not self._queue:
                 return None
-            crowd = self._streams > 1 and (self._running or len(self._queue) >= self._streams)
+            images = len(self._queue) + len(self._encoded) + self._decoding
+            crowd = self._streams > 1 and (self._running or images >= self._streams)
             waiting = self._pop(self._share() if crowd else self._max_batch)
             batch = _Batch(waiting, alone=not crowd, most=self._stream_batch if crowd else self._max_batch)
             if batch.waiting:
@@ -154,18 +157,21 @@ class Batcher:
             return batch
 
     def _decode(self, waiting: _Waiting) -> None:
-        assert callable(waiting.image)
-        if waiting.answer.cancelled():
-            return
-        try:
-            waiting.image, waiting.decoding = timed(waiting.image, waiting.since)
-        except Exception as error:  # whatever it is, it is the answer to this image alone
-            self._tell(waiting, _fail, waiting, error)
-            return
-        waiting.since = waiting.decoding.begun + waiting.decoding.seconds
+        decoded = False
+        if not waiting.answer.cancelled():
+            assert callable(waiting.image)
+            try:
+                waiting.image, waiting.decoding = timed(waiting.image, waiting.since)
+            except Exception as error:  # whatever it is, it is the answer to this image alone
+                self._tell(waiting, _fail, waiting, error)
+            else:
+                waiting.since = waiting.decoding.begun + waiting.decoding.seconds
+                decoded = True
         with self._changed:
-            self._queue.append(waiting)
-            self._changed.notify()
+            self._decoding -= 1
+            if decoded:
+                self._queue.append(waiting)
+                self._changed.notify()
 
     def _share(self) -> int:
         """Of what waits, for one of the streams that are free."""

@@ -326,6 +326,19 @@ async def test_what_waits_is_decoded_before_it_runs_in_one_batch() -> None:
         await asyncio.gather(*first, *rest, *asked)
 
 
+async def test_what_is_being_decoded_counts_as_waiting() -> None:
+    """A run in all threads would share the cores with the one that decodes."""
+    network, other = Network(), Encoded(2)
+    network.gate.set()
+    with batcher_of(network, streams=2) as batcher:
+        (asked,) = await ask(batcher, [other])
+        assert await asyncio.to_thread(other.begun.wait, 30)
+        assert await _first(batcher, 1) == 1
+        assert network.alone == [False]
+        other.gate.set()
+        await asked
+
+
 async def test_a_client_that_left_costs_no_decoding() -> None:
     network, left = Network(), Encoded(2)
     with batcher_of(network, streams=1) as batcher:
