@@ -110,7 +110,7 @@ class _Package:
     def check_sizes(self, model: Model) -> None:
         """The same in each size that a run is filled up to: it has kernels of its own, and perhaps a captured graph."""
         images, expected = _read_golden(model, self.folder / GOLDEN_FILE)
-        for size in model.curve if model.sizes else ():
+        for size in model.curve:
             rows = np.arange(size) % len(images)
             _check_answers(model.precision, model.run(images[rows]), expected[rows])
 
@@ -165,12 +165,13 @@ class _Package:
 
 
 def _ready(package: _Package, execution: Execution, max_batch: int | Literal["auto"], limit: int) -> Model:
-    with execution.measured.of(package.network()) as known:
+    network = package.network()
+    with execution.measured.of(network) as known:
         model = _load(package, execution, known, max_batch, limit)
         if known is None:
             crowd = model.crowd
             execution.measured.keep(
-                package.network(),
+                network,
                 Measured(
                     precision=model.precision,
                     speeds=model.speeds,
@@ -202,7 +203,8 @@ def _load(
         model.curve, model.max_batch = known.curve, known.max_batch
     else:
         model.warm_up(max_batch, limit)
-        package.check_sizes(model)
+        if model.sizes:
+            package.check_sizes(model)
         model.shrink()
     return model
 

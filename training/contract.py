@@ -15,7 +15,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -213,21 +213,19 @@ class ModelRepository:
         except ValidationError as error:
             raise ContractError(f"{path} is not a valid manifest: {error}") from error
 
-    def verify_files(self, version: int, names: Collection[str] | None = None) -> None:
+    def verify_files(self, version: int, names: Iterable[str] | None = None) -> None:
         """Raises ContractError when a file is missing or its SHA-256 is not the manifest's; of all, or of these."""
         folder, files = self.path(version), self.manifest(version).files
-        if unlisted := sorted({*(names or ())} - set(files)):
-            listed = ", ".join(files) or "none"
-            raise ContractError(f"{unlisted[0]} should be among the manifest's files, which are {listed}")
-        for name, expected in files.items():
-            if names is not None and name not in names:
-                continue
+        for name in files if names is None else names:
+            if name not in files:
+                listed = ", ".join(files) or "none"
+                raise ContractError(f"{name} should be among the manifest's files, which are {listed}")
             try:
                 actual = sha256(folder / name)
             except FileNotFoundError:
                 raise ContractError(f"{folder / name} is named in the manifest and missing") from None
-            if actual != expected:
-                raise ContractError(f"{folder / name} should have SHA-256 {expected}, it has {actual}")
+            if actual != files[name]:
+                raise ContractError(f"{folder / name} should have SHA-256 {files[name]}, it has {actual}")
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:

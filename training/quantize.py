@@ -22,8 +22,7 @@ from training import graph
 from training.classifier import Probabilities, Uint8Images, onnx_classifier
 from training.config import CalibrationName, TrainConfig
 from training.contract import INPUT_NAME
-from training.datasets.dataset import Split
-from training.datasets.layout import Sample
+from training.datasets.dataset import Split, spread
 
 METHODS: dict[CalibrationName, CalibrationMethod] = {
     "minmax": CalibrationMethod.MinMax,
@@ -56,7 +55,7 @@ class Search:
 
     def __init__(self, quantizer: "Quantizer", val: Split, reference: Probabilities) -> None:
         self.quantizer = quantizer
-        rows = np.linspace(0, len(val) - 1, min(SELECTION_IMAGES, len(val)), dtype=int)
+        rows = spread(len(val), SELECTION_IMAGES)
         self.images, self.labels, self.reference = val.images[rows], val.labels[rows], reference[rows]
 
     def best(self, config: TrainConfig) -> Candidate:
@@ -180,11 +179,6 @@ def has_int8_dot_product(machine: str = platform.machine(), cpuinfo: Path = Path
     except OSError:
         return False
     return "avx512_vnni" in flags or "avx_vnni" in flags
-
-
-def spread(samples: list[Sample], count: int) -> list[Sample]:
-    """At most `count` of them, evenly spread, hence over all classes."""
-    return [samples[i] for i in np.linspace(0, len(samples) - 1, min(count, len(samples)), dtype=int)]
 
 
 def _quality(candidate: Candidate) -> tuple[float, float]:

@@ -16,9 +16,9 @@ from training import graph
 from training.classifier import Classifier, Uint8Images, images_per_second, onnx_classifier
 from training.config import TrainConfig
 from training.contract import FP16_FILE, GOLDEN_FILE, GOLDEN_PROBABILITIES, INT8_FILE, MODEL_FILE, Variant
-from training.datasets.dataset import Split, load, read_samples
+from training.datasets.dataset import Split, load, read_samples, spread
 from training.progress import ProgressLog
-from training.quantize import Quantizer, Search, spread
+from training.quantize import Quantizer, Search
 from training.records import QuantizationRecord, VerificationRecord
 from training.run import Run
 
@@ -61,7 +61,8 @@ def _images(run: Run, config: TrainConfig) -> dict[str, Split]:
     chosen = [s for s in samples if s.split == "test"]
     if config.int8.enabled:
         training = [s for s in samples if s.split == "train"]
-        chosen += [*spread(training, config.int8.calibration_images), *(s for s in samples if s.split == "val")]
+        rows = spread(len(training), config.int8.calibration_images)  # hence over all classes
+        chosen += [*(training[row] for row in rows), *(s for s in samples if s.split == "val")]
     return load(chosen, config.preprocessing, run.folder / "cache")
 
 

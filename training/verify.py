@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from training import graph, plots
 from training.classifier import Probabilities, images_per_second, onnx_classifier
 from training.contract import CPU_FILE, GOLDEN_FILE, MODEL_FILE, Metrics, Parity, Variant
-from training.datasets.dataset import Split, load, read_samples
+from training.datasets.dataset import Split, load, read_samples, spread
 from training.datasets.report import DatasetReport
 from training.errors import TrainingError
 from training.evaluate import evaluate
@@ -56,7 +55,7 @@ def verify(run: Run, log: ProgressLog) -> VerificationRecord:
     write_golden(run.package / GOLDEN_FILE, splits["val"], reference)
     write_for_cpus(run.package / MODEL_FILE, run.package / CPU_FILE)
     served = onnx_classifier(run.package / CPU_FILE)
-    rows = _spread(len(exported), CPU_IMAGES)
+    rows = spread(len(exported), CPU_IMAGES)
     if note := why_left_out(exported[rows], served(splits["val"].images[rows])):
         log.console.print(note)
         (run.package / CPU_FILE).unlink()
@@ -120,7 +119,7 @@ def why_left_out(exported: Probabilities, rewritten: Probabilities) -> str | Non
 
 def write_golden(path: Path, split: Split, reference: Probabilities) -> None:
     """A few real images, evenly spread over the split, and the probabilities that Keras gave them."""
-    rows = _spread(len(split), GOLDEN_IMAGES)
+    rows = spread(len(split), GOLDEN_IMAGES)
     np.savez(path, images=split.images[rows], probabilities=reference[rows])
 
 
@@ -146,8 +145,3 @@ def write_report(
     plots.plot_predictions(test.images, test.labels, probabilities["test"], labels, folder / "predictions.png")
     log.console.print(evaluations["test"].render(), markup=False)
     return {name: evaluation.metrics() for name, evaluation in evaluations.items()}
-
-
-def _spread(images: int, most: int) -> NDArray[np.int64]:
-    """Rows of at most so many of the images, evenly spread."""
-    return np.linspace(0, images - 1, min(most, images), dtype=np.int64)

@@ -17,11 +17,11 @@ MEMORY_MAX = Path("/sys/fs/cgroup/memory.max")  # the container's own, cgroup v2
 NVML = "libnvidia-ml.so.1"  # comes with the driver
 
 
-def serving_processes(folder: str | None) -> list[int]:
+def serving_processes(folder: Path | None) -> list[int]:
     """This one, or all that share a folder of metrics: a live gauge's file has its process' id in its name."""
     if folder is None:
         return [os.getpid()]
-    return sorted({int(path.stem.rpartition("_")[2]) for path in Path(folder).glob("gauge_live*_*.db")})
+    return sorted({int(path.stem.rpartition("_")[2]) for path in folder.glob("gauge_live*_*.db")})
 
 
 def process_metrics(pids: Iterable[int]) -> list[Metric]:

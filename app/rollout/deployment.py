@@ -86,14 +86,13 @@ def batcher_of(
     """Puts a model to work for requests: in batches, and in its streams where it has some; of `max_batch`, or of what
     its load has settled."""
     model.live = True
-    count, each = (model.streams.count, model.streams.max_batch) if model.streams else (1, 1)
     return Batcher(
         run or model.run,
         model.shape,
         max_batch or model.max_batch,
         model.padded,
         delay,
-        count,
-        max_batch or each,
+        model.streams.count if model.streams else 1,
+        max_batch or model.crowd.max_batch,
         observe,
     )

@@ -1,15 +1,15 @@
 """GET /metrics: what Prometheus scrapes."""
 
 import asyncio
-import os
 
 from fastapi import APIRouter
 from prometheus_client.metrics_core import Metric
 from starlette.responses import PlainTextResponse, Response
 
 from app.errors import Unauthorized, documented
+from app.lifecycle.processes import shared_folder
 from app.observability.job_metrics import job_metrics
-from app.observability.metrics import FOLDER, MEDIA_TYPE
+from app.observability.metrics import MEDIA_TYPE
 from app.observability.resources import gpu_metrics, process_metrics, room_metrics, serving_processes
 from app.services import ServicesDep
 from app.settings import Settings
@@ -32,5 +32,5 @@ async def metrics(services: ServicesDep) -> Response:
 
 def _resources(settings: Settings) -> list[Metric]:
     folders = {"models": settings.models, "datasets": settings.datasets, "state": settings.state}
-    processes = serving_processes(os.environ.get(FOLDER))
+    processes = serving_processes(shared_folder())
     return process_metrics(processes) + room_metrics(folders) + gpu_metrics()

@@ -243,12 +243,13 @@ def test_copied_folder_is_refused(repository: ModelRepository) -> None:
         load(repository, 5)
 
 
-def test_unlisted_file_is_refused(repository: ModelRepository) -> None:
-    version = publish(repository)
+@pytest.mark.parametrize("name", [GOLDEN_FILE, CPU_FILE])
+def test_unlisted_file_is_refused(repository: ModelRepository, name: str) -> None:
+    version = publish(repository, cpu=network())
     manifest = repository.manifest(version)
-    del manifest.files[GOLDEN_FILE]
+    del manifest.files[name]
     (repository.path(version) / "manifest.json").write_text(manifest.model_dump_json())
-    with pytest.raises(ContractError, match=r"golden.npz should be among the manifest's files"):
+    with pytest.raises(ContractError, match=rf"{name} should be among the manifest's files"):
         load(repository, version)
 
 
@@ -286,15 +287,6 @@ def test_a_cpu_opens_the_file_for_cpus_and_a_gpu_the_exported_one(repository: Mo
     assert load(repository, exported, execution=Device()).precision == "fp32"
     with pytest.raises(ModelError, match=r"within 0.0001 of Keras'"):
         load(repository, exported)
-
-
-def test_a_file_for_cpus_that_the_manifest_does_not_list_is_refused(repository: ModelRepository) -> None:
-    version = publish(repository, cpu=network())
-    manifest = repository.manifest(version)
-    del manifest.files[CPU_FILE]
-    (repository.path(version) / "manifest.json").write_text(manifest.model_dump_json())
-    with pytest.raises(ContractError, match=r"model.cpu.onnx should be among the manifest's files"):
-        load(repository, version)
 
 
 def test_a_manifest_of_an_earlier_release_knows_no_file_for_cpus(repository: ModelRepository) -> None:

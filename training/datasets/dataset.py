@@ -68,6 +68,11 @@ class Split:
         return len(self.samples)
 
 
+def spread(count: int, most: int) -> NDArray[np.int64]:
+    """At most so many of `count` rows, evenly spread."""
+    return np.linspace(0, count - 1, min(most, count), dtype=np.int64)
+
+
 def scan(folder: Path, val_fraction: float, test_fraction: float, seed: int) -> Dataset:
     """Lists a folder's images by class. Fractions and seed matter only where the folder has no splits of its own.
 

@@ -46,7 +46,7 @@ def resident() -> int:
 def test_processes_that_share_metrics_are_found_by_their_files(tmp_path: Path) -> None:
     for name in ("gauge_livesum_12.db", "gauge_livemax_12.db", "gauge_livesum_7.db", "counter_9.db"):
         (tmp_path / name).touch()
-    assert serving_processes(str(tmp_path)) == [7, 12]
+    assert serving_processes(tmp_path) == [7, 12]
     assert serving_processes(None) == [os.getpid()]
 
 
