@@ -54,7 +54,7 @@ def load_model(
     try:
         model = _ready(package, execution, max_batch, limit)
     except Exception as error:  # onnxruntime raises types of its own, with no base but Exception
-        if not execution.cuda_graphs:
+        if not execution.captures:
             raise
         log.warning("version %d runs without CUDA graphs: %s", version, error)
         model = None

@@ -81,6 +81,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await running.enter_async_context(services.trainer)
             await running.enter_async_context(services.serving)
             opening = asyncio.create_task(_open_jobs(services))
+            if shared_folder():  # others may serve already: the port opens when this one can, too
+                await services.serving.settled.wait()
             async with grpc or contextlib.nullcontext():
                 yield
             if not services.serving.settled.is_set():

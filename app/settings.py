@@ -40,7 +40,7 @@ class Settings(Places):
         "auto", description="which of a version's files to serve; auto is the one measured fastest here, at each load"
     )
     cuda_graphs: bool = Field(
-        False,
+        True,
         description="with CUDA, replay each batch size as one graph; left out where a version can not be captured",
     )
     threads: PositiveInt | Literal["auto"] = Field(

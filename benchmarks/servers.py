@@ -90,7 +90,7 @@ SERVERS = {
         {"RESNEXT_PRECISION": "auto", "RESNEXT_PROCESSES": "{cores}"},
         ours=True,
         precisions=TRIED,
-        networks=("tiny",),
+        networks=("tiny",) if PROVIDER == "cpu" else ("real", "tiny"),
     ),
     "fastapi": Server("FastAPI by hand", "{env}/python -m benchmarks.peers.fastapi.server", batches=False),
     "litserve": Server("LitServe", "{env}/python -m benchmarks.peers.litserve.server"),
@@ -178,8 +178,8 @@ class Running:
 def running(name: str, models: Path, photo: bytes, crowd: bool = True) -> Iterator[Running]:
     """Starts a server on a model repository's version 1, waits for its first answer, ends it with all it started.
 
-    `crowd`: it will have many clients, so a peer gets one process a core with one thread each; for a single client one
-    process with all threads is twice as fast. Our service is the same for both.
+    `crowd`: it will have many clients, so a peer gets one process a core with one thread each, on a GPU where it has no
+    batches; for a single client one process with all threads is twice as fast. Our service is the same for both.
 
     Raises RuntimeError with the end of its log when it does not answer.
     """
@@ -206,7 +206,7 @@ def running(name: str, models: Path, photo: bytes, crowd: bool = True) -> Iterat
 def _environment(server: Server, port: int, models: Path, scratch: Path, crowd: bool) -> dict[str, str]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RESNEXT_", "BENCH_"))}
     gpu = PROVIDER != "cpu"
-    workers = CORES if crowd and not gpu else 1
+    workers = CORES if crowd and not (gpu and server.batches) else 1
     ours = {
         "RESNEXT_PROVIDER": PROVIDER,
         "RESNEXT_MODELS": models,

@@ -165,6 +165,7 @@ def measure(options: argparse.Namespace) -> Findings:
             except RuntimeError as error:
                 findings.failures[name] = str(error)
                 say(f"{name} is left out: {error}")
+            findings.save(FOUND)
         if SWAP in options.scenarios:
             findings.swaps += [
                 bench.swap(n) for n in options.servers if SERVERS[n].ours and "real" in SERVERS[n].networks

@@ -1,7 +1,7 @@
 """How images get into a session and probabilities out of it, on a CPU and on a device with memory of its own."""
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -55,8 +55,9 @@ class DirectRunner:
 
 @dataclass(frozen=True)
 class _Binding:
-    """The session's input and output at one batch size: always at the same addresses."""
+    """A session's input and output at one batch size: always at the same addresses."""
 
+    session: onnxruntime.InferenceSession
     io: onnxruntime.IOBinding
     input: onnxruntime.OrtValue
     output: onnxruntime.OrtValue
@@ -66,21 +67,29 @@ class _Binding:
 class BoundRunner:
     """Runs a few batch sizes only, each with buffers of its own on the device ("cuda", or "cpu").
 
-    A GPU searches for algorithms at each new input shape, and its memory grows with them. What is not of one of the
-    sizes is filled up with zeros; more than the largest goes in parts. With `graphs` each size is a CUDA graph of its
-    own, which the session captures as it runs that size for the first time.
+    What is not of one of the sizes is filled up with zeros; more than the largest goes in parts. With `graphs` each
+    size is a CUDA graph of its own, which the session captures as it runs that size for the first time. Without, a
+    session on CUDA has the plans of its convolutions for one input shape at a time, and makes those of another in
+    0.2 s: there each size gets a session of its own, from `another`.
 
     All runs happen in one thread: it guards the buffers, ONNX Runtime keeps captured graphs by thread, and a session
     with graphs must not be run by two at once.
     """
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, sizes: Sequence[int], device: str = "cuda", *, graphs: bool = False
+        self,
+        session: onnxruntime.InferenceSession,
+        sizes: Sequence[int],
+        device: str = "cuda",
+        *,
+        graphs: bool = False,
+        another: Callable[[], onnxruntime.InferenceSession] | None = None,
     ) -> None:
         self.session = session
         self.sizes: Sequence[int] = sorted(sizes)
         self._device = device
         self._graphs = graphs
+        self._another = another
         self._image = session.get_inputs()[0].shape[1:]
         self._classes = session.get_outputs()[0].shape[1]
         self._bindings: dict[int, _Binding] = {}
@@ -111,20 +120,21 @@ class BoundRunner:
         if n < size:
             images = np.concatenate([images, np.zeros((size - n, *self._image), np.uint8)])
         binding.input.update_inplace(np.ascontiguousarray(images))
-        self.session.run_with_iobinding(binding.io, binding.options)
+        binding.session.run_with_iobinding(binding.io, binding.options)
         output: NDArray[np.float32] = binding.output.numpy()
         return output
 
     def _bind(self, size: int) -> _Binding:
         image = onnxruntime.OrtValue.ortvalue_from_shape_and_type([size, *self._image], np.uint8, self._device, 0)
         output = onnxruntime.OrtValue.ortvalue_from_shape_and_type([size, self._classes], np.float32, self._device, 0)
-        io = self.session.io_binding()
+        session = self._another() if self._another and self._bindings else self.session
+        io = session.io_binding()
         io.bind_ortvalue_input(INPUT_NAME, image)
         io.bind_ortvalue_output(OUTPUT_NAME, output)
         options = onnxruntime.RunOptions()
         if self._graphs:
             options.add_run_config_entry("gpu_graph_id", str(size))
-        return _Binding(io, image, output, options)
+        return _Binding(session, io, image, output, options)
 
 
 def fitting(sizes: Sequence[int], n: int) -> int:

@@ -1,7 +1,8 @@
 """Several processes that serve on one port, where one is the limit: kept alive, ended together.
 
 Each is the whole service with a listening socket of its own on the same port (SO_REUSEPORT): the kernel spreads
-connections over them. With one shared socket, the process that wakes first takes all that are waiting.
+connections over those that listen, which each does once its first model is there. With one shared socket, the process
+that wakes first takes all that are waiting.
 """
 
 import asyncio
@@ -29,11 +30,8 @@ FATAL = {
 
 
 def sockets_of(settings: Settings) -> list[socket.socket]:
-    """Listening sockets on the port, for this process; others may have theirs. Raises OSError."""
-    return [
-        socket.create_server(address, family=family, backlog=2048, reuse_port=True)
-        for family, address in _addresses(settings)
-    ]
+    """Sockets on the port, for this process to listen on; others may have theirs. Raises OSError."""
+    return [_bound(family, address) for family, address in _addresses(settings)]
 
 
 def shared_folder() -> Path | None:
@@ -90,10 +88,17 @@ def _reserved(family: socket.AddressFamily, settings: Settings) -> socket.socket
     """Bound and never listening: it keeps the port ours, and finds one for port 0."""
     address = (settings.host, settings.port)
     socket.create_server(address, family=family).close()  # fails where anyone listens, sharing the port or not
-    reserved = socket.socket(family, socket.SOCK_STREAM)
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    reserved.bind(address)
-    return reserved
+    return _bound(family, address)
+
+
+def _bound(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if family == socket.AF_INET6:
+        found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as create_server: IPv4 has a socket of its own
+    found.bind(address)
+    return found
 
 
 def environment_of_member(settings: Settings, shared: str) -> dict[str, str]:

@@ -16,7 +16,9 @@ from PIL import Image
 
 PORT = int(os.environ.get("BENCH_PORT", "8000"))
 WORKERS = int(os.environ.get("BENCH_WORKERS", "1"))
+THREADS = int(os.environ.get("BENCH_THREADS", "1"))
 BATCH = int(os.environ.get("BENCH_BATCH", "1"))
+GPU = os.environ.get("BENCH_PROVIDER") == "cuda"
 
 
 Uint8Image = NDArray[np.uint8]  # [height, width, 3] RGB
@@ -31,11 +33,10 @@ def decode(photo: bytes, size: tuple[int, int]) -> Uint8Image:
 class Classifier:
     """The model and its labels, which its file carries."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpu: bool = GPU) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(os.environ["BENCH_THREADS"])
+        options.intra_op_num_threads = THREADS
         options.log_severity_level = 3
-        gpu = os.environ["BENCH_PROVIDER"] == "cuda"
         settings = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": 0}  # the service's own
         providers: list[Any] = [("CUDAExecutionProvider", settings)] if gpu else []
         providers.append("CPUExecutionProvider")

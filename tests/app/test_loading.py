@@ -50,7 +50,7 @@ class Device(Execution):
 
     def open(self, file: Path, precision: str, shape: tuple[int, int, int], sizes: Sequence[int]) -> Runner:
         assert shape == (SIZE, SIZE, 3)
-        self.opened.append((precision, self.cuda_graphs))
+        self.opened.append((precision, self.captures))
         return Flawed(open_session(file, "cpu", 1), sizes, self)
 
 
@@ -71,12 +71,12 @@ class Waiting(DirectRunner):
 
 class Flawed(BoundRunner):
     def __init__(self, session: Any, sizes: Sequence[int], device: Device) -> None:  # Any: onnxruntime ships no types
-        super().__init__(session, sizes, "cpu", graphs=device.cuda_graphs)
+        super().__init__(session, sizes, "cpu", graphs=device.captures)
         self.device = device
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         size = self.rows(len(images))
-        if size == self.device.broken and self.device.cuda_graphs:
+        if size == self.device.broken and self.device.captures:
             raise RuntimeError("operation not permitted when stream is capturing")
         return super().run(images) + np.float32(size == self.device.wrong)
 
@@ -111,7 +111,7 @@ def test_each_size_of_a_device_has_to_pass_the_golden_check(repository: ModelRep
 def test_a_version_that_can_not_be_captured_runs_without_graphs(
     repository: ModelRepository, caplog: pytest.LogCaptureFixture
 ) -> None:
-    device = Device(cuda_graphs=True, broken=2)
+    device = Device(broken=2)
     model = load(repository, publish(repository), execution=device, max_batch=4)
     assert device.opened == [("fp32", True), ("fp32", False)]
     assert "version 1 runs without CUDA graphs: operation not permitted when stream is capturing" in caplog.text
@@ -119,7 +119,7 @@ def test_a_version_that_can_not_be_captured_runs_without_graphs(
 
 
 def test_without_graphs_what_fails_is_refused_at_once(repository: ModelRepository) -> None:
-    device = Device(wrong=2)
+    device = Device(cuda_graphs=False, wrong=2)
     with pytest.raises(ModelError):
         load(repository, publish(repository), execution=device, max_batch=4)
     assert device.opened == [("fp32", False)]
@@ -323,7 +323,7 @@ def test_auto_tries_what_can_win_on_the_provider(repository: ModelRepository) ->
     assert set(load(repository, all_three).speeds) == {"int8", "fp32"}
     cuda, compiled = Device(), Device(provider="tensorrt")
     assert set(load(repository, all_three, execution=cuda).speeds) == {"fp16", "fp32"}
-    assert cuda.opened == [("fp16", False), ("fp32", False)]
+    assert cuda.opened == [("fp16", True), ("fp32", True)]
     assert load(repository, all_three, execution=compiled).precision == "fp16"
     assert compiled.opened == [("fp16", False)]  # an engine is minutes
     assert load(repository, publish(repository, int8=network()), execution=Device()).precision == "fp32"

@@ -26,7 +26,7 @@ def test_defaults_are_valid_and_frozen() -> None:
         ("RESNEXT_MAX_BATCH", "auto", "max_batch", "auto"),
         ("RESNEXT_THREADS", "", "threads", "auto"),
         ("RESNEXT_PRECISION", "fp16", "precision", "fp16"),
-        ("RESNEXT_CUDA_GRAPHS", "true", "cuda_graphs", True),
+        ("RESNEXT_CUDA_GRAPHS", "false", "cuda_graphs", False),
         (
             "RESNEXT_CORS_ORIGINS",
             "https://a.example, https://b.example",

@@ -12,6 +12,7 @@ from app.execution import tensorrt
 from app.execution.provider import (
     EXECUTION_PROVIDERS,
     FALLBACKS,
+    HALF_OPTIONS,
     IDENTITY_MODEL,
     NVIDIA,
     OPTIONS,
@@ -122,6 +123,7 @@ def test_every_provider_has_its_rules() -> None:
     assert all("fp32" in trial.precisions for trial in TRIALS.values())  # every version has it
     assert FALLBACKS["tensorrt"] == ("cuda", "cpu")
     assert OPTIONS["cuda"]["use_tf32"] == 0
+    assert HALF_OPTIONS["use_tf32"] == 1
     assert OPTIONS["cuda"]["cudnn_conv_algo_search"] == "HEURISTIC"
 
 
@@ -149,7 +151,8 @@ def test_the_options_are_those_of_this_build(name: str) -> None:
     library = Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"
     if not library.exists():
         pytest.skip("this build has no GPU part")
-    options = {"cuda": OPTIONS["cuda"] | {"enable_cuda_graph": 1}, "tensorrt": tensorrt.options("fp16", (8, 8, 3), [1])}
+    cuda = OPTIONS["cuda"] | HALF_OPTIONS | {"enable_cuda_graph": 1}
+    options = {"cuda": cuda, "tensorrt": tensorrt.options("fp16", (8, 8, 3), [1])}
     names = [*options[name], *(tensorrt.cache_options(Path("x")) if name == "tensorrt" else ())]
     with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
         assert [option for option in names if text.find(option.encode()) < 0] == []
