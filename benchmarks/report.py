@@ -44,7 +44,7 @@ class Sample:
     scenario: str
     precision: str
     rate: float = 0.0
-    bound: float = 0.0
+    bound: float = 0.0  # 0 where none was measured
     bound_latency: float = 0.0  # of a lone image
     latencies: list[float] = field(default_factory=list)
     errors: dict[str, int] = field(default_factory=dict)
@@ -146,7 +146,8 @@ def _method(findings: Findings) -> str:
         "with its defaults; a "
         "peer at the better setting for the load: one process with all threads for one client, one thread in each of "
         "as many processes as cores (BentoML: threads) for more. Peers serve fp32 from `model.onnx`, the service on "
-        "a CPU from `model.cpu.onnx`, the same rewritten for it; there peers do no batching, which would gain nothing."
+        "a CPU from `model.cpu.onnx`, the same rewritten for it; there peers do no batching, which would gain nothing. "
+        "OpenVINO is the service in its other environment, of which no bound is measured."
     )
 
 
@@ -183,9 +184,11 @@ def _name(findings: Findings, server: str) -> str:
 
 
 def _rate(found: list[Sample]) -> str:
-    share = statistics.median(s.rate / s.bound for s in found)
-    compared = SERVERS[found[0].server].answers_all is None
-    return _spread([s.rate for s in found]) + (f" ({share:.0%})" if compared else "")
+    server = SERVERS[found[0].server]
+    rates = _spread([s.rate for s in found])
+    if not server.bounded or server.answers_all:
+        return rates
+    return f"{rates} ({statistics.median(s.rate / s.bound for s in found):.0%})"
 
 
 def _spread(rates: list[float]) -> str:
@@ -196,8 +199,9 @@ def _spread(rates: list[float]) -> str:
 def _bounds(findings: Findings, scenarios: list[str]) -> list[list[str]]:
     """A row for each precision that was served, and for what the peers do."""
     rows = []
-    for precision, ours in sorted({(s.precision, SERVERS[s.server].ours) for s in findings.samples}):
-        found = [s for s in findings.samples if (s.precision, SERVERS[s.server].ours) == (precision, ours)]
+    samples = [s for s in findings.samples if s.bound]
+    for precision, ours in sorted({(s.precision, SERVERS[s.server].ours) for s in samples}):
+        found = [s for s in samples if (s.precision, SERVERS[s.server].ours) == (precision, ours)]
         cells = []
         for key in scenarios:
             bounds = [s.bound for s in found if s.scenario == key]
@@ -218,7 +222,7 @@ def _milliseconds(seconds: list[float], *percents: int) -> str:
 
 def _overhead(findings: Findings, server: str) -> str:
     found = findings.of(server, "one")
-    if not found:
+    if not found or not SERVERS[server].bounded:
         return NONE
     return f"{statistics.median(percentile(s.latencies, 50) - 1e3 * s.bound_latency for s in found):.1f}"
 

@@ -64,6 +64,7 @@ class Server:
     path: str = "/predict"
     ours: bool = False
     precisions: tuple[str, ...] = ("fp32",)  # that it may serve
+    bounded: bool = True  # by what is measured here: the execution provider that this process has
     batches: bool = True  # has batching of its own to set up, which pays on a GPU
     networks: tuple[str, ...] = ("real", "tiny")  # that it is measured with
     answers_all: bytes | None = None  # the one label that it gives, whatever is asked
@@ -91,6 +92,15 @@ SERVERS = {
         ours=True,
         precisions=TRIED,
         networks=("tiny",) if PROVIDER == "cpu" else ("real", "tiny"),
+    ),
+    "resnext-openvino": Server(
+        "**ResNeXt Service, OpenVINO**",
+        "{env}/python -m app",
+        {"RESNEXT_PROVIDER": "openvino", "RESNEXT_PRECISION": "auto"},
+        ours=True,
+        precisions=TRIALS["openvino"].precisions,
+        bounded=False,
+        networks=("real",),
     ),
     "fastapi": Server("FastAPI by hand", "{env}/python -m benchmarks.peers.fastapi.server", batches=False),
     "litserve": Server("LitServe", "{env}/python -m benchmarks.peers.litserve.server"),
@@ -129,14 +139,15 @@ SERVERS = {
 
 
 def environment_of(name: str) -> Path:
-    """A peer's virtual environment, or ours."""
+    """A peer's virtual environment, or one of ours."""
     server = SERVERS[name]
-    own = server.command.startswith("{python}")
-    return Path(sys.prefix) if own else BENCH / "envs" / name
+    if server.command.startswith("{python}"):
+        return Path(sys.prefix)
+    return ROOT / ".venv-openvino" if server.ours else BENCH / "envs" / name
 
 
 def installed(name: str) -> bool:
-    """Whether `make bench-peers` has finished this one's."""
+    """Whether `make bench-peers`, or `make bench-openvino`, has finished this one's."""
     return environment_of(name) == Path(sys.prefix) or (environment_of(name) / "installed").exists()
 
 

@@ -62,8 +62,9 @@ class Bench:
         plan = Plan(server.port, requests, labels, self.seconds, warm_up, clients=scenario.clients)
         result = drive(plan, lambda: cpu.append(server.cpu()), lambda: cpu.append(server.cpu()))
         sample.rate = result.rate
-        sample.bound = attainable
-        sample.bound_latency = 1 / bound.alone
+        if SERVERS[sample.server].bounded:
+            sample.bound = attainable
+            sample.bound_latency = 1 / bound.alone
         sample.latencies = [round(seconds, 5) for _, seconds in result.answers]
         sample.errors = dict(result.errors)
         sample.cpu = (cpu[1] - cpu[0]) / max(result.work, 1)
@@ -160,7 +161,8 @@ def measure(options: argparse.Namespace) -> Findings:
             say(f"round {round_ + 1} of {options.rounds}: {name}, {', '.join(scenarios)}")
             try:
                 if not installed(name):
-                    raise RuntimeError("it is not installed: make bench-peers")
+                    target = "bench-openvino" if SERVERS[name].ours else "bench-peers"
+                    raise RuntimeError(f"it is not installed: make {target}")
                 findings.samples += bench.visit(round_, name, scenarios)
             except RuntimeError as error:
                 findings.failures[name] = str(error)
@@ -168,7 +170,9 @@ def measure(options: argparse.Namespace) -> Findings:
             findings.save(FOUND)
         if SWAP in options.scenarios:
             findings.swaps += [
-                bench.swap(n) for n in options.servers if SERVERS[n].ours and "real" in SERVERS[n].networks
+                bench.swap(n)
+                for n, server in SERVERS.items()
+                if n in options.servers and server.ours and server.bounded and "real" in server.networks
             ]
         findings.save(FOUND)
     return findings
