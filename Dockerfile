@@ -3,6 +3,7 @@
 # what changes least to what changes most: system, locked dependencies, code.
 #   docker build --target serve .                                CPU
 #   docker build --target train --build-arg ACCELERATOR=cuda .   CUDA: 13 in serve, 12 in train (docs/containers.md)
+#   docker build --build-arg ACCELERATOR=openvino .              OpenVINO, in serve alone
 ARG PYTHON=3.11
 ARG ACCELERATOR=cpu
 
@@ -43,6 +44,11 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,source=requirements/serve-cuda.txt,target=/requirements.txt \
     pip install --root-user-action=ignore --only-binary=:all: --require-hashes -r /requirements.txt
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+FROM base AS serve-openvino
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=bind,source=requirements/serve-openvino.txt,target=/requirements.txt \
+    pip install --root-user-action=ignore --only-binary=:all: --require-hashes -r /requirements.txt
 
 # on top of the serving libraries for the CPU, which both images then share: a training measures with ONNX Runtime on the
 # CPU, and CUDA 12 is all that TensorFlow knows. Its headers, 430 MB, are for who compiles against it

@@ -77,8 +77,10 @@ def services() -> Yaml:
     return dict(compose()["services"])
 
 
-@pytest.mark.parametrize("accelerator", ["cpu", "cuda"])
-@pytest.mark.parametrize("target", ["serve", "train"])
+@pytest.mark.parametrize(
+    ("target", "accelerator"),
+    [("serve", "cpu"), ("serve", "cuda"), ("serve", "openvino"), ("train", "cpu"), ("train", "cuda")],
+)
 def test_an_image_is_locked_drops_root_and_says_how_it_is(target: str, accelerator: str) -> None:
     made = chain(target, accelerator)
     names = [instruction.name for instruction in made]
@@ -103,6 +105,7 @@ def test_an_image_is_locked_drops_root_and_says_how_it_is(target: str, accelerat
     [
         ("serve", "cpu", ["serve.txt"]),
         ("serve", "cuda", ["serve-cuda.txt"]),
+        ("serve", "openvino", ["serve-openvino.txt"]),
         ("train", "cpu", ["serve.txt", "train.txt"]),
         ("train", "cuda", ["serve.txt", "train-cuda.txt"]),
     ],
@@ -245,6 +248,14 @@ def test_with_gpus_both_have_cuda_and_a_device(services: Yaml) -> None:
         (device,) = service["deploy"]["resources"]["reservations"]["devices"]
         assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
     assert changed["api"]["environment"] == {"RESNEXT_PROVIDER": "cuda"}
+
+
+def test_with_openvino_the_service_has_it_and_training_is_as_without(services: Yaml) -> None:
+    changed = compose("docker-compose.openvino.yml")["services"]
+    assert set(changed) == {"api"}
+    assert changed["api"]["build"]["args"] == {"ACCELERATOR": "openvino"}
+    assert changed["api"]["image"] == services["api"]["image"].replace(":cpu", ":openvino")
+    assert changed["api"]["environment"] == {"RESNEXT_PROVIDER": "openvino"}
 
 
 def test_what_the_page_puts_on_top_names_settings_and_services_that_there_are(services: Yaml) -> None:

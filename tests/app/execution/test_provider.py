@@ -22,6 +22,7 @@ from app.execution.provider import (
     ProviderError,
     choose_provider,
     find_fault,
+    has_amx,
     open_session,
     provider_options,
 )
@@ -92,6 +93,19 @@ def test_what_is_not_compiled_in_is_a_fault() -> None:
     assert fault is not None
     assert "has no OpenVINOExecutionProvider" in fault.reason
     assert "requirements/serve-openvino.txt brings one that has" in fault.reason
+
+
+@pytest.mark.parametrize("amx", [False, True])
+def test_who_has_amx_is_told_what_openvino_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amx: bool) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    assert not has_amx(cpuinfo)
+    cpuinfo.write_text(f"flags\t\t: fpu avx512_vnni {'amx_tile amx_int8' if amx else ''}\nbugs\t\t: none\n")
+    assert has_amx(cpuinfo) == amx
+    monkeypatch.setattr("app.execution.provider.has_amx", lambda: amx)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    fault = find_fault("openvino")
+    assert fault
+    assert ("twice as fast in INT8" in fault.reason) == amx
 
 
 def test_probe_is_silent_and_true(capfd: pytest.CaptureFixture[str]) -> None:
