@@ -44,7 +44,7 @@ class Sample:
     scenario: str
     precision: str
     rate: float = 0.0
-    bound: float = 0.0  # 0 where none was measured
+    bound: float = 0.0
     bound_latency: float = 0.0  # of a lone image
     latencies: list[float] = field(default_factory=list)
     errors: dict[str, int] = field(default_factory=dict)
@@ -199,7 +199,7 @@ def _spread(rates: list[float]) -> str:
 def _bounds(findings: Findings, scenarios: list[str]) -> list[list[str]]:
     """A row for each precision that was served, and for what the peers do."""
     rows = []
-    samples = [s for s in findings.samples if s.bound]
+    samples = [s for s in findings.samples if SERVERS[s.server].bounded]
     for precision, ours in sorted({(s.precision, SERVERS[s.server].ours) for s in samples}):
         found = [s for s in samples if (s.precision, SERVERS[s.server].ours) == (precision, ours)]
         cells = []

@@ -62,9 +62,8 @@ class Bench:
         plan = Plan(server.port, requests, labels, self.seconds, warm_up, clients=scenario.clients)
         result = drive(plan, lambda: cpu.append(server.cpu()), lambda: cpu.append(server.cpu()))
         sample.rate = result.rate
-        if SERVERS[sample.server].bounded:
-            sample.bound = attainable
-            sample.bound_latency = 1 / bound.alone
+        sample.bound = attainable
+        sample.bound_latency = 1 / bound.alone
         sample.latencies = [round(seconds, 5) for _, seconds in result.answers]
         sample.errors = dict(result.errors)
         sample.cpu = (cpu[1] - cpu[0]) / max(result.work, 1)

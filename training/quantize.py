@@ -8,7 +8,6 @@ hurt most stay float32.
 import contextlib
 import io
 import logging
-import platform
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +21,7 @@ from training import graph
 from training.classifier import Probabilities, Uint8Images, onnx_classifier
 from training.config import CalibrationName, TrainConfig
 from training.contract import INPUT_NAME
+from training.cpu import has_int8_dot_product
 from training.datasets.dataset import Split, spread
 
 METHODS: dict[CalibrationName, CalibrationMethod] = {
@@ -168,17 +168,6 @@ def block_of(node: onnx.NodeProto) -> str | None:
     """The network's block that a node belongs to, by its name or its weights'; None for those in between."""
     found = BLOCK.search(" ".join([node.name, *node.input[1:]]))
     return found.group() if found else None
-
-
-def has_int8_dot_product(machine: str = platform.machine(), cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this CPU adds products of bytes without saturating (VNNI on x86): else weights have 7 bits."""
-    if machine not in ("x86_64", "AMD64"):
-        return True
-    try:
-        flags = cpuinfo.read_text()
-    except OSError:
-        return False
-    return "avx512_vnni" in flags or "avx_vnni" in flags
 
 
 def _quality(candidate: Candidate) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from app.execution.measured import Measurements
 from app.execution.runner import BoundRunner, DirectRunner, Runner
 from app.execution.turns import Turns
 from training.contract import sha256
+from training.cpu import has_amx
 
 log = logging.getLogger(__name__)
 
@@ -201,11 +202,6 @@ def open_session(
     if session.get_providers()[0] != (wanted := EXECUTION_PROVIDERS[name]):
         raise ProviderError(f"ONNX Runtime was asked for {wanted} and fell back to {session.get_providers()[0]}")
     return session
-
-
-def has_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the CPU has a matrix unit for INT8. OpenVINO uses it, ONNX Runtime's own convolutions do not."""
-    return cpuinfo.exists() and "amx_int8" in cpuinfo.read_text().split()
 
 
 def gpu_name() -> str:

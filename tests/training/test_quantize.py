@@ -12,8 +12,9 @@ from tests.training.conftest import Trained
 from training import quantize
 from training.classifier import onnx_classifier
 from training.contract import INT8_FILE, MODEL_FILE
+from training.cpu import has_int8_dot_product
 from training.datasets.dataset import load, read_samples
-from training.quantize import Quantizer, Search, has_int8_dot_product
+from training.quantize import Quantizer, Search
 
 
 def test_a_version_has_an_int8_variant_that_is_as_good(trained: Trained) -> None:

@@ -22,7 +22,6 @@ from app.execution.provider import (
     ProviderError,
     choose_provider,
     find_fault,
-    has_amx,
     open_session,
     provider_options,
 )
@@ -30,6 +29,7 @@ from app.execution.runner import DirectRunner
 from app.loading import load_model
 from tests.app.network import network, publish, random_images
 from training.contract import ModelRepository
+from training.cpu import has_amx
 
 HAS_OPENVINO = "OpenVINOExecutionProvider" in onnxruntime.get_available_providers()
 NO_DRIVER = Fault("there is no NVIDIA driver")
