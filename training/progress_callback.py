@@ -21,23 +21,28 @@ class ProgressCallback(keras.callbacks.Callback):
         self.start = epoch * steps + step
         self.clock: float | None = None  # starts after the first step, which traces the graph
         self.shown = self.printed = 0.0
+        # a dumb terminal can not draw over a line
+        self.animated = log.console.is_terminal and not log.console.is_dumb_terminal
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[text]}"),
             console=log.console,
-            disable=not log.console.is_terminal,
+            disable=not self.animated,
+            transient=True,  # what stays is a line an epoch
         )
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         self.bar.start()
         if not self.bar.tasks:
-            self.task = self.bar.add_task("", total=self.steps, epoch=self.epoch + 1, text="tracing the graph")
+            self.task = self.bar.add_task("", total=self.steps, epoch="", text="")
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         self.epoch = epoch
-        self.bar.reset(self.task, total=self.steps, epoch=f"{epoch + 1}/{self.epochs}")
+        text = "" if self.clock else "tracing the graph"
+        # every field: `reset` takes away those that it is not given
+        self.bar.reset(self.task, total=self.steps, epoch=f"{epoch + 1}/{self.epochs}", text=text)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         now = time.monotonic()
@@ -66,7 +71,7 @@ class ProgressCallback(keras.callbacks.Callback):
         text += f"  {duration(eta)} left"
         self.bar.update(self.task, completed=step, text=text)
         self.log.write("step", **record)
-        if not self.log.console.is_terminal and now - self.printed >= LINE_EVERY_S:
+        if not self.animated and now - self.printed >= LINE_EVERY_S:
             self.printed = now
             self.log.console.print(f"epoch {self.epoch + 1}/{self.epochs}  step {step}/{self.steps}  {text}")
 

@@ -1,34 +1,43 @@
-"""The starter's job, shared: it takes two minutes."""
+"""The starter's job, shared: it takes two minutes. It runs in a terminal, as it does for a person."""
 
-import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.process import ROOT, environment
+from tests.process import environment
+from tests.terminal import Terminal
 
 
-def command(*arguments: object) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "training", *map(str, arguments)],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def command(*arguments: object, **variables: str) -> Terminal:
+    """A command of the command line, on 80 columns, to its good end."""
+    with Terminal(sys.executable, "-m", "training", *arguments, environment=environment() | variables) as terminal:
+        assert terminal.to_end() == 0, terminal.text
+    return terminal
+
+
+@dataclass(frozen=True)
+class Starter:
+    """`folder` holds `digits`, a run of the starter's config cut to three epochs, and the `models` it published."""
+
+    folder: Path
+    terminal: Terminal  # as the training has left it
 
 
 @pytest.fixture(scope="session")
-def starter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Digits, a run of the starter's config cut to three epochs, and the repository that it published to."""
+def starter_run(tmp_path_factory: pytest.TempPathFactory) -> Starter:
     work = tmp_path_factory.mktemp("e2e")
     command("dataset", "digits", work / "digits")
-    command(
+    terminal = command(
         *("train", work / "digits", "--config=training/starter.toml", "--epochs=3"),
         *(f"--run={work / 'run'}", f"--models={work / 'models'}"),
+        NO_COLOR="1",
     )
-    return work
+    return Starter(work, terminal)
+
+
+@pytest.fixture(scope="session")
+def starter(starter_run: Starter) -> Path:
+    """The folder of the starter's job."""
+    return starter_run.folder
