@@ -1,15 +1,23 @@
 """What a training run needs to go on after it was stopped, and the best weights it has seen."""
 
 import json
+import math
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from training.disk.durable import replace_text
+import numpy as np
+from numpy.typing import NDArray
+
+from training.disk.durable import fsync, write_atomically
+from training.divergence import require_finite
 from training.errors import TrainingError
 from training.runtime import keras
 
 STATE_FILE = "state.json"
+SHARE = 0.05  # of the time, at most, that goes into checkpoints between epochs: one of ResNeXt-50 takes seconds
+MOST_LOST_S = 600.0  # of an epoch: a longer one has checkpoints within
 # what these callbacks carry from epoch to epoch; their own on_train_begin forgets it
 CALLBACK_STATE: dict[type, tuple[str, ...]] = {
     keras.callbacks.EarlyStopping: ("wait", "best", "best_epoch", "stopped_epoch"),
@@ -18,16 +26,25 @@ CALLBACK_STATE: dict[type, tuple[str, ...]] = {
 
 
 class CheckpointError(TrainingError):
-    """A checkpoint folder that can not be continued from."""
+    """A checkpoint folder that cannot be continued from."""
+
+
+class Snapshot(NamedTuple):
+    """A training at the end of an epoch: its state, and the values of the model's and the optimizer's variables."""
+
+    state: dict[str, Any]
+    values: list[NDArray[Any]]  # of several types
 
 
 class Checkpoint(keras.callbacks.Callback):
     """Saves weights, optimizer, history and the state of `others`; keeps the last and the best.
 
-    After each epoch, and every `every` steps within one where that is not 0. The best epoch has the highest validation
-    accuracy, and among equals the lowest validation loss. Weights are written beside the old ones and `state.json`
-    names the valid ones by one rename, so a crash at any moment costs what came after the last checkpoint and no more.
-    Must come after `others` in the list of callbacks.
+    At the end of an epoch, so often that a twentieth of the time goes into it; every 10 minutes within an epoch; every
+    `every` steps of one where that is not 0; and at the training's end. The best epoch has the highest validation
+    accuracy, and among equals the lowest validation loss: between two checkpoints it is kept in memory.
+    Weights are written beside the old ones and flushed to disk, then a file of the same name with the state, then
+    `state.json`, each by one rename: a crash or a power cut costs what came after the last checkpoint and no more.
+    Must come after `others` in the list of callbacks. Raises Diverged where a loss is not finite: what was saved stays.
     """
 
     def __init__(self, folder: Path, others: list[keras.callbacks.Callback], every: int = 0) -> None:
@@ -35,6 +52,9 @@ class Checkpoint(keras.callbacks.Callback):
         self.folder = folder
         self.others = [other for other in others if type(other) in CALLBACK_STATE]
         self.every = every
+        self.due = -math.inf  # the clock's time of the next one
+        self.saved_at = time.monotonic()
+        self.unwritten_best: Snapshot | None = None
         self.state: dict[str, Any] = {
             "epochs_done": 0,
             "steps_done": 0,  # of the epoch after those
@@ -48,26 +68,37 @@ class Checkpoint(keras.callbacks.Callback):
         }
 
     def load_state(self) -> bool:
-        """Reads the folder's state; False where nothing was saved yet."""
-        if not (self.folder / STATE_FILE).exists():
-            return False
-        self.state = json.loads((self.folder / STATE_FILE).read_text())
-        return True
+        """Reads the newest state that is whole; False where there is none."""
+        if states := self._states():
+            self.state = states[0]
+        return bool(states)
 
-    def restore(self, model: keras.Model) -> bool:
-        """Loads the last weights and optimizer into the compiled `model`; False where nothing was saved yet.
+    def restore(self, model: keras.Model, tell: Callable[[str], None]) -> bool:
+        """Loads the newest sound checkpoint into the compiled `model`; False where there is none.
 
-        Raises CheckpointError where the weights are missing or another network's.
+        `tell` gets a line where a damaged one was passed over. Raises CheckpointError where the weights are another
+        network's.
         """
-        if not self.load_state():
-            return False
         model.optimizer.build(model.trainable_variables)
-        weights = self.folder / self.state["weights"]
-        try:
-            model.load_weights(weights)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{weights} does not fit this run's network: {error}") from error
-        return True
+        states, untouched = self._states(), _values(model)
+        if not states and any(self.folder.glob("*.weights.h5")):
+            tell(f"the checkpoints in {self.folder} are damaged: the training starts anew")
+        for state in states:
+            weights = self.folder / state["weights"]
+            try:
+                model.load_weights(weights)
+            except ValueError as error:
+                raise CheckpointError(f"{weights} does not fit this run's network: {error}") from error
+            except (OSError, KeyError, RuntimeError) as error:  # h5py's, of a file that is cut short or overwritten
+                _assign(model, untouched)
+                tell(f"{weights} is damaged and is passed over: {error}")
+                continue
+            self.state = state
+            tell(f"going on after epoch {self.epochs_done}" + (f", step {self.steps_done}" if self.steps_done else ""))
+            return True
+        if states:
+            tell("no checkpoint is left: the training starts anew")
+        return False
 
     @property
     def epochs_done(self) -> int:
@@ -103,19 +134,21 @@ class Checkpoint(keras.callbacks.Callback):
         if self.steps_done:
             self._restore_metrics()
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         step = self.first_step + batch + 1
-        if not self.every or step % self.every:
+        asked = self.every and step % self.every == 0
+        if not asked and time.monotonic() - self.saved_at < MOST_LOST_S:
             return
-        name = f"epoch-{self.epochs_done + 1:04d}-step-{step:07d}.weights.h5"
-        self._write(
-            self.folder / name,
-            steps_done=step,
-            metrics=[variable.numpy().tolist() for variable in self._metrics()],
-            seconds=time.monotonic() - self.started,
-        )
+        self._require_finite(logs)
+        self.state |= {
+            "steps_done": step,
+            "metrics": [variable.numpy().tolist() for variable in self._metrics()],
+            "seconds": time.monotonic() - self.started,
+        }
+        self._write(f"epoch-{self.epochs_done + 1:04d}-step-{step:07d}.weights.h5")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._require_finite(logs)
         logs = {name: float(value) for name, value in (logs or {}).items()}
         logs |= {
             "epoch": epoch + 1,
@@ -123,36 +156,93 @@ class Checkpoint(keras.callbacks.Callback):
             "seconds": round(time.monotonic() - self.started, 3),
         }
         best, rank = self.state["best"], [logs["val_accuracy"], -logs["val_loss"]]
-        self._write(
-            self._of_epoch(epoch + 1),
-            epochs_done=epoch + 1,
-            steps_done=0,
-            history=[*self.history, logs],
-            best={"epoch": epoch + 1, "rank": rank} if best is None or rank > best["rank"] else best,
-            callbacks={
+        better = best is None or rank > best["rank"]  # all of them are finite
+        self.state |= {
+            "epochs_done": epoch + 1,
+            "steps_done": 0,
+            "history": [*self.history, logs],
+            "best": {"epoch": epoch + 1, "rank": rank} if better else best,
+            "callbacks": {
                 type(other).__name__: {name: getattr(other, name) for name in CALLBACK_STATE[type(other)]}
                 for other in self.others
             },
-            metrics=[],
-            seconds=0.0,
-            stopped=bool(self.model.stop_training),
-        )
+            "metrics": [],
+            "seconds": 0.0,
+            "stopped": bool(self.model.stop_training),
+        }
+        if time.monotonic() >= self.due:
+            self._write(self._of_epoch(epoch + 1).name)
+        elif better:
+            self.unwritten_best = Snapshot(dict(self.state), _values(self.model))
 
-    def _write(self, weights: Path, **state: Any) -> None:
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        if self.epochs_done and not self._is_saved():
+            self._write(self._of_epoch(self.epochs_done).name)
+
+    def _is_saved(self) -> bool:
+        return bool(self.state["weights"] == self._of_epoch(self.epochs_done).name)
+
+    def keep_best(self) -> None:
+        """Makes the best epoch the last checkpoint, where memory alone has it: what came after it is no good."""
+        if self.unwritten_best:
+            self._write_best()
+            self._point_to(self.best_weights)
+
+    def _write(self, name: str) -> None:
+        """Writes the model's weights under this name, and the best epoch's where memory alone has them."""
+        begun = time.monotonic()
+        if self.unwritten_best and self.best_weights.name != name:
+            last = Snapshot(self.state, _values(self.model))
+            self._write_best()
+            self.state = last.state
+            _assign(self.model, last.values)
+        self.unwritten_best = None
+        self._save(self.folder / name)
+        self._point_to(self.folder / name)
+        self.saved_at = time.monotonic()
+        self.due = self.saved_at + (self.saved_at - begun) * (1 / SHARE - 1)
+
+    def _write_best(self) -> None:
+        """Leaves the model as it was in its best epoch."""
+        assert self.unwritten_best
+        self.state = self.unwritten_best.state
+        _assign(self.model, self.unwritten_best.values)
+        self.unwritten_best = None
+        self._save(self.best_weights)
+
+    def _save(self, weights: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self.model.save_weights(weights, overwrite=True)
+            fsync(weights)
         except Exception:  # h5py's own, for one cause: a full disk
             weights.unlink(missing_ok=True)  # leave the room to others
             raise
-        self.state |= {**state, "weights": weights.name}
-        self._save()
-        kept = {weights} | ({self.best_weights} if self.state["best"] else set())
+        self.state["weights"] = weights.name
+        write_atomically(_state_of(weights), json.dumps(self.state, indent=1))
+
+    def _point_to(self, last: Path) -> None:
+        write_atomically(self.folder / STATE_FILE, json.dumps(self.state, indent=1))
+        kept = {last} | ({self.best_weights} if self.state["best"] else set())
         for old in set(self.folder.glob("*.weights.h5")) - kept:
             old.unlink()
+            _state_of(old).unlink(missing_ok=True)
 
-    def _save(self) -> None:
-        replace_text(self.folder / STATE_FILE, json.dumps(self.state, indent=1))
+    def _states(self) -> list[dict[str, Any]]:
+        """Those that are whole and whose weights are there, the newest first."""
+        found = {}
+        for path in (self.folder / STATE_FILE, *self.folder.glob("*.state.json")):
+            try:
+                state = json.loads(path.read_text())
+            except (FileNotFoundError, ValueError):
+                continue
+            if isinstance(state, dict) and state.get("weights") and (self.folder / state["weights"]).exists():
+                found[state["weights"]] = state
+        return sorted(found.values(), key=lambda state: (state["epochs_done"], state["steps_done"]), reverse=True)
+
+    def _require_finite(self, logs: dict[str, float] | None) -> None:
+        figures = {name: float(value) for name, value in (logs or {}).items()}
+        require_finite(figures, self.epochs_done + 1, float(self.model.optimizer.learning_rate))
 
     def _restore_metrics(self) -> None:
         if len(self._metrics()) != len(self.state["metrics"]):  # Keras makes their variables in its first step
@@ -167,3 +257,20 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _of_epoch(self, number: int) -> Path:
         return self.folder / f"epoch-{number:04d}.weights.h5"
+
+
+def _state_of(weights: Path) -> Path:
+    return weights.with_name(weights.name.replace(".weights.h5", ".state.json"))
+
+
+def _variables(model: keras.Model) -> list[Any]:
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _values(model: keras.Model) -> list[NDArray[Any]]:
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in _variables(model)]
+
+
+def _assign(model: keras.Model, values: list[NDArray[Any]]) -> None:
+    for variable, value in zip(_variables(model), values, strict=True):
+        variable.assign(value)

@@ -117,18 +117,33 @@ class TrainConfig(BaseModel):
     augment: Literal["none", "tutorial", "characters"] = Field("tutorial", description="preset of the augmentation")
     augmentation: Augmentation = Field(Augmentation(), description="parts set by hand, in place of the preset's")
 
-    epochs: int = Field(30, ge=1, description="at most this many passes over the training images")
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        description="at most this many passes over the training images; by default 30, and where one has fewer than 16 "
+        "steps, as many as make 480 steps",
+    )
     batch_size: int = Field(32, ge=1, description="images a step, over all devices")
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="sgd is Nesterov with momentum 0.9")
     learning_rate: float = Field(1e-3, gt=0, description="the peak, where the schedule varies it")
     weight_decay: float = Field(0.0, ge=0, description="decoupled, as in AdamW; off for norms and biases")
     schedule: Literal["plateau", "cosine", "constant"] = Field(
-        "plateau", description="plateau halves the rate after 3 epochs without a better val loss, down to 1e-6"
+        "plateau",
+        description="plateau halves the rate, down to 1e-6, after 3 epochs without a better val loss, each of at least "
+        "16 steps",
     )
-    warmup_epochs: float = Field(0.0, ge=0, description="linear warm-up from 0; with schedule cosine")
+    warmup_epochs: float = Field(
+        0.0,
+        ge=0,
+        description="linear warm-up from 0, with schedule cosine; each of at least 16 steps unless epochs is set",
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
     class_weight: Literal["none", "balanced"] = Field("none", description="balanced weighs rare classes up")
-    early_stopping_patience: int = Field(8, ge=0, description="epochs without a better val accuracy; 0 never stops")
+    early_stopping_patience: int = Field(
+        8,
+        ge=0,
+        description="epochs without a better val accuracy, each of at least 16 steps; 0 never stops",
+    )
 
     checkpoint_every: int = Field(0, ge=0, description="steps between checkpoints within an epoch; 0: at its end only")
 

@@ -41,6 +41,10 @@ class ProgressLog:
         self.write("phase", phase=name)
         self.console.print(f"[bold]{name}[/bold] {message}", highlight=False)
 
+    def tell(self, message: str) -> None:
+        """A line for the person watching."""
+        self.console.print(message, markup=False, highlight=False)
+
     def files(self, done: int, total: int) -> None:
         """So many files are read."""
         self.write_now_and_then("files", done=done, total=total)

@@ -4,6 +4,7 @@ import time
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from training.divergence import require_finite
 from training.progress import RECORD_EVERY_S, ProgressLog, duration
 from training.runtime import keras
 
@@ -52,6 +53,8 @@ class ProgressCallback(keras.callbacks.Callback):
         if now - self.shown < RECORD_EVERY_S:  # to know the loss is to wait for the device
             return
         self.shown = now
+        logs = {name: float(value) for name, value in (logs or {}).items()}
+        require_finite(logs, self.epoch + 1, float(self.model.optimizer.learning_rate))
         step = self.first_step + batch + 1
         done = self.epoch * self.steps + step
         step_seconds = (now - self.clock) / (done - self.start - 1)  # validation and checkpoints included
@@ -61,8 +64,8 @@ class ProgressCallback(keras.callbacks.Callback):
             "epochs": self.epochs,
             "step": step,
             "steps": self.steps,
-            "loss": round(float((logs or {})["loss"]), 4),
-            "accuracy": round(float((logs or {})["accuracy"]), 4),
+            "loss": round(logs["loss"], 4),
+            "accuracy": round(logs["accuracy"], 4),
             "learning_rate": float(self.model.optimizer.learning_rate),
             "images_per_second": round(self.batch_size / step_seconds, 1),
             "eta_seconds": round(eta, 1),

@@ -131,6 +131,10 @@ class Progress(BaseModel):
     )
     epochs: list[dict[str, float]] = Field([], description="of each epoch: loss, accuracy, val_loss, val_accuracy")
 
+    def seconds_of(self, name: Phase) -> float:
+        """Seconds spent in a phase so far, over all attempts."""
+        return sum(phase.seconds for phase in self.phases if phase.name == name)
+
 
 def read_progress(path: Path) -> Progress:
     """The progress so far; empty where nothing was written yet."""

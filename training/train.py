@@ -1,18 +1,27 @@
 """The training phase: data, model, optimizer, fit. The best epoch's weights are what it leaves."""
 
+import math
+import time
+
 from training import optimizers, resnext, runtime
 from training.checkpoint import Checkpoint
 from training.config import TrainConfig
 from training.contract import ModelRepository
 from training.datasets.dataset import Split, load, read_samples
 from training.datasets.report import DatasetReport
+from training.divergence import Diverged
+from training.histograms import TensorBoard
 from training.initial import load_initial, pinned_version
+from training.intervals import Proportion
 from training.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from training.progress import ProgressLog, duration
 from training.progress_callback import ProgressCallback
 from training.records import TrainingRecord
-from training.run import Run
+from training.run import Run, read_progress
 from training.runtime import keras
+
+EPOCHS = 30
+SHORT_EPOCH = 16  # steps: where an epoch has fewer, what counts epochs counts so many steps for each
 
 
 def train(run: Run, repository: ModelRepository, log: ProgressLog) -> TrainingRecord:
@@ -20,6 +29,7 @@ def train(run: Run, repository: ModelRepository, log: ProgressLog) -> TrainingRe
 
     Raises DatasetError, CheckpointError, InitialWeightsError.
     """
+    earlier, begun = read_progress(run.progress).seconds_of("training"), time.monotonic()
     config = run.config()
     log.phase("training", f"on {', '.join(runtime.device_names())}")
     labels = run.record("checking", DatasetReport).labels
@@ -29,18 +39,19 @@ def train(run: Run, repository: ModelRepository, log: ProgressLog) -> TrainingRe
     steps = steps_per_epoch(len(splits["train"]), config.batch_size)
     with strategy.scope():
         model = compiled(config, len(labels), steps, synchronized=strategy.num_replicas_in_sync > 1)
-        rules = stopping_rules(config)
+        rules = stopping_rules(config, steps)
         checkpoint = Checkpoint(run.checkpoints, rules, config.checkpoint_every)
         init_version = pinned_version(run, config.init, repository)
-        if not checkpoint.restore(model) and init_version:
+        if not checkpoint.restore(model, log.tell) and init_version:
             load_initial(model, config, labels, repository, init_version)
     if not checkpoint.state["stopped"]:
         fit(config, run, model, splits, len(labels), steps, log, rules, checkpoint)
 
-    seconds = sum(epoch["seconds"] for epoch in checkpoint.history)
+    seconds = earlier + time.monotonic() - begun
     best = checkpoint.state["best"]
+    val = Proportion.of(best["rank"][0], len(splits["val"]))
     log.console.print(
-        f"best of {len(checkpoint.history)} epochs is {best['epoch']}, validation accuracy {best['rank'][0]:.4f}; "
+        f"best of {len(checkpoint.history)} epochs is {best['epoch']}, validation accuracy {val}; "
         f"trained for {duration(seconds)}",
         highlight=False,
     )
@@ -51,6 +62,16 @@ def train(run: Run, repository: ModelRepository, log: ProgressLog) -> TrainingRe
         seconds=seconds,
         init_version=init_version,
     )
+
+
+def epochs_of(config: TrainConfig, steps: int) -> int:
+    """How many epochs the training has, of so many `steps` each: those that were asked for, or the default's."""
+    return config.epochs or stretched(EPOCHS, steps)
+
+
+def stretched(epochs: float, steps: int) -> int:
+    """So many epochs, or as many as make the same number of epochs of 16 steps where an epoch has fewer `steps`."""
+    return math.ceil(epochs * max(1, SHORT_EPOCH / steps))
 
 
 def compiled(config: TrainConfig, classes: int, steps: int, *, synchronized: bool) -> keras.Model:
@@ -68,10 +89,11 @@ def optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
     """The configured optimizer and schedule; `steps` an epoch. Norms and biases do not decay."""
     rate = config.learning_rate
     if config.schedule == "cosine":
-        warmup = round(config.warmup_epochs * steps)
+        # stretched with the epochs, unless these are given: then the warm-up should fit into them
+        warmup = round(config.warmup_epochs * (steps if config.epochs else max(steps, SHORT_EPOCH)))
         rate = keras.optimizers.schedules.CosineDecay(
             initial_learning_rate=0.0 if warmup else config.learning_rate,
-            decay_steps=max(1, config.epochs * steps - warmup),
+            decay_steps=max(1, epochs_of(config, steps) * steps - warmup),
             warmup_target=config.learning_rate if warmup else None,
             warmup_steps=warmup,
         )
@@ -86,17 +108,16 @@ def optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
     return chosen
 
 
-def stopping_rules(config: TrainConfig) -> list[keras.callbacks.Callback]:
-    """What watches the validation figures: early stopping, and the plateau schedule."""
+def stopping_rules(config: TrainConfig, steps: int) -> list[keras.callbacks.Callback]:
+    """What watches the validation figures, with `steps` an epoch: early stopping, and the plateau schedule."""
     rules = []
     if config.early_stopping_patience:
-        rules.append(
-            keras.callbacks.EarlyStopping(monitor="val_accuracy", mode="max", patience=config.early_stopping_patience)
-        )
+        patience = stretched(config.early_stopping_patience, steps)
+        rules.append(keras.callbacks.EarlyStopping(monitor="val_accuracy", mode="max", patience=patience))
     if config.schedule == "plateau":
         rules.append(
             keras.callbacks.ReduceLROnPlateau(
-                monitor="val_loss", factor=0.5, patience=3, min_delta=1e-4, min_lr=1e-6, verbose=0
+                monitor="val_loss", factor=0.5, patience=stretched(3, steps), min_delta=1e-4, min_lr=1e-6, verbose=0
             )
         )
     return rules
@@ -114,10 +135,10 @@ def fit(
     checkpoint: Checkpoint,
 ) -> None:
     """Fits the compiled `model` from where the checkpoint stands, to the end."""
-    epoch, step = checkpoint.epochs_done, checkpoint.steps_done
-    callbacks = [*rules, checkpoint, ProgressCallback(log, config.epochs, steps, config.batch_size, epoch, step)]
+    epoch, step, epochs = checkpoint.epochs_done, checkpoint.steps_done, epochs_of(config, steps)
+    callbacks = [*rules, checkpoint, ProgressCallback(log, epochs, steps, config.batch_size, epoch, step)]
     if config.tensorboard:
-        callbacks.append(keras.callbacks.TensorBoard(run.tensorboard, histogram_freq=1, write_graph=False))
+        callbacks.append(TensorBoard(run.tensorboard))
 
     def go_on(epoch: int, step: int, epochs: int) -> None:
         model.fit(
@@ -134,11 +155,15 @@ def fit(
             verbose=0,
         )
 
-    if step:  # Keras has epochs of one length: the rest of one that was cut off is a fit of its own
-        go_on(epoch, step, epoch + 1)
-        epoch += 1
-    if epoch < config.epochs and not checkpoint.state["stopped"]:
-        go_on(epoch, 0, config.epochs)
+    try:
+        if step:  # Keras has epochs of one length: the rest of one that was cut off is a fit of its own
+            go_on(epoch, step, epoch + 1)
+            epoch += 1
+        if epoch < epochs and not checkpoint.state["stopped"]:
+            go_on(epoch, 0, epochs)
+    except Diverged:
+        checkpoint.keep_best()
+        raise
 
 
 def class_weight(split: Split, classes: int) -> dict[int, float]:

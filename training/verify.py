@@ -87,7 +87,7 @@ def compare(reference: Probabilities, candidate: Probabilities) -> Parity:
     rows = np.arange(len(reference))
     lead = reference[rows, reference.argmax(1)] - reference[rows, candidate.argmax(1)]
     equal = int((lead <= TIE).sum())
-    if difference > TOLERANCE or equal < len(reference):
+    if not difference <= TOLERANCE or equal < len(reference):  # NaN is not
         raise ParityError(
             f"ONNX Runtime should answer as Keras does on all {len(reference)} images (same top class, probabilities "
             f"within {TOLERANCE:g}); it names the same class on {equal}, and is off by up to {difference:.2g}"

@@ -1,6 +1,8 @@
 """What is kept between attempts, and that a checkpoint is whole or not there."""
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from training import resnext
 from training.checkpoint import Checkpoint, CheckpointError
 from training.config import Architecture
 from training.contract import Preprocessing
+from training.divergence import Diverged
 from training.runtime import keras
 
 
@@ -30,7 +33,15 @@ def epochs(folder: Path, results: list[tuple[float, float]]) -> Checkpoint:
         checkpoint.on_epoch_begin(epoch)
         checkpoint.model.get_layer("logits").bias.assign([epoch + 1.0] * 2)
         checkpoint.on_epoch_end(epoch, {"val_accuracy": accuracy, "val_loss": loss})
+    checkpoint.on_train_end()
     return checkpoint
+
+
+def restored(folder: Path) -> tuple[Checkpoint, float, list[str]]:
+    """The checkpoint that a new attempt goes on from, the epoch that its weights are of, and what was told."""
+    model, checkpoint, told = network(), Checkpoint(folder, []), []  # type: ignore[var-annotated]
+    checkpoint.restore(model, told.append)
+    return checkpoint, float(model.get_layer("logits").bias[0]), told
 
 
 @pytest.mark.parametrize(
@@ -53,10 +64,8 @@ def test_the_last_and_the_best_are_kept(
 
 def test_restore_brings_back_weights_history_and_the_epoch(tmp_path: Path) -> None:
     epochs(tmp_path, [(0.5, 1.0), (0.4, 0.9)])
-    model, again = network(), Checkpoint(tmp_path, [])
-    assert again.restore(model)
-    assert again.epochs_done == 2
-    np.testing.assert_array_equal(model.get_layer("logits").bias, [2, 2])
+    again, epoch, told = restored(tmp_path)
+    assert (again.epochs_done, epoch, told) == (2, 2, ["going on after epoch 2"])
     assert [entry["val_accuracy"] for entry in again.history] == [0.5, 0.4]
 
 
@@ -71,29 +80,114 @@ def test_callbacks_go_on_counting(tmp_path: Path) -> None:
 
     fresh = keras.callbacks.EarlyStopping(monitor="val_accuracy", patience=8)
     again = Checkpoint(tmp_path, [fresh])
-    again.restore(network())
+    again.restore(network(), print)
     fresh.on_train_begin()
     again.on_train_begin()
     assert (fresh.wait, fresh.best) == (5, 0.75)
 
 
 def test_before_the_first_epoch_there_is_nothing_to_restore(tmp_path: Path) -> None:
-    assert not Checkpoint(tmp_path / "none", []).restore(network())
+    assert not Checkpoint(tmp_path / "none", []).restore(network(), pytest.fail)
 
 
 @pytest.mark.filterwarnings("ignore:Skipping:UserWarning")  # Keras' own words, before it gives up
 def test_another_networks_weights_are_refused(tmp_path: Path) -> None:
     epochs(tmp_path, [(0.5, 1.0)])
     with pytest.raises(CheckpointError, match="does not fit this run's network"):
-        Checkpoint(tmp_path, []).restore(network(depths=(1, 1)))
+        Checkpoint(tmp_path, []).restore(network(depths=(1, 1)), print)
 
 
 def test_a_torn_write_leaves_the_epoch_before(tmp_path: Path) -> None:
     """As a kill between the weights and state.json leaves it: weights of an epoch that the state does not name."""
     epochs(tmp_path, [(0.5, 1.0)])
     (tmp_path / "epoch-0002.weights.h5").write_bytes(b"half a fi")
-    model, again = network(), Checkpoint(tmp_path, [])
-    assert again.restore(model)
-    assert again.epochs_done == 1
-    np.testing.assert_array_equal(model.get_layer("logits").bias, [1, 1])
+    again, epoch, _ = restored(tmp_path)
+    assert (again.epochs_done, epoch) == (1, 1)
     assert json.loads((tmp_path / "state.json").read_text())["epochs_done"] == 1
+
+
+HISTORY = [(0.5, 1.0), (0.9, 0.4), (0.7, 0.3), (0.6, 0.3)]  # the second is the best
+
+
+def test_between_two_checkpoints_the_best_epoch_is_in_memory_and_nothing_is_written(tmp_path: Path) -> None:
+    checkpoint = epochs(tmp_path, HISTORY[:1])
+    checkpoint.due = math.inf
+    written = sorted(path.name for path in tmp_path.iterdir())
+    for epoch, (accuracy, loss) in enumerate(HISTORY[1:], start=1):
+        checkpoint.on_epoch_begin(epoch)
+        checkpoint.model.get_layer("logits").bias.assign([epoch + 1.0] * 2)
+        checkpoint.on_epoch_end(epoch, {"val_accuracy": accuracy, "val_loss": loss})
+        assert sorted(path.name for path in tmp_path.iterdir()) == written
+    checkpoint.on_train_end()
+    assert [path.name for path in sorted(tmp_path.glob("*.h5"))] == [
+        "epoch-0002.weights.h5",
+        "epoch-0004.weights.h5",
+    ]
+    np.testing.assert_array_equal(checkpoint.model.get_layer("logits").bias, [4, 4])
+    best = network()
+    best.load_weights(checkpoint.best_weights)
+    np.testing.assert_array_equal(best.get_layer("logits").bias, [2, 2])
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [cut_short, emptied])
+def test_a_damaged_checkpoint_is_told_and_the_best_epoch_goes_on(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    epochs(tmp_path, HISTORY)
+    damage(tmp_path / "epoch-0004.weights.h5")
+    again, epoch, told = restored(tmp_path)
+    assert (again.epochs_done, epoch, len(again.history)) == (2, 2, 2)
+    assert told[0].startswith(f"{tmp_path / 'epoch-0004.weights.h5'} is damaged and is passed over: ")
+    assert told[1:] == ["going on after epoch 2"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null"])
+def test_a_damaged_state_costs_nothing(tmp_path: Path, text: str) -> None:
+    epochs(tmp_path, HISTORY)
+    (tmp_path / "state.json").write_text(text)
+    again, epoch, _ = restored(tmp_path)
+    assert (again.epochs_done, epoch, len(again.history)) == (4, 4, 4)
+
+
+def test_where_all_is_damaged_the_training_starts_anew_and_says_so(tmp_path: Path) -> None:
+    epochs(tmp_path, HISTORY)
+    for path in tmp_path.iterdir():
+        cut_short(path) if path.suffix == ".h5" else emptied(path)
+    again, epoch, told = restored(tmp_path)
+    assert (again.epochs_done, epoch) == (0, 0)
+    assert told == [f"the checkpoints in {tmp_path} are damaged: the training starts anew"]
+
+
+def test_weights_alone_damaged_leave_the_network_as_it_was(tmp_path: Path) -> None:
+    epochs(tmp_path, HISTORY)
+    for path in tmp_path.glob("*.h5"):
+        cut_short(path)
+    again, epoch, told = restored(tmp_path)
+    assert (again.epochs_done, epoch) == (0, 0)
+    assert told[-1] == "no checkpoint is left: the training starts anew"
+
+
+@pytest.mark.parametrize("logs", [{"loss": math.nan}, {"loss": 1.0, "val_loss": math.inf}])
+def test_a_loss_that_is_not_finite_ends_the_training_and_the_good_epoch_stays(
+    tmp_path: Path, logs: dict[str, float]
+) -> None:
+    checkpoint = epochs(tmp_path, HISTORY[:1])
+    checkpoint.due = math.inf
+    checkpoint.on_epoch_begin(1)
+    checkpoint.model.get_layer("logits").bias.assign([2.0, 2.0])
+    checkpoint.on_epoch_end(1, {"val_accuracy": 0.9, "val_loss": 0.4})
+    checkpoint.on_epoch_begin(2)
+    checkpoint.model.get_layer("logits").bias.assign([math.nan] * 2)
+    with pytest.raises(Diverged, match=r"diverged in epoch 3: its (val )?loss is (nan|inf); lower the learning rate"):
+        checkpoint.on_epoch_end(2, {"val_accuracy": 0.95} | logs)
+    checkpoint.keep_best()
+    again, epoch, _ = restored(tmp_path)
+    assert (again.epochs_done, epoch, again.state["best"]["epoch"]) == (2, 2, 2)

@@ -1,8 +1,11 @@
 """Fitting: what it leaves, and that one that was cut off anywhere ends as an unbroken one does."""
 
+import io
+import math
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +17,14 @@ from tests.training.conftest import Trained
 from training.checkpoint import Checkpoint
 from training.config import TrainConfig
 from training.datasets.dataset import Split
+from training.divergence import Diverged
 from training.export import trained_network
+from training.histograms import TensorBoard
 from training.phases import run_phase
 from training.records import TrainingRecord
 from training.run import Run
 from training.runtime import keras
-from training.train import class_weight, optimizer
+from training.train import class_weight, epochs_of, optimizer, stopping_rules
 
 
 def saved(run: Run) -> Checkpoint:
@@ -34,6 +39,51 @@ def test_tensorboard_has_histograms(trained: Trained) -> None:
     accumulator = EventAccumulator(str(trained.run.tensorboard / "train"))
     accumulator.Reload()
     assert any("stage1_block1_conv2/kernel" in tag for tag in accumulator.Tags()["tensors"])
+
+
+def test_histograms_follow_the_clock(tmp_path: Path) -> None:
+    """Of the first epoch; then only when what they cost is a twentieth of the time."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    tensorboard = TensorBoard(tmp_path)
+    tensorboard.set_model(model)
+    tensorboard.params = {"epochs": 3}
+    written = []
+    for epoch, due in enumerate([0.0, math.inf, 0.0]):
+        tensorboard.due = due
+        tensorboard.on_epoch_end(epoch, {"loss": 1.0})
+        written.append(tensorboard.histogram_freq)
+    assert written == [1, 0, 1]
+    assert tensorboard.due > time.monotonic()
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "patience", "plateau"), [(1, 480, 128, 48), (4, 120, 32, 12), (50, 30, 8, 3)]
+)
+def test_short_epochs_count_by_their_steps(
+    trained: Trained, steps: int, epochs: int, patience: int, plateau: int
+) -> None:
+    config = trained.config.model_copy(update={"epochs": None})
+    assert epochs_of(config, steps) == epochs
+    assert epochs_of(trained.config, steps) == 3  # those that were asked for
+    assert [rule.patience for rule in stopping_rules(config, steps)] == [patience, plateau]
+
+
+def test_a_training_that_diverges_says_so_and_keeps_its_good_epoch(trained: Trained, tmp_path: Path) -> None:
+    """Its first epoch warms up from a rate of 0; the second one goes to 1e8."""
+    run = Run(tmp_path / "run")
+    rates = {"optimizer": "sgd", "schedule": "cosine", "warmup_epochs": 2, "learning_rate": 1e8, "epochs": 6}
+    run.claim(TrainConfig.model_validate(trained.config.model_dump() | rates), resume=False)
+    console = Console(file=io.StringIO(), width=120)
+    run_phase(run, "checking", trained.repository, console)
+    with pytest.raises(
+        Diverged, match=r"diverged in epoch \d: its (val )?loss is (nan|-?inf); lower the learning rate"
+    ):
+        run_phase(run, "training", trained.repository, console)
+    assert not run.done("training")
+    assert "NaN" not in run.progress.read_text()
+    history = saved(run).history if (run.checkpoints / "state.json").exists() else []
+    assert all(math.isfinite(figure) for epoch in history for figure in epoch.values())
 
 
 def test_the_person_watching_sees_time_and_best_epoch(trained: Trained) -> None:

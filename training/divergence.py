@@ -1,0 +1,25 @@
+"""A loss that is not finite: nothing that follows it can be right."""
+
+import math
+from collections.abc import Mapping
+
+from training.errors import TrainingError
+
+
+class Diverged(TrainingError):
+    """A training whose loss is NaN or infinite."""
+
+
+def require_finite(logs: Mapping[str, float], epoch: int, learning_rate: float) -> None:
+    """Raises Diverged where a figure of `logs` is NaN or infinite; `epoch` counts from 1."""
+    for name, value in logs.items():
+        if not math.isfinite(value):
+            raise Diverged(
+                f"the training diverged in epoch {epoch}: its {name.replace('_', ' ')} is {value}; "
+                f"lower the learning rate, it is {learning_rate:g}"
+            )
+
+
+def at_least(value: float) -> float:
+    """The value as a key to rank by: NaN is below every number."""
+    return -math.inf if math.isnan(value) else value
