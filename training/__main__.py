@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import tempfile
 import time
 import tomllib
 from pathlib import Path
@@ -165,10 +166,13 @@ class Check(BaseModel):
     json_: bool = Field(False, alias="json", description="print JSON")
 
     def cli_cmd(self) -> None:
-        from training.datasets.dataset import check, scan
+        from training.datasets.baseline import baseline
+        from training.datasets.dataset import scan, survey
 
         dataset = scan(self.data, self.val_fraction, self.test_fraction, self.seed)
-        report = check(dataset, Preprocessing(height=224, width=224), strict=self.strict)
+        report, samples = survey(dataset, Preprocessing(height=224, width=224), strict=self.strict)
+        with tempfile.TemporaryDirectory() as cache:
+            report = report.model_copy(update={"baseline": baseline(samples, Path(cache))})
         sys.stdout.write((report.model_dump_json(indent=2) if self.json_ else report.render()) + "\n")
 
 

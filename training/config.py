@@ -46,12 +46,23 @@ class Gate(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    policy: Literal["better_or_equal", "always", "never"] = Field(
-        "better_or_equal", description="than the live version on the candidate's test images; never keeps it aside"
+    policy: Literal["better_or_equal", "better", "always", "never"] = Field(
+        "better_or_equal",
+        description="than the live version on the same test images, beyond chance: better_or_equal keeps a worse one "
+        "aside, better also one that cannot be told apart, never every one, always none",
     )
-    tolerance: float = Field(0.0, ge=0, le=1, description="how far the accuracy may stay below the live version's")
+    significance: float = Field(
+        0.05, gt=0, lt=1, description="p-value of McNemar's exact test below which a difference is no chance"
+    )
+    tolerance: float = Field(
+        0.0, ge=0, le=1, description="how far the accuracy of one that is worse may stay below the live version's"
+    )
     class_tolerance: float = Field(
-        0.05, ge=0, le=1, description="how far the recall of a class that the live version knows may stay below its"
+        0.05,
+        ge=0,
+        le=1,
+        description="share of a class's test images that the live version names right and the candidate may lose; two "
+        "images in any case",
     )
     minimum: float | None = Field(
         None,
@@ -61,7 +72,14 @@ class Gate(BaseModel):
     )
     keep_classes: bool = Field(False, description="refuse a candidate that lacks a class of the live version")
     precision_budget: float = Field(
-        0.005, ge=0, le=1, description="how far INT8's and FP16's accuracy may stay below float32's; else left out"
+        0.005,
+        ge=0,
+        le=1,
+        description="share of the validation and test images that INT8 or FP16 may name wrong and float32 right, less "
+        "those the other way round; two images in any case; else it is left out",
+    )
+    agreement: float = Field(
+        0.9, ge=0, le=1, description="share of these images on which INT8 or FP16 should name float32's class"
     )
     dry_run: bool = Field(False, description="report the verdict and publish nothing")
 

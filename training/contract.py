@@ -20,13 +20,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from training.activation import Activations, Failure, is_version
 from training.disk.durable import fsync, write_atomically
 from training.disk.locks import exclusive
 from training.disk.staging import bury, new_staging, remove_stale_staging
 from training.errors import ContractError as ContractError  # also from here: it is this module's
+from training.intervals import Proportion
+from training.verdict import ClassRecall as ClassRecall
+from training.verdict import Verdict as Verdict
 
 MODEL_FILE = "model.onnx"
 CPU_FILE = "model.cpu.onnx"
@@ -73,6 +76,11 @@ class Metrics(BaseModel):
     accuracy: float
     top5_accuracy: float
 
+    @computed_field(description="the 95 % interval of the accuracy (Wilson), which so many images allow")  # type: ignore[prop-decorator]
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        return Proportion.of(self.accuracy, self.images).interval
+
 
 class Variant(BaseModel):
     """One file that computes the model at one precision."""
@@ -80,8 +88,12 @@ class Variant(BaseModel):
     file: str
     cpu_file: str | None = Field(None, description="the same, rewritten for CPUs, where there is one")
     accuracy: float = Field(description="on the test split, by ONNX Runtime")
+    agreement: float | None = Field(
+        None, description="share of the validation and test images of which it names the class that float32 names"
+    )
     images_per_second: float | None = Field(
-        description="one by one, on the CPU that made it; null for FP16, of whose speed a CPU says nothing"
+        description="one by one, on the CPU that made it; null where others kept that busy, and for FP16, of whose "
+        "speed a CPU says nothing"
     )
     calibration: str | None = Field(None, description="how the ranges of INT8 were found")
     float_blocks: list[str] = Field([], description="what an INT8 variant leaves in float32")
@@ -106,28 +118,6 @@ class DatasetRecord(BaseModel):
     fingerprint: str
     images: dict[str, int]
     seed: int
-
-
-class ClassRecall(BaseModel):
-    """Share of one class's test images that are named right. `live` is None for a class the live version lacks."""
-
-    candidate: float
-    live: float | None
-
-
-class Verdict(BaseModel):
-    """What the gate said of a candidate, and on which figures. Accuracies are fractions of 1, on the test split."""
-
-    passed: bool
-    reasons: list[str] = Field(description="why it did not pass; empty when it did")
-    notes: list[str] = Field(description="what an operator should know all the same")
-    policy: str
-    dry_run: bool
-    accuracy: float
-    minimum: float = Field(description="the accuracy that was asked for, whatever is live")
-    live_version: int | None = Field(description="what the candidate was compared with")
-    live_accuracy: float | None
-    classes: dict[str, ClassRecall]
 
 
 class Manifest(BaseModel):

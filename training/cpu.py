@@ -1,9 +1,14 @@
-"""What this machine's processor has instructions for."""
+"""What this machine's processor has instructions for, and whom it works for."""
 
+import contextlib
+import os
 import platform
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
+STAT = Path("/proc/stat")
 
 
 def has_int8_dot_product(machine: str = platform.machine(), cpuinfo: Path = CPUINFO) -> bool:
@@ -14,6 +19,28 @@ def has_int8_dot_product(machine: str = platform.machine(), cpuinfo: Path = CPUI
 def has_amx(cpuinfo: Path = CPUINFO) -> bool:
     """Whether it has a matrix unit for INT8. OpenVINO uses it, ONNX Runtime's own convolutions do not."""
     return "amx_int8" in _flags(cpuinfo)
+
+
+@contextlib.contextmanager
+def others() -> Iterator[Callable[[], float]]:
+    """Hands out a function that says, after the block, which share of all cores other processes had within it.
+
+    0 where the system does not say. A virtual machine's stolen time counts as theirs.
+    """
+    begun, busy, own = time.monotonic(), _busy_seconds(), time.process_time()
+    share = 0.0
+    yield lambda: share
+    theirs = _busy_seconds() - busy - (time.process_time() - own)
+    share = max(0.0, theirs / (time.monotonic() - begun) / (os.cpu_count() or 1))
+
+
+def _busy_seconds() -> float:
+    """Seconds that all cores together have worked since the system's start."""
+    try:
+        user, nice, system, _, _, irq, soft_irq, steal, *_ = STAT.read_text().split("\n", 1)[0].split()[1:]
+    except (OSError, ValueError):
+        return time.process_time()
+    return sum(map(int, (user, nice, system, irq, soft_irq, steal))) / os.sysconf("SC_CLK_TCK")
 
 
 def _flags(cpuinfo: Path) -> set[str]:

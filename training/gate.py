@@ -1,125 +1,187 @@
 """The gating phase: is the candidate good enough to take the live version's place?"""
 
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
 
 from training.classifier import published
+from training.comparison import compare_answers
 from training.config import Gate
-from training.contract import ClassRecall, ModelRepository, Verdict
+from training.contract import ModelRepository
 from training.datasets.dataset import load, read_samples
 from training.datasets.layout import few
 from training.datasets.report import DatasetReport
-from training.evaluate import Evaluation
+from training.intervals import Proportion
 from training.progress import ProgressLog
-from training.records import QuantizationRecord
 from training.run import Run
+from training.verdict import ClassRecall, Comparison, Verdict
 
-ROUNDING = 1e-9  # of a difference of two accuracies
+CLASS_IMAGES = 2  # of a class, that may be lost in any case: with few images one of them is a large share
 NAMED = 5  # classes in the reasons, those that fell most; the verdict has the figures of all
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a classifier names on the test images: its classes, and the label of each image, str [N]."""
+
+    labels: list[str]
+    named: NDArray[np.str_]
 
 
 def gate(run: Run, repository: ModelRepository, log: ProgressLog) -> Verdict:
     """Measures the live version on the candidate's test images, by the code that serves, and judges.
 
-    Raises ContractError when the live version can not be read, DatasetError.
+    Raises ContractError when the live version cannot be read, DatasetError.
     """
     config = run.config().gate
-    candidate = Evaluation.model_validate_json((run.report / "test.json").read_bytes())
-    live = repository.active()
-    compared = live is not None and config.policy == "better_or_equal"
-    log.phase("gating", f"against version {live}, which is live" if compared else "")
-    recalls = live_recalls(run, repository, live) if live is not None and compared else None
-    verdict = judge(config, candidate, recalls, live)
-    verdict.notes.extend(run.record("quantizing", QuantizationRecord).notes)
-    log.console.print(render(verdict), highlight=False, markup=False)
+    active = repository.active()
+    compared = active is not None and config.policy in ("better_or_equal", "better")
+    log.phase("gating", f"against version {active}, which is live" if compared else "")
+    report = run.record("checking", DatasetReport)
+    labels = report.labels
+    test = [sample.label for sample in read_samples(run.samples) if sample.split == "test"]
+    with np.load(run.answers) as answers:
+        candidate = Answers(labels, np.array(labels)[answers["test"]])
+    live = live_answers(run, repository, active) if active is not None and compared else None
+    verdict = judge(config, np.array(labels)[test], candidate, live, active)
+    if (baseline := report.baseline) and verdict.accuracy <= baseline.accuracy and baseline.images == verdict.images:
+        verdict.notes.append(f"it takes no network to be as good: {baseline.render()}")
+    log.tell(render(verdict))
     return verdict
 
 
-def live_recalls(run: Run, repository: ModelRepository, live: int) -> dict[str, float]:
-    """Of each class that the live version knows: the share of the candidate's test images that it names right.
-
-    A class of which the test split has no image is 1: nothing was named wrong.
-    """
-    manifest, classify = published(repository, live)
+def live_answers(run: Run, repository: ModelRepository, version: int) -> Answers:
+    """What the live version names on the candidate's test images. Raises ContractError, DatasetError."""
+    manifest, classify = published(repository, version)
     test = load(read_samples(run.samples), manifest.preprocessing, run.folder / "cache", ("test",))["test"]
-    true = np.array(run.record("checking", DatasetReport).labels)[test.labels]
-    named = np.array(manifest.labels)[classify(test.images).argmax(1)]
-    return {
-        label: float((named[true == label] == label).mean()) if (true == label).any() else 1.0
-        for label in manifest.labels
-    }
+    return Answers(manifest.labels, np.array(manifest.labels)[classify(test.images).argmax(1)])
 
 
-def judge(gate: Gate, candidate: Evaluation, live: dict[str, float] | None, live_version: int | None) -> Verdict:
-    """The rules. `live` has the live version's recall by class, None where the candidate is compared with nothing.
+def judge(
+    gate: Gate, true: NDArray[np.str_], candidate: Answers, live: Answers | None, live_version: int | None
+) -> Verdict:
+    """The rules. `true` has the labels of the test images; `live` is None where the candidate is compared with nothing.
 
     A class that the live version does not know counts against it, as wrong answers.
     """
-    recalls = {c.label: ClassRecall(candidate=c.recall, live=(live or {}).get(c.label)) for c in candidate.classes}
-    support = {c.label: c.support for c in candidate.classes}
-    live_accuracy = None
-    reasons: list[str] = []
+    right = candidate.named == true
+    accuracy = Proportion(int(right.sum()), len(true))
+    minimum = gate.minimum
+    reasons = _below_minimum(gate, true, accuracy)
+    if minimum is None:
+        minimum = _most_frequent(true)
     notes: list[str] = []
-    most_frequent = max(support.values()) / candidate.images
-    minimum = most_frequent if gate.minimum is None else gate.minimum
-    if gate.minimum is None and candidate.accuracy <= minimum:
-        reasons.append(
-            f"accuracy {candidate.accuracy:.4f} should be above {minimum:.4f}, what always naming the most frequent "
-            "class would reach"
-        )
-    elif candidate.accuracy < minimum:
-        reasons.append(f"accuracy {candidate.accuracy:.4f} should be at least gate.minimum, {minimum:.4f}")
+    comparison = None
     if live is not None:
-        live_accuracy = sum(live.get(label, 0) * count for label, count in support.items()) / candidate.images
-        reasons += _against_live(gate, candidate.accuracy, live_accuracy, recalls)
-        if lost := sorted(set(live) - set(support)):
+        comparison = compare_answers(right, live.named == true, gate.significance)
+        reasons += _against_live(gate, true, candidate, live, live_version, comparison)
+        if lost := sorted(set(live.labels) - set(candidate.labels)):
             sentence = f"the live version knows classes that the candidate lacks: {few(lost)}"
             (reasons if gate.keep_classes else notes).append(sentence)
     if gate.policy == "always":
         notes, reasons = [*notes, *reasons], []
     elif gate.policy == "never":
         reasons.append("gate.policy is never")
+    live_right = None if live is None else Proportion(int((live.named == true).sum()), len(true))
     return Verdict(
         passed=not reasons,
         reasons=reasons,
         notes=notes,
         policy=gate.policy,
         dry_run=gate.dry_run,
-        accuracy=candidate.accuracy,
+        images=len(true),
+        accuracy=accuracy.share,
+        accuracy_interval=accuracy.interval,
         minimum=minimum,
         live_version=live_version,
-        live_accuracy=live_accuracy,
-        classes=recalls,
+        live_accuracy=None if live_right is None else live_right.share,
+        live_accuracy_interval=None if live_right is None else live_right.interval,
+        comparison=comparison,
+        classes=_recalls(true, candidate, live),
     )
 
 
-def _against_live(gate: Gate, accuracy: float, live_accuracy: float, recalls: dict[str, ClassRecall]) -> list[str]:
+def _most_frequent(true: NDArray[np.str_]) -> float:
+    return float(np.unique(true, return_counts=True)[1].max() / len(true))
+
+
+def _below_minimum(gate: Gate, true: NDArray[np.str_], accuracy: Proportion) -> list[str]:
+    minimum = _most_frequent(true)
+    if gate.minimum is None and accuracy.share <= minimum:
+        return [
+            f"accuracy {accuracy} should be above {minimum:.4f}, what always naming the most frequent class would reach"
+        ]
+    if gate.minimum is not None and accuracy.share < gate.minimum:
+        return [f"accuracy {accuracy} should be at least gate.minimum, {gate.minimum:.4f}"]
+    return []
+
+
+def _recalls(true: NDArray[np.str_], candidate: Answers, live: Answers | None) -> dict[str, ClassRecall]:
+    recalls = {}
+    for label in candidate.labels:
+        rows = true == label
+        recalls[label] = ClassRecall(
+            candidate=float((candidate.named[rows] == label).mean()),
+            live=float((live.named[rows] == label).mean()) if live and label in live.labels else None,
+            images=int(rows.sum()),
+        )
+    return recalls
+
+
+def _against_live(
+    gate: Gate,
+    true: NDArray[np.str_],
+    candidate: Answers,
+    live: Answers,
+    live_version: int | None,
+    comparison: Comparison,
+) -> list[str]:
+    if not set(candidate.labels) & set(live.labels):
+        return [
+            f"version {live_version}, which is live, knows other classes ({few(live.labels)}), none of "
+            f"{few(candidate.labels)}: name this model otherwise (name), or let it take the place of that one "
+            "(gate.policy always)"
+        ]
     reasons = []
-    if accuracy < live_accuracy - gate.tolerance - ROUNDING:
-        within = f" less gate.tolerance {gate.tolerance:g}" if gate.tolerance else ""
-        reasons.append(
-            f"accuracy {accuracy:.4f} should be at least that of the live version on the same images, "
-            f"{live_accuracy:.4f}{within}"
+    lost = (comparison.live_only - comparison.candidate_only) / comparison.images
+    if comparison.outcome == "worse" and lost > gate.tolerance:
+        within = f" by more than gate.tolerance {gate.tolerance:g}" if gate.tolerance else ""
+        reasons.append(f"it should not be worse than the live version{within}: {comparison.render()}")
+    if gate.policy == "better" and comparison.outcome != "better":
+        reasons.append(f"gate.policy is better: {comparison.render()}")
+    return reasons + _fallen_classes(gate, true, candidate, live)
+
+
+def _fallen_classes(gate: Gate, true: NDArray[np.str_], candidate: Answers, live: Answers) -> list[str]:
+    fallen = []
+    for label in sorted(set(candidate.labels) & set(live.labels)):
+        rows = true == label
+        ours, theirs, images = (
+            int((candidate.named[rows] == label).sum()),
+            int((live.named[rows] == label).sum()),
+            int(rows.sum()),
         )
-    fallen = [
-        (recall.live - recall.candidate, label, recall)
-        for label, recall in recalls.items()
-        if recall.live is not None and recall.candidate < recall.live - gate.class_tolerance - ROUNDING
-    ]
+        allowed = max(CLASS_IMAGES, gate.class_tolerance * images)
+        if theirs - ours > allowed:
+            reason = (
+                f"class {label!r}: {ours} of {images} images right, the live version {theirs}; it should lose at most "
+                f"{allowed:g} ({CLASS_IMAGES} images, or gate.class_tolerance {gate.class_tolerance:g} of them)"
+            )
+            fallen.append(((theirs - ours) / images, reason))
     fallen.sort(key=lambda fall: -fall[0])
-    for _, label, recall in fallen[:NAMED]:
-        reasons.append(
-            f"class {label!r}: recall {recall.candidate:.4f} should be at most gate.class_tolerance "
-            f"{gate.class_tolerance:g} below the live version's {recall.live:.4f}"
-        )
-    if len(fallen) > NAMED:
-        reasons.append(f"so it is with {len(fallen) - NAMED} more classes")
-    return reasons
+    reasons = [reason for _, reason in fallen[:NAMED]]
+    return reasons + ([f"so it is with {len(fallen) - NAMED} more classes"] if len(fallen) > NAMED else [])
 
 
 def render(verdict: Verdict) -> str:
     """The verdict in lines for a person."""
-    against = ""
+    images = verdict.images or 0
+    accuracy = Proportion.of(verdict.accuracy, images)
+    lines = [f"{'passed' if verdict.passed else 'rejected'}: test accuracy {accuracy}, {images} images"]
     if verdict.live_accuracy is not None:
-        against = f", version {verdict.live_version}, which is live, {verdict.live_accuracy:.4f} on the same images"
-    head = f"{'passed' if verdict.passed else 'rejected'}: test accuracy {verdict.accuracy:.4f}{against}"
-    return "\n".join([head, *(f"  {reason}" for reason in verdict.reasons), *(f"  note: {n}" for n in verdict.notes)])
+        live = Proportion.of(verdict.live_accuracy, images)
+        lines.append(f"  version {verdict.live_version}, which is live: {live} on the same images")
+    if verdict.comparison and not any(verdict.comparison.render() in reason for reason in verdict.reasons):
+        lines.append(f"  {verdict.comparison.render()}")
+    return "\n".join([*lines, *(f"  {r}" for r in verdict.reasons), *(f"  note: {n}" for n in verdict.notes)])

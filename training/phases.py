@@ -19,6 +19,7 @@ from training.datasets.report import DatasetReport
 from training.errors import TrainingError
 from training.progress import ProgressLog
 from training.run import PHASES, Phase, Run
+from training.verdict import Verdict
 
 
 def run_phases(run: Run, repository: ModelRepository, console: Console, skip: tuple[Phase, ...] = ()) -> None:
@@ -55,14 +56,14 @@ def _record_of(phase: Phase, run: Run, repository: ModelRepository, log: Progres
             from training.verify import verify
 
             return verify(run, log)
-        case "quantizing":
-            from training.variants import make_variants
-
-            return make_variants(run, log)
         case "gating":
             from training.gate import gate
 
             return gate(run, repository, log)
+        case "quantizing":
+            from training.variants import make_variants
+
+            return make_variants(run, run.record("gating", Verdict), log)
         case "publishing":
             from training.publish import publish
 
@@ -73,11 +74,14 @@ def _record_of(phase: Phase, run: Run, repository: ModelRepository, log: Progres
 
 def check(run: Run, log: ProgressLog) -> DatasetReport:
     """The checking phase: reads every file once; what is trained on later is what was checked. Raises DatasetError."""
+    from training.datasets.baseline import baseline  # scikit-learn takes a second to import
+
     config = run.config()
     log.phase("checking", f"the images in {config.data}")
     dataset = scan(config.data, config.val_fraction, config.test_fraction, config.seed)
     report, samples = survey(dataset, config.preprocessing, strict=config.strict, progress=log.files)
-    log.console.print(report.render(), highlight=False, markup=False)
+    report = report.model_copy(update={"baseline": baseline(samples, run.folder / "cache")})
+    log.tell(report.render())
     write_samples(run.samples, samples)
     return report
 

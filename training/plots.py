@@ -207,7 +207,8 @@ def _plot_curves(axes: Axes, history: Mapping[str, Sequence[float]], name: str) 
     if name == "loss" and values and max(values) > 100 * min(values):
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    # below the axes: within them it would hide the first epochs, whose loss is high
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False)
 
 
 def _best(accuracies: Sequence[float], losses: Sequence[float]) -> int | None:

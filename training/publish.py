@@ -1,16 +1,18 @@
 """The publishing phase: the package becomes a version, and the live one where the gate let it pass."""
 
 import importlib.metadata
-import json
 import platform
 import shutil
 
-from training.contract import ActiveChanged, DatasetRecord, Manifest, ModelRepository, Verdict
+from training.contract import ActiveChanged, DatasetRecord, Manifest, ModelRepository
 from training.datasets.report import DatasetReport
+from training.disk.links import link_or_copy
 from training.gate import gate
 from training.progress import ProgressLog
-from training.records import ExportRecord, PublishRecord, QuantizationRecord, VerificationRecord
-from training.run import Run
+from training.records import ExportRecord, PublishRecord, QuantizationRecord, VerificationRecord, verdict_of
+from training.run import Run, read_progress
+from training.variants import make_variants
+from training.verdict import Verdict
 
 LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime-gpu", "onnxruntime", "pillow", "numpy")
 
@@ -18,9 +20,19 @@ LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime-gpu", "onnxr
 def publish(run: Run, repository: ModelRepository, log: ProgressLog) -> PublishRecord:
     """Publishes the package, rejected or not, and activates it when the gate let it pass.
 
-    Everything is written in a staging folder and appears in one step, or not at all. Where another version went live
-    since the candidate was judged, it is judged again. A run that was cut off in here finds its own version.
+    Everything is put into a staging folder and appears in one step, or not at all. Where another version went live
+    since the candidate was judged, it is judged again. A run that was cut off in here finds its own version. Of a
+    package that is published the run keeps the report alone: the rest exists once.
     """
+    record = _published(run, repository, log)
+    if record.version is not None:
+        for path in run.package.iterdir():
+            if path.is_file():
+                path.unlink()
+    return record
+
+
+def _published(run: Run, repository: ModelRepository, log: ProgressLog) -> PublishRecord:
     while True:
         manifest = make_manifest(run, repository)
         verdict = run.record("gating", Verdict)
@@ -28,14 +40,17 @@ def publish(run: Run, repository: ModelRepository, log: ProgressLog) -> PublishR
         if done and done.version == repository.active():
             return PublishRecord(version=done.version, active=True)
         if verdict.live_version != repository.active():
-            run.finish("gating", gate(run, repository, log))
+            verdict = gate(run, repository, log)
+            if not done and verdict.passed and run.record("quantizing", QuantizationRecord).skipped:
+                run.finish("quantizing", make_variants(run, verdict, log))
+            run.finish("gating", verdict)
             continue
         log.phase("publishing", f"into {repository.folder}")
         if verdict.dry_run:
             return PublishRecord(version=None, active=False)
         if not done:
             with repository.staging() as staged:
-                shutil.copytree(run.package, staged, dirs_exist_ok=True)
+                shutil.copytree(run.package, staged, dirs_exist_ok=True, copy_function=link_or_copy)
                 done = repository.publish(staged, manifest)
         if not verdict.passed:
             return PublishRecord(version=done.version, active=False)
@@ -50,7 +65,6 @@ def make_manifest(run: Run, repository: ModelRepository) -> Manifest:
     """What the phases found out, as the version's manifest."""
     config, dataset = run.config(), run.record("checking", DatasetReport)
     verification = run.record("verifying", VerificationRecord)
-    history = json.loads((run.report / "history.json").read_text())
     return Manifest(
         name=config.name,
         created=verification.created,
@@ -64,11 +78,11 @@ def make_manifest(run: Run, repository: ModelRepository) -> Manifest:
             path=dataset.folder, fingerprint=dataset.fingerprint, images=dataset.images, seed=config.seed
         ),
         parameters=run.record("exporting", ExportRecord).parameters,
-        training_seconds=sum(epoch["seconds"] for epoch in history),
+        training_seconds=read_progress(run.progress).seconds_of("training"),
         libraries=library_versions(),
         parent=repository.active(),
         run=run.name,
-        gate=run.record("gating", Verdict),
+        gate=verdict_of(run),
     )
 
 

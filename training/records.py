@@ -5,6 +5,8 @@ from datetime import datetime
 from pydantic import BaseModel
 
 from training.contract import Metrics, Parity, Variant
+from training.run import Run
+from training.verdict import Verdict
 
 
 class TrainingRecord(BaseModel):
@@ -38,6 +40,7 @@ class QuantizationRecord(BaseModel):
 
     variants: dict[str, Variant]
     notes: list[str] = []
+    skipped: bool = False  # no others were made, since the gate keeps the version aside
 
 
 class PublishRecord(BaseModel):
@@ -45,3 +48,11 @@ class PublishRecord(BaseModel):
 
     version: int | None
     active: bool
+
+
+def verdict_of(run: Run) -> Verdict:
+    """The gate's verdict, with what was noted of the variants. Raises RunError before there is one."""
+    verdict = run.record("gating", Verdict)
+    if run.done("quantizing"):
+        verdict.notes.extend(run.record("quantizing", QuantizationRecord).notes)
+    return verdict

@@ -1,7 +1,7 @@
 """A training run's folder: its config, what each phase has left there, and what is written while it goes.
 
     config.json  progress.jsonl  log.txt  checkpoints/  tensorboard/  package/  report/
-    checking.json  training.json  exporting.json  verifying.json  quantizing.json  gating.json  publishing.json
+    checking.json  training.json  exporting.json  verifying.json  gating.json  quantizing.json  publishing.json
 
 A phase's record is written last, in one rename: where it lies, the phase is done and is not run again. Nothing here
 needs TensorFlow.
@@ -22,7 +22,7 @@ from training.disk.durable import replace_text
 from training.disk.locks import try_lock
 from training.errors import TrainingError
 
-Phase = Literal["checking", "training", "exporting", "verifying", "quantizing", "gating", "publishing"]
+Phase = Literal["checking", "training", "exporting", "verifying", "gating", "quantizing", "publishing"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 CHUNK_BYTES = 256 * 1024  # a line of progress has about 300
 
@@ -45,6 +45,7 @@ class Run:
         self.tensorboard = folder / "tensorboard"
         self.samples = folder / "samples.json"
         self.reference = folder / "reference.npy"  # Keras' probabilities of the validation images
+        self.answers = folder / "answers.npz"  # float32's classes of val and test images, as they are served
         self.package = folder / "package"  # becomes the version
         self.report = self.package / "report"
 

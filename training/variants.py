@@ -1,26 +1,29 @@
 """The quantizing phase: the verified model at other precisions, each kept if it answers nearly as well.
 
-INT8 is for CPUs (`training.quantize`), FP16 for GPUs (`training.graph.halve`). Both are judged in the same way: by
-their accuracy on the test images.
+INT8 is for CPUs (`training.quantize`), FP16 for GPUs (`training.graph.halve`). Both are judged in the same way: by how
+they answer the validation and test images, beside float32.
 """
 
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from training import graph
 from training.classifier import Classifier, Uint8Images, images_per_second, onnx_classifier
-from training.config import TrainConfig
+from training.config import Gate, TrainConfig
 from training.contract import FP16_FILE, GOLDEN_FILE, GOLDEN_PROBABILITIES, INT8_FILE, MODEL_FILE, Variant
 from training.datasets.dataset import Split, load, read_samples, spread
+from training.intervals import Proportion
 from training.progress import ProgressLog
-from training.quantize import Quantizer, Search
+from training.quantize import FEW_IMAGES, Quantizer, Search
 from training.records import QuantizationRecord, VerificationRecord
 from training.run import Run
+from training.verdict import Verdict
 
 FILES = {"int8": INT8_FILE, "fp16": FP16_FILE}
 
@@ -35,10 +38,10 @@ class Proposal(NamedTuple):
     float_blocks: tuple[str, ...] = ()
 
 
-def make_variants(run: Run, log: ProgressLog) -> QuantizationRecord:
-    """Writes `package/model.int8.onnx` and `package/model.fp16.onnx`.
+def make_variants(run: Run, verdict: Verdict, log: ProgressLog) -> QuantizationRecord:
+    """Writes `package/model.int8.onnx` and `package/model.fp16.onnx`, none of them where the verdict is a rejection.
 
-    Each only where it stays within `gate.precision_budget` of float32 on the test images. Raises GraphError,
+    Each only where it answers nearly as float32 does on the validation and test images. Raises GraphError,
     DatasetError.
     """
     config, verification = run.config(), run.record("verifying", VerificationRecord)
@@ -48,21 +51,57 @@ def make_variants(run: Run, log: ProgressLog) -> QuantizationRecord:
     if not (config.int8.enabled or config.fp16.enabled):
         return record
     log.phase("quantizing", "the model at other precisions")
+    if why := _why_skipped(verdict):
+        log.tell(f"none is made: {why}")
+        record.skipped = True
+        return record
     splits = _images(run, config)
+    held_out = HeldOut.of(run, splits)
     with tempfile.TemporaryDirectory(dir=run.folder, prefix=".quantizing-") as folder:
         for proposal in _proposals(run, config, splits, Path(folder), log):
-            _judge(run, config, splits["test"], proposal, record, log)
+            _judge(run, config.gate, held_out, proposal, record, log)
     return record
 
 
+def _why_skipped(verdict: Verdict) -> str | None:
+    if verdict.dry_run:
+        return "gate.dry_run is set"
+    if not verdict.passed and verdict.policy != "never":  # which is for who activates by hand
+        return "the version is rejected"
+    return None
+
+
+class HeldOut(NamedTuple):
+    """The images that the network was not trained on, validation and then test, and float32's classes of them."""
+
+    images: Uint8Images
+    labels: NDArray[np.int32]
+    fp32: NDArray[np.int64]
+    tests: int
+
+    @classmethod
+    def of(cls, run: Run, splits: dict[str, Split]) -> Self:
+        val, test = splits["val"], splits["test"]
+        with np.load(run.answers) as answers:
+            fp32 = np.concatenate([answers["val"], answers["test"]])
+        images = np.concatenate([val.images, test.images])
+        return cls(images, np.concatenate([val.labels, test.labels]), fp32, len(test))
+
+    def accuracy(self, named: NDArray[np.int64]) -> Proportion:
+        """On the test images alone, as the manifest has it."""
+        return Proportion(int((named == self.labels)[-self.tests :].sum()), self.tests)
+
+    def lost(self, named: NDArray[np.int64]) -> int:
+        """Images that float32 alone names right, less those that float32 alone names wrong."""
+        return int((self.fp32 == self.labels).sum() - (named == self.labels).sum())
+
+
 def _images(run: Run, config: TrainConfig) -> dict[str, Split]:
-    """Test images, and what INT8 is made by: training images to calibrate on, validation images to choose by."""
+    """Held-out images to judge and to choose by, and some of the training images for INT8's ranges."""
     samples = read_samples(run.samples)
-    chosen = [s for s in samples if s.split == "test"]
-    if config.int8.enabled:
-        training = [s for s in samples if s.split == "train"]
-        rows = spread(len(training), config.int8.calibration_images)  # hence over all classes
-        chosen += [*(training[row] for row in rows), *(s for s in samples if s.split == "val")]
+    training = [s for s in samples if s.split == "train"]
+    rows = spread(len(training), config.int8.calibration_images if config.int8.enabled else 0)  # over all classes
+    chosen = [*(training[row] for row in rows), *(s for s in samples if s.split != "train")]
     return load(chosen, config.preprocessing, run.folder / "cache")
 
 
@@ -92,43 +131,55 @@ def write_fp16(source: Path, target: Path) -> Classifier:
 
 
 def _judge(
-    run: Run, config: TrainConfig, test: Split, proposal: Proposal, record: QuantizationRecord, log: ProgressLog
+    run: Run, gate: Gate, held_out: HeldOut, proposal: Proposal, record: QuantizationRecord, log: ProgressLog
 ) -> None:
-    """Moves the file into the package and notes it in the record if it is within the budget on the test images."""
+    """Moves the file into the package and notes it in the record if it answers nearly as float32 does."""
     name, fp32 = proposal.precision, record.variants["fp32"]
-    accuracy = float((proposal.classify(test.images).argmax(1) == test.labels).mean())
-    figures = f"{name}: test accuracy {accuracy:.4f} against {fp32.accuracy:.4f}"
+    named = proposal.classify(held_out.images).argmax(1)
+    agreement = Proportion(int((named == held_out.fp32).sum()), len(named))
+    figures = f"{name}: names float32's class on {agreement.count} of {agreement.images} held-out images"
     speed = None
     if name == "int8":
         served = onnx_classifier(run.package / fp32.file_on("cpu"))
-        fp32_speed, speed = _speeds([served, proposal.classify], test.images)
-        record.variants["fp32"] = fp32.model_copy(update={"images_per_second": fp32_speed})
-        figures += f", {speed / fp32_speed:.2f} times as fast; by {proposal.calibration}"
-        figures += f", {len(proposal.float_blocks)} blocks in float32"
-    log.console.print(figures)
-    if accuracy < fp32.accuracy - config.gate.precision_budget:
-        note = (
-            f"{name} is left out: its accuracy {accuracy:.4f} should be at most gate.precision_budget "
-            f"{config.gate.precision_budget:g} below float32's {fp32.accuracy:.4f}"
-        )
-        log.console.print(note)
+        speeds = images_per_second([served, proposal.classify], held_out.images)
+        if speeds:
+            record.variants["fp32"] = fp32.model_copy(update={"images_per_second": speeds[0]})
+            speed = speeds[1]
+        figures += f"; {speeds[1] / speeds[0]:.2f} times as fast" if speeds else "; the machine is too busy to time it"
+        figures += f"; by {proposal.calibration}, {len(proposal.float_blocks)} blocks in float32"
+    log.tell(figures)
+    if why := why_dropped(gate, agreement, held_out.lost(named)):
+        note = f"{name} is left out: {why}"
+        log.tell(note)
         record.notes.append(note)
         return
     proposal.path.replace(run.package / FILES[name])
     _add_golden(run.package / GOLDEN_FILE, proposal)
     record.variants[name] = Variant(
         file=FILES[name],
-        accuracy=accuracy,
+        accuracy=held_out.accuracy(named).share,
+        agreement=agreement.share,
         images_per_second=speed,
         calibration=proposal.calibration,
         float_blocks=list(proposal.float_blocks),
     )
 
 
-def _speeds(classifiers: list[Classifier], images: Uint8Images) -> list[float]:
-    """Of each the best of three rounds, taken in turns: a busy moment should not hit one of them alone."""
-    rounds = [[images_per_second(classify, images) for classify in classifiers] for _ in range(3)]
-    return [max(column) for column in zip(*rounds, strict=True)]
+def why_dropped(gate: Gate, agreement: Proportion, lost: int) -> str | None:
+    """Why a variant does not answer as float32 does, None where it does. `lost` is HeldOut's; two images are none."""
+    images = agreement.images
+    differing, allowed = images - agreement.count, max(FEW_IMAGES, (1 - gate.agreement) * images)
+    if differing > allowed:
+        return (
+            f"of {images} held-out images it names {differing} otherwise than float32, which should be at most "
+            f"{allowed:g} ({FEW_IMAGES} images, or all but gate.agreement {gate.agreement:g} of them)"
+        )
+    if lost > (allowed := max(FEW_IMAGES, gate.precision_budget * images)):
+        return (
+            f"of {images} held-out images it names {lost} more wrong than float32, which should be at most {allowed:g} "
+            f"({FEW_IMAGES} images, or gate.precision_budget {gate.precision_budget:g} of them)"
+        )
+    return None
 
 
 def _add_golden(path: Path, proposal: Proposal) -> None:
@@ -136,4 +187,6 @@ def _add_golden(path: Path, proposal: Proposal) -> None:
     with np.load(path) as golden:
         arrays = dict(golden)
     name = GOLDEN_PROBABILITIES[proposal.precision]
-    np.savez(path, **arrays | {name: proposal.classify(arrays["images"])})
+    new = path.with_name(f"new.{path.name}")  # beside it, for the file may have another name in a version
+    np.savez(new, **arrays | {name: proposal.classify(arrays["images"])})
+    new.replace(path)

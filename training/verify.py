@@ -61,12 +61,14 @@ def verify(run: Run, log: ProgressLog) -> VerificationRecord:
         (run.package / CPU_FILE).unlink()
         served = classify
     probabilities = {"val": exported, "test": served(splits["test"].images)}
+    np.savez(run.answers, **{split: rows.argmax(1) for split, rows in probabilities.items()})
     metrics = write_report(run, dataset, splits, probabilities, log)
+    speeds = images_per_second([served], splits["test"].images)
     fp32 = Variant(
         file=MODEL_FILE,
         cpu_file=None if note else CPU_FILE,
         accuracy=metrics["test"].accuracy,
-        images_per_second=images_per_second(served, splits["test"].images),
+        images_per_second=speeds[0] if speeds else None,
     )
     return VerificationRecord(
         created=datetime.now(UTC),

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from training import lifeline
 from training.contract import Verdict
-from training.records import PublishRecord
+from training.records import PublishRecord, QuantizationRecord
 from training.run import Phase, Run
 
 STEPS = 3
@@ -44,6 +44,19 @@ def verdict(run: Run) -> Verdict:
         live_accuracy=None,
         classes={},
     )
+
+
+def record_of(run: Run, phase: Phase) -> BaseModel:
+    dry = run.config().gate.dry_run
+    match phase:
+        case "gating":
+            return verdict(run)
+        case "quantizing":
+            return QuantizationRecord(variants={})
+        case "publishing":
+            return PublishRecord(version=None if dry else 1, active=not dry and verdict(run).passed)
+        case _:
+            return Note()
 
 
 def point(run: Run, phase: str, where: str) -> None:
@@ -78,25 +91,14 @@ def phase_program(run: Run, phase: Phase) -> int:
             sys.stderr.write("a warning\nerror: the images are upside down\nanother warning\n")
             return 1
         work(run, phase)
-        dry = run.config().gate.dry_run
-        record: BaseModel = Note()
-        if phase == "gating":
-            record = verdict(run)
-        if phase == "publishing":
-            record = PublishRecord(version=None if dry else 1, active=not dry and verdict(run).passed)
-        run.finish(phase, record)
+        run.finish(phase, record_of(run, phase))
     point(run, phase, "end")
     return 0
 
 
 def fast(run: Run, phase: Phase) -> list[str]:
     """Leaves the record and does nothing else: a few milliseconds."""
-    record: BaseModel = Note()
-    if phase == "gating":
-        record = verdict(run)
-    if phase == "publishing":
-        record = PublishRecord(version=1, active=True)
-    return ["sh", "-c", 'echo "$1" > "$2"; echo "$3" >> "$4"', "-", record.model_dump_json(),
+    return ["sh", "-c", 'echo "$1" > "$2"; echo "$3" >> "$4"', "-", record_of(run, phase).model_dump_json(),
             str(run.folder / f"{phase}.json"), run.name, str(run.folder.parent.parent / "order.txt")]  # fmt: skip
 
 

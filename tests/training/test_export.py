@@ -81,7 +81,8 @@ def test_a_published_version_measures_the_same_on_its_folder(trained: Trained, d
     images, true, names = read_folder(digits, manifest)
     assert len(images) == len(names) == 1797
     assert (classify(images[:64]).argmax(1) == true[:64]).mean() > 0.5
-    assert images_per_second(classify, images) > 0
+    speeds = images_per_second([classify], images)
+    assert speeds is None or speeds[0] > 0  # None where others keep the machine busy
 
 
 def test_a_folder_of_other_classes_is_refused(trained: Trained, tmp_path: Path) -> None:

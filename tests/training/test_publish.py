@@ -1,5 +1,6 @@
 """From the package to a version: what the gate's verdict means, and a publication that was cut off."""
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from training.config import TrainConfig
 from training.contract import ContractError, ModelRepository, Verdict
 from training.progress import ProgressLog
 from training.publish import publish
-from training.records import PublishRecord
+from training.records import PublishRecord, QuantizationRecord
 from training.run import Run
 
 
@@ -57,6 +58,31 @@ def test_one_that_passed_goes_live(trained: Trained, repository: ModelRepository
     assert repository.active() == 1
     repository.verify_files(1)
     assert "model.weights.h5" in repository.manifest(1).files
+
+
+def test_a_version_exists_once(trained: Trained, repository: ModelRepository, tmp_path: Path) -> None:
+    """The files move from the run: not a byte is copied, and the run keeps its report."""
+    run = judged(verified(trained, tmp_path / "run"), passed=True)
+    before = {path.name: path.stat().st_ino for path in run.package.iterdir() if path.is_file()}
+    assert "model.onnx" in before
+    published(run, repository)
+    version = repository.path(1)
+    assert {name: (version / name).stat().st_ino for name in before} == before
+    assert [path.name for path in run.package.iterdir()] == ["report"]
+    assert (run.report / "confusion.png").exists()
+
+
+def test_on_another_file_system_it_is_copied(
+    trained: Trained, repository: ModelRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: str, target: str) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link", source, target)
+
+    monkeypatch.setattr("os.link", refuse)
+    run = judged(verified(trained, tmp_path / "run"), passed=True)
+    published(run, repository)
+    repository.verify_files(1)
+    assert [path.name for path in run.package.iterdir()] == ["report"]
 
 
 def test_a_rejected_one_is_kept_aside_with_the_reason(
@@ -105,6 +131,17 @@ def test_it_is_judged_again_when_another_version_went_live_meanwhile(
     assert verdict.live_accuracy == pytest.approx(verdict.accuracy)
     assert "should be at least gate.minimum" in verdict.reasons[0]
     assert repository.manifest(2).gate == verdict
+
+
+def test_one_that_passes_when_judged_again_gets_its_variants(
+    trained: Trained, repository: ModelRepository, tmp_path: Path
+) -> None:
+    """It was rejected against a version that is gone: none had been made of it."""
+    run = judged(verified(trained, tmp_path / "run"), passed=False, live=7)
+    (run.package / "model.int8.onnx").unlink()
+    run.finish("quantizing", QuantizationRecord(variants={}, skipped=True))
+    assert published(run, repository) == PublishRecord(version=1, active=True)
+    assert {"fp32", "fp16"} <= set(repository.manifest(1).variants)
 
 
 def change_created(run: Run) -> None:

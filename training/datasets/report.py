@@ -4,6 +4,10 @@ import unicodedata
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from training.intervals import Proportion
+
+FEW_TRAINING = 1000  # images, of all classes
+
 
 class Unreadable(BaseModel):
     """A file that gives no image. `code` is an `ImageError`'s, or unreadable_file, file_too_large."""
@@ -11,6 +15,20 @@ class Unreadable(BaseModel):
     path: str
     code: str
     message: str
+
+
+class Baseline(BaseModel):
+    """What extremely randomised trees on colour histograms and gradients reach on test images: no network."""
+
+    model_config = ConfigDict(frozen=True)
+
+    accuracy: float
+    images: int = Field(description="test images, at most 1,000")
+    seconds: float
+
+    def render(self) -> str:
+        """The accuracy in a phrase."""
+        return f"a forest on colours and edges reaches test accuracy {Proportion.of(self.accuracy, self.images)}"
 
 
 class DatasetReport(BaseModel):
@@ -27,6 +45,7 @@ class DatasetReport(BaseModel):
     leaks: list[list[str]] = Field(description="files of the same bytes in more than one split")
     conflicts: list[list[str]] = Field(description="files of the same bytes under more than one label")
     fingerprint: str = Field(description="SHA-256 over path and content of every readable image")
+    baseline: Baseline | None = Field(None, description="what a network has to be better than; measured for a training")
 
     def render(self, most: int = 10) -> str:
         """A table of the counts, then at most `most` of each kind of trouble."""
@@ -38,7 +57,21 @@ class DatasetReport(BaseModel):
         parts += _listing("the same image in more than one split (a leak)", _joined(self.leaks), most)
         parts += _listing("the same image under more than one label", _joined(self.conflicts), most)
         parts += _listing("the same image more than once in a split", _joined(self.duplicates), most)
+        parts += self._expectations()
         return "\n".join([*parts, f"fingerprint {self.fingerprint}"])
+
+    def _expectations(self) -> list[str]:
+        """What so many images allow."""
+        train, test = self.images["train"], self.images["test"]
+        low, high = Proportion.of(0.8, test).interval
+        lines = [f"{test} test images: an accuracy of 0.80 on them would mean {low:.2f} to {high:.2f} (95 %)"]
+        if train < FEW_TRAINING:
+            lines.append(
+                f"{train} training images are few for a network from random weights: compare it with a baseline"
+            )
+        if self.baseline:
+            lines.append(f"baseline: {self.baseline.render()}, in {self.baseline.seconds:.0f} s")
+        return lines
 
     def __str__(self) -> str:
         return self.render()

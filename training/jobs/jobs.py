@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from training.config import TrainConfig
-from training.contract import Verdict
 from training.jobs import presence
 from training.jobs.attempts import (
     MIDDLE,
@@ -44,7 +43,7 @@ from training.jobs.job import (
 )
 from training.jobs.places import Places
 from training.jobs.presence import WorkerInfo
-from training.records import PublishRecord
+from training.records import PublishRecord, verdict_of
 from training.run import PHASES, Run, read_progress
 
 if TYPE_CHECKING:
@@ -279,7 +278,7 @@ class Jobs:
         newest = attempts[-1]
         id, request = arguments(newest)
         run, state = self.run(id), self._state(newest)
-        verdict = run.record("gating", Verdict) if run.done("gating") else None
+        verdict = verdict_of(run) if run.done("gating") else None
         started = _began(run)
         phase = (
             next((phase for phase in PHASES if not run.done(phase)), None) if started and state != "queued" else None
