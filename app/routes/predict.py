@@ -22,7 +22,7 @@ from app.errors import (
 )
 from app.inference import Outcome, infer, most_likely
 from app.ingress.deadline import deadline
-from app.ingress.uploads import FIELD, Upload, read_uploads
+from app.ingress.uploads import FIELD, Upload, read_form
 from app.model import Model
 from app.schemas import Classified, ImageProblem, ModelRef, Prediction, PredictResponse, Rejected
 from app.services import services_of
@@ -34,15 +34,17 @@ DEFAULT_TOP_K = 5
 router = APIRouter(tags=["predict"])
 
 _IMAGE = {"type": "string", "format": "binary"}
+_COUNT = {"type": "integer", "minimum": 1, "maximum": 999_999_999, "default": DEFAULT_TOP_K}
 _BODY = {
     "required": True,
-    "description": f"One or many parts named `{FIELD}`, or one image as the raw body under any other content type.",
+    "description": f"One or many parts named `{FIELD}`, or one image as the raw body under any other content type. "
+    "Text fields beside the files are left alone, but for `top_k`.",
     "content": {
         "multipart/form-data": {
             "schema": {
                 "type": "object",
                 "required": [FIELD],
-                "properties": {FIELD: {"type": "array", "items": _IMAGE, "minItems": 1}},
+                "properties": {FIELD: {"type": "array", "items": _IMAGE, "minItems": 1}, "top_k": _COUNT},
             }
         },
         "image/*": {"schema": _IMAGE},
@@ -52,8 +54,8 @@ _BODY = {
 _TOP_K = {
     "name": "top_k",
     "in": "query",
-    "description": "classes to answer with, at most; more than there are gives all",
-    "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999, "default": DEFAULT_TOP_K},
+    "description": "classes to answer with, at most; more than there are gives all; it goes before the form's",
+    "schema": _COUNT,
 }
 
 
@@ -81,24 +83,25 @@ async def predict(request: Request) -> Response:
     """Results come in upload order. A part that is no usable image gets an `error` and harms no other; 422 when none is
     usable."""
     services = services_of(request.app)
-    top_k = _top_k(request)
+    top_k = _top_k("query", request.query_params.get("top_k"))
     services.admission.check()  # this and the next before the upload is read: a refusal should be cheap
     services.serving.deployment()
-    uploads = await read_uploads(request, services.settings.max_files)
+    form = await read_form(request, services.settings.max_files)
+    # a form's number that was left empty comes as ""
+    top_k = top_k or _top_k("form", form.fields.get("top_k") or None) or DEFAULT_TOP_K
     with services.serving.deployment().lease() as live:
-        images = [upload.data for upload in uploads]
+        images = [upload.data for upload in form.uploads]
         until = deadline(request, services.settings.request_timeout)
         outcomes = await infer(images, live, services, until, partial=True)
-    return _respond(live.model, uploads, outcomes, top_k)
+    return _respond(live.model, form.uploads, outcomes, top_k)
 
 
-def _top_k(request: Request) -> int:
+def _top_k(place: str, text: str | None) -> int | None:
     """By hand, not FastAPI's: the route is on the shortcut. Raises InvalidRequest."""
-    text = request.query_params.get("top_k")
     if text is None:
-        return DEFAULT_TOP_K
+        return None
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
-        raise InvalidRequest(f"query.top_k: should be a whole number from 1 to 999999999, got {text[:80]!r}")
+        raise InvalidRequest(f"{place}.top_k: should be a whole number from 1 to 999999999, got {text[:80]!r}")
     return int(text)
 
 

@@ -185,6 +185,7 @@ async def test_odd_image_is_classified(serve: Serve, repository: ModelRepository
     assert sum(probabilities) == pytest.approx(1, abs=1e-4)
 
 
+PNG = encoded(IMAGES[0])
 BOUNDARY = {"content-type": "multipart/form-data; boundary=x"}
 HEAD = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
 BAD_BODIES: dict[str, tuple[dict[str, Any], int, str, str]] = {  # Any: httpx' arguments
@@ -217,6 +218,40 @@ BAD_BODIES: dict[str, tuple[dict[str, Any], int, str, str]] = {  # Any: httpx' a
         "mixed",
     ),
     "too many files": ({"files": [good(0)] * 9}, 413, "too_many_files", "at most 8"),
+    "text beside alone": ({"files": [("token", (None, b"x"))]}, 422, "no_file", "the text fields 'token' alone"),
+    "pixels as text": ({"files": [("file", (None, PNG))]}, 422, "wrong_field", f"{len(PNG)} bytes that are no text"),
+    "an image in another field": (
+        {"content": b'--x\r\nContent-Disposition: form-data; name="photo"\r\nContent-Type: image/png\r\n\r\n--x--\r\n'}
+        | {"headers": BOUNDARY},
+        *(422, "wrong_field", "a part is named 'photo'"),
+    ),
+    "another encoding": (
+        {"content": HEAD[:-2] + b"Content-Transfer-Encoding: x-gzip\r\n\r\nx\r\n--x--\r\n", "headers": BOUNDARY},
+        *(400, "malformed_body", "it is 'x-gzip'"),
+    ),
+    "broken base64": (
+        {"content": HEAD[:-2] + b"Content-Transfer-Encoding: base64\r\n\r\nabcde\r\n--x--\r\n", "headers": BOUNDARY},
+        *(400, "malformed_body", "the part 'file' should be base64"),
+    ),
+    "headers without end": (
+        {"content": HEAD[:-2] + b"a: b\r\n" * 10_000 + b"\r\n\r\n--x--\r\n", "headers": BOUNDARY},
+        *(400, "malformed_body", "at most 16384 bytes"),
+    ),
+    "a line that begins like the boundary": (
+        {"content": HEAD + b"\r\n--xy\r\n--x--\r\n", "headers": BOUNDARY},
+        *(400, "malformed_body", "behind its boundary"),
+    ),
+    "long boundary": (
+        {"content": b"--", "headers": {"content-type": f"multipart/form-data; boundary={'x' * 300}"}},
+        *(400, "malformed_body", "this one has 300"),
+    ),
+    "too many other fields": (
+        {
+            "content": b'--x\r\nContent-Disposition: form-data; name="token"\r\n\r\n\r\n' * 65 + b"--x--",
+            "headers": BOUNDARY,
+        },
+        *(413, "too_many_files", "at most 64 text fields"),
+    ),
     "too many text fields": ({"files": [("file", (None, b"x"))] * 9}, 422, "wrong_field", "it came as text: 'x'"),
 }
 
@@ -232,6 +267,21 @@ async def test_bad_body_is_told_what_was_expected(
         assert (await client.post("/predict", files=[good(0)])).status_code == 200
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert detail in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "classes"), [("", "2", 2), ("?top_k=3", "2", 3), ("", "", 5), ("?top_k=3", "none", 3)]
+)
+async def test_top_k_may_be_a_field_of_the_form(
+    serve: Serve, repository: ModelRepository, query: str, field: str, classes: int
+) -> None:
+    publish(repository)
+    async with serve() as (client, _):
+        answer = await client.post(f"/predict{query}", files=[good(0)], data={"top_k": field})
+        refused = await client.post("/predict", files=[good(0)], data={"top_k": "many"})
+    assert len(answer.json()["results"][0]["predictions"]) == classes
+    assert refused.status_code == 422
+    assert "form.top_k" in refused.json()["detail"]
 
 
 async def test_odd_filenames_come_back(serve: Serve, repository: ModelRepository) -> None:

@@ -1,0 +1,135 @@
+"""multipart/form-data (RFC 7578, RFC 2046) in the dialects that clients speak: a body to its parts.
+
+python-multipart's push parser takes neither a preamble nor a folded header, and leaves `filename*` out. Starlette's
+form parser is made of it, and also takes a body that breaks off for a whole one.
+"""
+
+import base64
+import quopri
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.message import Message
+from email.utils import collapse_rfc2231_value
+
+from python_multipart.multipart import parse_options_header
+
+from app.errors import MalformedBody
+
+BOUNDARY_BYTES = 256  # at most; RFC 2046 allows 70
+HEAD_BYTES = 16 * 1024  # of the headers of one part, at most
+ENCODINGS: dict[bytes, Callable[[bytes], bytes]] = {
+    **dict.fromkeys((b"", b"7bit", b"8bit", b"binary"), bytes),  # as it is; `bytes` copies nothing
+    b"base64": base64.b64decode,
+    b"quoted-printable": quopri.decodestring,
+}
+FILE_TYPES = (b"image/", b"application/octet-stream")  # of a part that is a file without a filename
+
+_end_of_delimiter = re.compile(rb"(--)|[ \t]*(\r?\n)")  # RFC 2046 lets a gateway add blanks
+_fold = re.compile(rb"\r?\n(?=[ \t])")
+
+Headers = dict[bytes, bytes]  # names in lower case
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part. `is_file` is what its headers say; `content` is without its transfer encoding."""
+
+    name: str
+    filename: str | None
+    is_file: bool
+    content: bytes
+
+
+def read_parts(body: bytes, boundary: bytes) -> Iterator[Part]:
+    """The parts in order; what stands before the first and after the last boundary is passed over.
+
+    Raises MalformedBody.
+    """
+    if not 0 < len(boundary) <= BOUNDARY_BYTES:
+        raise MalformedBody(f"a boundary should have 1 to {BOUNDARY_BYTES} bytes, this one has {len(boundary)}")
+    delimiter = b"--" + boundary
+    at = 0 if body.startswith(delimiter) else body.find(b"\n" + delimiter) + 1
+    if not body.startswith(delimiter, at):
+        raise MalformedBody(
+            f"the multipart body can not be read: it breaks off before a line with its boundary, {text_of(delimiter)!r}"
+        )
+    end = _delimiter_end(body, at + len(delimiter))
+    newline = end[2] or b""  # clients that end lines with LF alone do so throughout
+    delimiter = newline + delimiter
+    while not end[1]:
+        start = end.end()
+        at = body.find(delimiter, start - len(newline))  # a part may be empty
+        if at < 0:
+            raise MalformedBody("the multipart body should end with its closing boundary, it breaks off")
+        yield _part(body, start, at, newline)
+        end = _delimiter_end(body, at + len(delimiter))
+
+
+def text_of(raw: bytes) -> str:
+    """UTF-8 as RFC 7578 has it; Latin-1 of clients that send something else."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def _delimiter_end(body: bytes, at: int) -> re.Match[bytes]:
+    if end := _end_of_delimiter.match(body, at):
+        return end
+    raise MalformedBody(
+        "the multipart body can not be read: behind its boundary a line should end, or -- follow; it breaks off there, "
+        "or goes on with something else"
+    )
+
+
+def _part(body: bytes, start: int, end: int, newline: bytes) -> Part:
+    blank = body.find(2 * newline, start - len(newline), min(end + len(newline), start + HEAD_BYTES))
+    if blank < 0:
+        raise MalformedBody(f"a part should begin with its headers, at most {HEAD_BYTES} bytes, and an empty line")
+    headers = _headers(body[start:blank])
+    disposition = headers.get(b"content-disposition", b"")
+    options = parse_options_header(disposition)[1]
+    name = _parameter(disposition, options, "name")
+    if name is None:
+        raise MalformedBody("a part's Content-Disposition should have a name, it has none")
+    filename = _parameter(disposition, options, "filename")
+    is_file = filename is not None or headers.get(b"content-type", b"").lower().startswith(FILE_TYPES)
+    encoding = headers.get(b"content-transfer-encoding", b"")
+    return Part(name, filename, is_file, _decoded(body[blank + 2 * len(newline) : end], encoding, name))
+
+
+def _headers(head: bytes) -> Headers:
+    headers = {}
+    for line in _fold.sub(b"", head).splitlines():
+        name, _, value = line.partition(b":")
+        headers[name.strip().lower()] = value.strip()
+    return headers
+
+
+def _parameter(disposition: bytes, options: dict[bytes, bytes], name: str) -> str | None:
+    """Of a Content-Disposition: the plain one, else the one of RFC 2231, as name*=utf-8''%E7%8C%AB or in pieces."""
+    if (plain := options.get(name.encode())) is not None:
+        return text_of(plain)
+    if b"*" not in disposition:
+        return None
+    message = Message()
+    message["Content-Disposition"] = disposition.decode("latin-1")
+    value = message.get_param(name, header="Content-Disposition")
+    if isinstance(value, tuple):
+        return collapse_rfc2231_value(value)
+    return None if value is None else text_of(value.encode("latin-1"))
+
+
+def _decoded(content: bytes, encoding: bytes, name: str) -> bytes:
+    decode = ENCODINGS.get(encoding.lower())
+    if decode is None:
+        known = ", ".join(text_of(known) for known in ENCODINGS if known)
+        raise MalformedBody(
+            f"the Content-Transfer-Encoding of the part {name[:80]!r} should be one of {known}, "
+            f"it is {text_of(encoding)[:40]!r}"
+        )
+    try:
+        return decode(content)
+    except ValueError as error:
+        raise MalformedBody(f"the part {name[:80]!r} should be {text_of(encoding)}: {error}") from None
