@@ -8,10 +8,9 @@ from typing import Any, ClassVar, cast
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-
-from app.observation import CURRENT
 
 PROBLEM_TYPE = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is left to read it
@@ -249,12 +248,17 @@ _PROBLEM_SCHEMA = {
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Makes every error that leaves a route, or the router itself, a problem."""
+    """Makes every error that leaves a route, the router itself or the middleware added so far, a problem.
+
+    Middleware that is added later gives its headers to all of them. Starlette's own place for a handler of Exception is
+    outside of all middleware: a page on another origin could not read that answer.
+    """
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _client_gone)
-    app.add_exception_handler(Exception, _unhandled)
+    app.add_middleware(ServerErrorMiddleware, handler=_unhandled)
+    app.add_exception_handler(Exception, _unhandled)  # of the middleware that is added later
 
 
 async def _service_error(request: Request, error: Exception) -> Response:
@@ -289,7 +293,5 @@ async def _client_gone(request: Request, __: Exception) -> Response:
 
 async def _unhandled(request: Request, __: Exception) -> Response:
     """The server logs the exception whole: Starlette raises it again once this answer is sent."""
-    observed = CURRENT.get()  # Starlette answers outside of all middleware
-    headers = {"X-Request-ID": observed.id} if observed else None
     detail = "the service failed on this request; its log says why"
-    return problem(request.scope["path"], 500, ServiceError.code, detail, headers)
+    return problem(request.scope["path"], 500, ServiceError.code, detail)

@@ -21,6 +21,7 @@ from app.ingress.admission import Admission
 from app.ingress.auth import OPEN_PATHS, ApiKeys, Keys
 from app.ingress.intake import Intake
 from app.ingress.limits import BodyLimit
+from app.ingress.paths import OwnPaths
 from app.ingress.shortcut import Shortcut
 from app.jobs import LIMIT_S, JobStates
 from app.lifecycle.drain import AnnounceDrain
@@ -53,6 +54,11 @@ GUARDED = (
     inference_v2.router,
 )
 OPEN = (health.router, inference_v2.open_router)
+# what a page on another origin may read of an answer; by name: "*" is not for pages that send credentials
+EXPOSED_HEADERS = (
+    *("Allow", "ETag", "Location", "Retry-After", "Server-Timing", "WWW-Authenticate"),
+    *("X-Next-Offset", "X-Request-ID", "Inference-Header-Content-Length"),
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -93,31 +99,58 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         if tracing:
             await asyncio.to_thread(tracing.close)
 
-    app = FastAPI(title="ResNeXt Service", version=__version__, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(
+        title="ResNeXt Service",
+        version=__version__,
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,  # OwnPaths takes them off
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
+    )
     app.state.services = services
     guarded = [Security(HTTPBearer(auto_error=False))] if keys else []  # for /docs; ApiKeys does the work
     for router in GUARDED:
         app.include_router(router, dependencies=guarded)
     for router in OPEN:
         app.include_router(router)
-    install_error_handlers(app)
 
-    # the last one added sees a request first
+    paths = [route.path for router in (*GUARDED, *OPEN) for route in router.routes if isinstance(route, Route)]
+    if settings.root_path and any(f"{path}/".startswith(f"{settings.root_path}/") for path in paths):
+        raise SettingsError(f"RESNEXT_ROOT_PATH should not be where a route begins, it is {settings.root_path}")
+    _add_inner_middleware(app, settings, Keys(keys) if keys else None)
+    install_error_handlers(app)
+    _add_outer_middleware(app, services, requests, paths)
+    return app
+
+
+# of middleware, the last one added sees a request first
+
+
+def _add_inner_middleware(app: FastAPI, settings: Settings, keys: Keys | None) -> None:
+    """What may fail, or refuse a request."""
     app.add_middleware(
         Shortcut,
         endpoints={predict.PATH: predict.predict, inference_v2.path_of(settings.model): inference_v2.infer},
     )
     app.add_middleware(BodyLimit, limit=settings.max_upload, dataset_limit=settings.max_dataset_upload)
     if keys:
-        app.add_middleware(ApiKeys, keys=Keys(keys))
+        app.add_middleware(ApiKeys, keys=keys)
+
+
+def _add_outer_middleware(app: FastAPI, services: Services, requests: Requests, paths: list[str]) -> None:
+    """What every answer goes through, whoever gives it."""
+    settings = services.settings
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
         )
     app.add_middleware(AnnounceDrain, serving=services.serving)
-    paths = [route.path for router in (*GUARDED, *OPEN) for route in router.routes if isinstance(route, Route)]
     app.add_middleware(Observer, requests=requests, paths=[*paths, *OPEN_PATHS])
-    return app
+    app.add_middleware(OwnPaths, prefix=settings.root_path)
 
 
 async def _open_jobs(services: Services) -> None:

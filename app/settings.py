@@ -92,6 +92,11 @@ class Settings(Places):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")
+    root_path: str = Field(
+        "",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        description="prefix under which a proxy serves this service, as /vision; whether the proxy takes it off or not",
+    )
     grpc_port: int | None = Field(
         None,
         ge=1,
@@ -136,6 +141,14 @@ class Settings(Places):
         if not isinstance(value, str):
             return value
         return tuple(part.strip() for part in value.replace("\n", ",").split(",") if part.strip())
+
+    @field_validator("root_path", mode="before")
+    @classmethod
+    def _with_one_slash(cls, value: Any) -> Any:  # Any: a validator's input is whatever came
+        """`vision`, `/vision` and `/vision/` are the same prefix; `/` is none."""
+        if not isinstance(value, str):
+            return value
+        return f"/{bare}" if (bare := value.strip("/")) else ""
 
     @model_validator(mode="after")
     def _queue_holds_a_request(self) -> Self:

@@ -1,4 +1,4 @@
-"""The outermost middleware: observes each request over HTTP, and gives its id back."""
+"""The outermost middleware but for the paths: observes each request over HTTP, and gives its id back."""
 
 import functools
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ class Observer:
         try:
             await self.app(scope, receive, sent)
         except Exception:
-            request.status = request.status or 500  # Starlette answers, outside of here
+            request.status = request.status or 500  # nobody in here has answered
             raise
         finally:
             self._requests.end(scope, self._route_of(scope["path"]), request)

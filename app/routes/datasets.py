@@ -72,7 +72,7 @@ async def put_dataset(name: Name, request: Request, services: ServicesDep) -> Re
     await _prune(services, name)
     answer = await _detail(services, name, revision)
     answer.status_code = 201 if revision == 1 else 200
-    answer.headers["Location"] = f"/datasets/{name}"
+    answer.headers["Location"] = f"{services.settings.root_path}/datasets/{name}"
     return answer
 
 

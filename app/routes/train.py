@@ -83,7 +83,7 @@ async def submit(
     config = TrainConfig.model_validate({"name": services.settings.model, **wanted.model_dump(exclude_none=True)})
     async with jobs_told():
         job, _ = await services.jobs.submit(config, dataset, priority=priority, key=idempotency_key)
-    response.headers["Location"] = f"{router.prefix}/{job.id}"
+    response.headers["Location"] = f"{services.settings.root_path}{router.prefix}/{job.id}"
     return job
 
 

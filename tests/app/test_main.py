@@ -1,11 +1,18 @@
+import itertools
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
-from tests.app.conftest import Serve
-from tests.app.network import publish
+from app.main import EXPOSED_HEADERS, create_app
+from app.settings import Settings, SettingsError
+from tests.app.conftest import Serve, client_of
+from tests.app.network import encoded, publish, random_images
 from training.contract import ModelRepository
 
 pytestmark = pytest.mark.anyio
@@ -47,17 +54,108 @@ async def test_openapi_asks_for_a_key_only_when_there_are_keys(serve: Serve) -> 
     assert "security" not in paths["/health"]["get"]
 
 
-async def test_cors(serve: Serve, repository: ModelRepository) -> None:
-    publish(repository)
-    asking = {"origin": "https://page.example", "access-control-request-method": "POST"}
-    async with serve(cors_origins="https://page.example", api_keys="secret") as (client, _):
+PAGE = "https://page.example"
+
+
+async def test_cors(serve: Serve) -> None:
+    asking = {"origin": PAGE, "access-control-request-method": "POST", "access-control-request-headers": "x-api-key"}
+    async with serve(cors_origins=PAGE, api_keys="secret") as (client, _):
         preflight = await client.options("/predict", headers=asking)
-        assert preflight.headers["access-control-allow-origin"] == "https://page.example"
-        refused = await client.get("/models", headers={"origin": "https://page.example"})
-        assert refused.status_code == 401
-        assert refused.headers["access-control-allow-origin"] == "https://page.example"
+        assert preflight.headers["access-control-allow-origin"] == PAGE
+        assert preflight.headers["access-control-allow-headers"] == "x-api-key"
+        assert "x-request-id" in preflight.headers
     async with serve() as (client, _):
         assert "access-control-allow-origin" not in (await client.get("/models", headers=asking)).headers
+
+
+def fail(_: Request) -> Response:
+    raise RuntimeError("a secret detail")
+
+
+KEY = {"x-api-key": "secret"}
+ANSWERS: dict[str, tuple[str, str, dict[str, str], int]] = {
+    "by a route": ("GET", "/models", KEY, 200),
+    "by no route": ("GET", "/no/such/path", KEY, 404),
+    "by a route of another method": ("GET", "/predict", KEY, 405),
+    "of a route that raises": ("GET", "/raising", KEY, 500),
+    "of a hot route that raises": ("POST", "/raising", KEY, 500),
+    "of a protocol's route that raises": ("GET", "/v2/raising", KEY, 500),
+    "by the keys": ("POST", "/predict", {}, 401),
+    "by the limit": ("POST", "/predict", KEY | {"content-length": "99999999999"}, 413),
+    "without a model": ("POST", "/predict", KEY, 503),
+    "of the pages": ("GET", "/docs", {}, 200),
+    "with a slash": ("GET", "/health/", {}, 200),
+}
+
+
+@pytest.mark.parametrize(("method", "path", "headers", "status"), ANSWERS.values(), ids=ANSWERS.keys())
+async def test_a_page_on_another_origin_can_read_every_answer(
+    tmp_path: Path, method: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    settings = {"models": tmp_path, "state": tmp_path, "provider": "cpu", "cors_origins": PAGE, "api_keys": "secret"}
+    app = create_app(Settings.model_validate(settings))
+    app.router.routes.extend([Route("/raising", fail), Route("/v2/raising", fail)])
+    hot: Any = next(layer.kwargs["endpoints"] for layer in app.user_middleware if "endpoints" in layer.kwargs)
+    hot["/raising"] = fail
+    async with client_of(app) as client:
+        answer = await client.request(method, path, headers=headers | {"origin": PAGE})
+    assert answer.status_code == status
+    assert "secret detail" not in answer.text
+    assert answer.headers["access-control-allow-origin"] == PAGE
+    exposed = {name.strip().lower() for name in answer.headers["access-control-expose-headers"].split(",")}
+    assert {"x-request-id", "retry-after", "location", "server-timing", "x-next-offset"} <= exposed
+    assert answer.headers.get_list("x-request-id", split_commas=True)[1:] == []
+    assert answer.headers["x-request-id"]
+
+
+def test_every_header_that_is_documented_is_exposed() -> None:
+    schema = create_app(Settings(provider="cpu")).openapi()
+    answers = [a for methods in schema["paths"].values() for op in methods.values() for a in op["responses"].values()]
+    assert {name for answer in answers for name in answer.get("headers", {})} <= set(EXPOSED_HEADERS)
+
+
+@pytest.mark.parametrize("prefix", ["", "/vision", "vision/", "/a/b"])
+async def test_every_path_is_served_with_a_slash_at_its_end_and_under_the_prefix(
+    serve: Serve, repository: ModelRepository, prefix: str
+) -> None:
+    publish(repository)
+    image = encoded(random_images(1)[0])
+    proxied = {"host": "api.example", "x-forwarded-proto": "https", "content-type": "image/png"}
+    async with serve(root_path=prefix, api_keys="secret") as (client, _):
+        roots = {"", f"/{prefix.strip('/')}".rstrip("/")}
+        for root, slash in itertools.product(roots, ("", "/", "//")):
+            for path in ("/health", "/health/ready", "/v2/health/live", "/docs", "/openapi.json"):
+                answer = await client.get(root + path + slash, headers=proxied)
+                assert answer.status_code == 200, (root + path + slash, answer.text)
+            for path in ("/models", "/models/1", "/v2", "/v2/models/resnext50", "/train", "/datasets", "/metrics"):
+                assert (await client.get(root + path + slash)).status_code == 401
+                answer = await client.get(root + path + slash, headers=proxied | KEY)
+                assert answer.status_code == 200, (root + path + slash, answer.text)
+            answer = await client.post(f"{root}/predict{slash}", content=image, headers=proxied | KEY)
+            assert answer.status_code == 200, answer.text
+        answer = await client.get("/no/such/path/", headers=KEY)
+        assert (answer.status_code, answer.json()["detail"]) == (404, "GET /no/such/path: Not Found")
+        metrics = (await client.get("/metrics", headers=KEY)).text
+    assert 'route="/predict",status="200"' in metrics
+
+
+async def test_a_prefix_is_one_of_whole_names(serve: Serve) -> None:
+    async with serve(root_path="/he") as (client, _):
+        assert (await client.get("/health")).status_code == 200
+        assert (await client.get("/he/health")).status_code == 200
+        assert (await client.get("/healthy")).status_code == 404
+
+
+def test_a_prefix_that_is_a_route_of_the_service_is_refused() -> None:
+    for prefix in ("/models", "/v2/models"):
+        with pytest.raises(SettingsError, match="RESNEXT_ROOT_PATH should not be where a route begins, it is /"):
+            create_app(Settings(provider="cpu", root_path=prefix))
+
+
+async def test_addresses_that_the_service_sends_have_the_prefix(serve: Serve) -> None:
+    schema = await schema_of(serve, root_path="/vision")
+    assert schema["servers"] == [{"url": "/vision"}]
+    assert "servers" not in await schema_of(serve)
 
 
 def test_import_brings_no_training_library() -> None:

@@ -27,6 +27,9 @@ def test_defaults_are_valid_and_frozen() -> None:
         ("RESNEXT_THREADS", "", "threads", "auto"),
         ("RESNEXT_PRECISION", "fp16", "precision", "fp16"),
         ("RESNEXT_CUDA_GRAPHS", "false", "cuda_graphs", False),
+        ("RESNEXT_ROOT_PATH", "/a/vision/", "root_path", "/a/vision"),
+        ("RESNEXT_ROOT_PATH", "vision", "root_path", "/vision"),
+        ("RESNEXT_ROOT_PATH", "/", "root_path", ""),
         (
             "RESNEXT_CORS_ORIGINS",
             "https://a.example, https://b.example",
@@ -113,6 +116,7 @@ def test_what_the_worker_is_given_leads_to_the_same_settings(secrets: Path, monk
         ),
         ("RESNEXT_MAX_BATCH", "many", "or Input should be 'auto', got 'many'"),
         ("RESNEXT_MAX_UPLOAD", "0", "RESNEXT_MAX_UPLOAD: Input should be greater than 0"),
+        ("RESNEXT_ROOT_PATH", "https://a.example/vision", "RESNEXT_ROOT_PATH: String should match pattern"),
         ("RESNEXT_MODEL", "../x", "RESNEXT_MODEL: String should match pattern"),
         ("RESNEXT_SECRETS", "/nowhere", "RESNEXT_SECRETS: Path does not point to a directory, got '/nowhere'"),
         ("RESNEXT_QUEUE_SIZE", "10", "RESNEXT_MAX_FILES should be at most RESNEXT_QUEUE_SIZE (10), got 64"),

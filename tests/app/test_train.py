@@ -61,6 +61,13 @@ async def test_only_the_data_has_to_be_said(serve: Serve) -> None:
         assert (await client.get(answer.headers["location"])).json() == job
 
 
+async def test_the_jobs_address_has_the_prefix_of_a_proxy(serve: Serve) -> None:
+    async with serve(root_path="/vision") as (client, _):
+        answer = await client.post("/vision/train/", json={"data": "photos"}, headers={"x-forwarded-proto": "https"})
+        assert answer.headers["location"] == f"/vision/train/{answer.json()['id']}"
+        assert (await client.get(answer.headers["location"])).json() == answer.json()
+
+
 async def test_what_is_said_counts(serve: Serve) -> None:
     fields = {"data": "photos", "name": "other", "epochs": 3, "augment": "none", "gate": {"tolerance": 0.5}}
     async with serve() as (client, _):
