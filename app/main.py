@@ -33,6 +33,7 @@ from app.observability.metrics import Metrics
 from app.observability.observer import Observer
 from app.observability.requests import Requests
 from app.observation import Batch
+from app.page.routes import make_router
 from app.rollout.rollback import RollbackPolicy
 from app.routes import datasets, health, inference_v2, metrics, models, predict, train
 from app.services import Services
@@ -103,6 +104,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="ResNeXt Service",
         version=__version__,
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # OwnPaths takes them off
         servers=[{"url": settings.root_path}] if settings.root_path else None,
@@ -111,10 +113,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     guarded = [Security(HTTPBearer(auto_error=False))] if keys else []  # for /docs; ApiKeys does the work
     for router in GUARDED:
         app.include_router(router, dependencies=guarded)
-    for router in OPEN:
+    unguarded = (*OPEN, make_router(settings.root_path))
+    for router in unguarded:
         app.include_router(router)
 
-    paths = [route.path for router in (*GUARDED, *OPEN) for route in router.routes if isinstance(route, Route)]
+    paths = [route.path for router in (*GUARDED, *unguarded) for route in router.routes if isinstance(route, Route)]
     if settings.root_path and any(f"{path}/".startswith(f"{settings.root_path}/") for path in paths):
         raise SettingsError(f"RESNEXT_ROOT_PATH should not be where a route begins, it is {settings.root_path}")
     _add_inner_middleware(app, settings, Keys(keys) if keys else None)

@@ -77,6 +77,7 @@ class ModelHealth(BaseModel):
 
     name: str
     version: int
+    classes: int
     precision: str
     provider: str
     max_batch: int
@@ -128,6 +129,7 @@ class Health(BaseModel):
 
     status: Status
     model: ModelHealth | None
+    why_no_model: str | None = Field(description="why there is none, and what to do")
     queue: QueueHealth
     process: int = Field(description="id of the process that answers, which all but `trainer` is about")
     uptime_seconds: float

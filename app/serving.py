@@ -80,7 +80,7 @@ class Serving:
     def deployment(self) -> Deployment:
         """What serves a request that comes now. Raises NoModel."""
         if self.live is None:
-            raise NoModel(self._why_none())
+            raise NoModel(self.why_none())
         return self.live
 
     async def refresh(self) -> None:
@@ -242,7 +242,8 @@ class Serving:
         text = str(error) or type(error).__name__
         return text.replace(f"{self.repository.folder.parent}/", "")
 
-    def _why_none(self) -> str:
+    def why_none(self) -> str:
+        """Why nothing is live, and what to do."""
         if self.failure:
             return f"version {self.failure.version} can not be served: {self.failure.reason}"
         if self.loading:

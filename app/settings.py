@@ -84,7 +84,8 @@ class Settings(Places):
     worker: bool = Field(False, description="keep a training worker alive beside the service; `make serve` sets it")
 
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (), description="keys, separated by commas; when set, all but /health* and /docs asks for one of them"
+        (),
+        description="keys, separated by commas; when set, all but /, /health* and /docs asks for one of them",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="origins, separated by commas, whose pages a browser lets call this service"

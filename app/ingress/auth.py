@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import Unauthorized, answer
 
-OPEN_PATHS = ("/health", "/v2/health", "/docs", "/openapi.json")
+OPEN_PATHS = ("/", "/health", "/v2/health", "/docs", "/openapi.json")
 
 
 class Keys:

@@ -39,6 +39,7 @@ async def health(services: ServicesDep) -> Health:
     return Health(
         status=_status(serving),
         model=_model(serving.live.model) if serving.live else None,
+        why_no_model=None if serving.live else serving.why_none(),
         queue=QueueHealth(depth=services.admission.depth, capacity=services.admission.capacity),
         process=os.getpid(),
         uptime_seconds=round(time.monotonic() - services.started, 3),
@@ -96,6 +97,7 @@ def _model(model: Model) -> ModelHealth:
     return ModelHealth(
         name=model.name,
         version=model.version,
+        classes=len(model.labels),
         precision=model.precision,
         provider=EXECUTION_PROVIDERS[model.provider],
         max_batch=model.max_batch,
