@@ -29,6 +29,7 @@ from training.run import PHASES, Phase, Run
 
 Command = Callable[[Run, Phase], list[str]]
 
+ENDS: dict[JobState, str] = {"succeeded": "has succeeded", "rejected": "was rejected", "failed": "has failed"}
 RESTARTS = 3  # of a phase whose process a signal ended: mostly the system's, for lack of memory
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ class Worker:
         self.presence.says(id)
         try:
             outcome = await self._phases(run, request)
-            logger.info("job %s has %s%s", id, outcome["state"], f": {why}" if (why := outcome["reason"]) else "")
+            logger.info("job %s %s%s", id, ENDS[outcome["state"]], f": {why}" if (why := outcome["reason"]) else "")
             await self._tidy(run, finished=outcome["state"] != "failed")
             return outcome
         except asyncio.CancelledError:
@@ -131,8 +132,10 @@ class Worker:
             self._claim(run, request)
             for phase in PHASES:
                 await self._step(run, phase)
-            passed = run.record("gating", Verdict).passed
-            return {"state": "succeeded" if passed else "rejected", "reason": None}
+            verdict = run.record("gating", Verdict)
+            if not verdict.passed:
+                return {"state": "rejected", "reason": "; ".join(verdict.reasons)}
+            return {"state": "succeeded", "reason": None}
         except (TrainingError, OSError) as error:  # OSError: a full disk, a folder that went away
             return {"state": "failed", "reason": str(error)}
         except Exception as error:

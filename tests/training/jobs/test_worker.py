@@ -138,6 +138,7 @@ def test_a_failed_job_says_why_and_goes_on_when_resumed(engine: Engine) -> None:
 def test_the_gate_decides_between_succeeded_and_rejected(engine: Engine) -> None:
     engine.worker(kind="fast")
     job = engine.ends(engine.submit(gate={"policy": "never"}).id, "rejected")
+    assert f"job {job.id} was rejected: gate.policy is never" in engine.log()
     assert job.reason == "gate.policy is never"
     assert engine.ends(engine.submit().id).reason is None
 
