@@ -127,10 +127,12 @@ class Progress(BaseModel):
     """How far a run is, from its `progress.jsonl`. Times are Unix seconds, accuracies fractions of 1."""
 
     phases: list[PhaseProgress] = Field([], description="those that have begun, in order")
-    step: dict[str, float] | None = Field(
+    step: dict[str, int | float] | None = Field(
         None, description="the newest: epoch, epochs, step, steps, loss, accuracy, images_per_second, eta_seconds, time"
     )
-    epochs: list[dict[str, float]] = Field([], description="of each epoch: loss, accuracy, val_loss, val_accuracy")
+    epochs: list[dict[str, int | float]] = Field(
+        [], description="of each epoch: loss, accuracy, val_loss, val_accuracy"
+    )
 
     def seconds_of(self, name: Phase) -> float:
         """Seconds spent in a phase so far, over all attempts."""
@@ -140,7 +142,7 @@ class Progress(BaseModel):
 def read_progress(path: Path) -> Progress:
     """The progress so far; empty where nothing was written yet."""
     phases: dict[Phase, PhaseProgress] = {}
-    epochs: dict[int, dict[str, float]] = {}  # by number: one that was cut off and trained again counts once
+    epochs: dict[int, dict[str, int | float]] = {}  # by number: one that was cut off and trained again counts once
     newest: bytes | None = None
     current, since, now = None, 0.0, 0.0
     for _, line in lines(path):
@@ -193,5 +195,5 @@ def _time(line: bytes | None) -> float:
     return float(json.loads(line)["time"]) if line else 0.0
 
 
-def _figures(event: dict[str, Any]) -> dict[str, float]:
+def _figures(event: dict[str, Any]) -> dict[str, int | float]:
     return {name: value for name, value in event.items() if name != "event"}

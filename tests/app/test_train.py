@@ -223,6 +223,23 @@ async def test_the_report_of_the_run_and_of_the_version_that_it_became(serve: Se
         assert (await client.get(f"/train/{id}/report/test.json")).json() == {"accuracy": 0.5}
 
 
+async def test_a_job_has_the_numbers_of_its_events(serve: Serve) -> None:
+    """3 is 3 in both, not 3.0; and a loss of 2.0 is no whole number."""
+    async with serve() as (client, services):
+        id = await submitted(client)
+        log = progress_of(services, id)
+        log.write("phase", phase="training")
+        log.write("epoch", epoch=1, loss=2.0, val_accuracy=1.0, learning_rate=0.001)
+        log.write("step", epoch=2, epochs=3, step=7, steps=94, loss=2.0, eta_seconds=12.5)
+        await client.post(f"/train/{id}/cancel")
+        job = await client.get(f"/train/{id}")
+        events = await client.get(f"/train/{id}/events")
+    for figures in (job.json()["progress"]["step"], *job.json()["progress"]["epochs"]):
+        for name, value in figures.items():
+            assert f'"{name}": {json.dumps(value)}' in events.text, name
+    assert '"epoch":2,"epochs":3,"step":7,"steps":94,"loss":2.0' in job.text
+
+
 async def test_events_to_the_end_and_none_after_it(serve: Serve) -> None:
     async with serve() as (client, services):
         id = await submitted(client)
