@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -11,13 +12,13 @@ import uvicorn
 
 from app.errors import InferenceFailed
 from app.execution.provider import ProviderError
-from app.lifecycle.processes import BAD_SETTINGS, MEMBER, serve_in_processes, sockets_of
+from app.lifecycle.processes import BAD_SETTINGS, MEMBER, listening_sockets, serve_in_processes, sockets_of
 from app.lifecycle.server import DrainingServer
 from app.main import create_app
 from app.model import ModelError
 from app.observability.logs import configure
 from app.services import services_of
-from app.settings import Settings, SettingsError, read_settings
+from app.settings import Settings, SettingsError, read_settings, unknown_variables
 from app.tuning.sweep import NothingToTune
 from app.tuning.tune import add_arguments, tune
 from training import lifeline
@@ -25,6 +26,8 @@ from training.errors import TrainingError
 
 # longer than the minute that load balancers keep a connection: they should be the ones to close it
 KEEP_ALIVE_S = 75
+
+log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,6 +60,9 @@ def _serve(member: bool) -> None:
     try:
         settings = read_settings()
         configure(settings)
+        if not member:
+            for complaint in unknown_variables(os.environ):
+                log.warning("%s", complaint)
         if settings.processes > 1 and not member:
             sys.exit(serve_in_processes(settings))
         serve(settings, member)
@@ -67,6 +73,7 @@ def _serve(member: bool) -> None:
 
 def serve(settings: Settings, member: bool) -> None:
     """The service in this process, to the end of its drain; a `member` shares its port and ends with its starter."""
+    sockets = sockets_of(settings) if member else listening_sockets(settings)  # before anything that takes its time
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -85,9 +92,7 @@ def serve(settings: Settings, member: bool) -> None:
     if member:
         lifeline.follow(lambda: os.kill(os.getpid(), signal.SIGTERM))
     with contextlib.suppress(KeyboardInterrupt):
-        DrainingServer(config, services_of(app).serving, settings.drain_delay).run(
-            sockets_of(settings) if member else None
-        )
+        DrainingServer(config, services_of(app).serving, settings.drain_delay).run(sockets)
 
 
 if __name__ == "__main__":

@@ -151,6 +151,8 @@ class Serving:
     async def _follow(self) -> None:
         while True:
             await self.refresh()
+            if not (self.settled.is_set() or self.live or self.failure):
+                log.warning("nothing is served from %s yet: %s", self.repository.folder.parent, self.why_none())
             self.settled.set()
             await asyncio.sleep(self._poll_interval)
 

@@ -1,6 +1,8 @@
 """All that an operator may set, read from the environment once, at start."""
 
+import difflib
 import os
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -17,6 +19,9 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from training.images import MAX_PIXELS
 from training.jobs.places import ENV_PREFIX, Places, SecretUnreadable
+
+# of the worker, and of docker-compose.yml
+ELSEWHERE = {"RESNEXT_NAME", "RESNEXT_API_KEYS_FILE", "RESNEXT_DATABASE_FILE"}
 
 
 class SettingsError(Exception):
@@ -174,6 +179,20 @@ def read_settings() -> Settings:
         raise SettingsError(_one_line(error)) from None
     except SecretUnreadable as error:
         raise SettingsError(str(error)) from None
+
+
+def unknown_variables(names: Iterable[str]) -> list[str]:
+    """A complaint of each variable that looks like a setting and is none: it is mostly a slip of the pen."""
+    known = [name.upper() for name in Settings.model_fields]
+    complaints = []
+    for name in sorted(names):
+        bare = name.upper().removeprefix(ENV_PREFIX)
+        if bare in known or name.upper() in ELSEWHERE or not name.upper().startswith(ENV_PREFIX):
+            continue
+        nearest = difflib.get_close_matches(bare, known, 1)
+        meant = f"; {ENV_PREFIX}{nearest[0]} is the nearest that does" if nearest else ""
+        complaints.append(f"{name} sets nothing{meant} (docs/settings.md has all settings)")
+    return complaints
 
 
 def _one_line(error: ValidationError) -> str:

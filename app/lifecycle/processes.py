@@ -7,12 +7,14 @@ that wakes first takes all that are waiting.
 
 import asyncio
 import contextlib
+import errno
 import functools
 import os
 import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from app.execution.cores import usable_cores
@@ -30,8 +32,32 @@ FATAL = {
 
 
 def sockets_of(settings: Settings) -> list[socket.socket]:
-    """Sockets on the port, for this process to listen on; others may have theirs. Raises OSError."""
-    return [_bound(family, address) for family, address in _addresses(settings)]
+    """Sockets on the port, for this process to listen on; others may have theirs. Raises SettingsError."""
+    with _port_told(settings.host, settings.port, "RESNEXT_PORT"):
+        return [_bound(family, address) for family, address in _addresses(settings.host, settings.port)]
+
+
+def listening_sockets(settings: Settings) -> list[socket.socket]:
+    """Sockets of a service of one process, on a port that is its own from now on. Raises SettingsError.
+
+    They listen at once: whoever comes before the service is ready waits, and a second service finds the port taken.
+    """
+    require_free_grpc_port(settings)
+    found: list[socket.socket] = []
+    with _port_told(settings.host, settings.port, "RESNEXT_PORT"):
+        for family, (host, _) in _addresses(settings.host, settings.port):
+            port = found[0].getsockname()[1] if found else settings.port  # 0: all on the one that was found first
+            found.append(socket.create_server((host, port), family=family))
+    return found
+
+
+def require_free_grpc_port(settings: Settings) -> None:
+    """gRPC opens its port by itself, and too late for an answer in one line. Raises SettingsError."""
+    if settings.grpc_port is None:
+        return
+    with _port_told(settings.host, settings.grpc_port, "RESNEXT_GRPC_PORT"):
+        for family, address in _addresses(settings.host, settings.grpc_port):
+            socket.create_server(address, family=family).close()
 
 
 def shared_folder() -> Path | None:
@@ -45,13 +71,12 @@ def serve_in_processes(settings: Settings) -> int:
 
     Raises SettingsError when the port can not be had.
     """
+    require_free_grpc_port(settings)
     with contextlib.ExitStack() as held:
-        for family, _ in _addresses(settings):
-            try:
-                reserved = held.enter_context(_reserved(family, settings))
-            except OSError as error:
-                raise SettingsError(f"{settings.host} port {settings.port} can not be had: {error.strerror}") from None
-            settings = settings.model_copy(update={"port": reserved.getsockname()[1]})
+        with _port_told(settings.host, settings.port, "RESNEXT_PORT"):
+            for family, (host, _) in _addresses(settings.host, settings.port):
+                reserved = held.enter_context(_reserved(family, (host, settings.port)))
+                settings = settings.model_copy(update={"port": reserved.getsockname()[1]})
         shared = held.enter_context(tempfile.TemporaryDirectory(prefix="resnext-processes-"))
         return asyncio.run(_keep(settings, shared))
 
@@ -84,9 +109,8 @@ async def _keep(settings: Settings, shared: str) -> int:
     return status
 
 
-def _reserved(family: socket.AddressFamily, settings: Settings) -> socket.socket:
+def _reserved(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
     """Bound and never listening: it keeps the port ours, and finds one for port 0."""
-    address = (settings.host, settings.port)
     socket.create_server(address, family=family).close()  # fails where anyone listens, sharing the port or not
     return _bound(family, address)
 
@@ -113,6 +137,19 @@ def environment_of_member(settings: Settings, shared: str) -> dict[str, str]:
     }
 
 
-def _addresses(settings: Settings) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
-    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return [(family, (str(address[0]), settings.port)) for family, _, _, _, address in found]
+def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return [(family, (str(address[0]), port)) for family, _, _, _, address in dict.fromkeys(found)]
+
+
+@contextlib.contextmanager
+def _port_told(host: str, port: int, setting: str) -> Iterator[None]:
+    """What the system says of a port becomes the operator's one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            why = f"is in use, by another service or by this one in another terminal; {setting} may name another port"
+        else:
+            why = f"can not be opened: {error.strerror}"
+        raise SettingsError(f"port {port} on {host} {why}") from None

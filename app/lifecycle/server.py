@@ -1,6 +1,7 @@
 """The end of the process without a lost request."""
 
 import asyncio
+import logging
 import socket
 import time
 from types import FrameType
@@ -8,6 +9,8 @@ from types import FrameType
 import uvicorn
 
 from app.serving import Serving
+
+log = logging.getLogger(__name__)
 
 
 class DrainingServer(uvicorn.Server):
@@ -24,6 +27,12 @@ class DrainingServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._serving.draining = True
         super().handle_exit(sig, frame)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:  # uvicorn names the address only where it opened the port itself
+            host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+            log.info("serving on http://%s:%d (Ctrl-C ends it)", host, sockets[0].getsockname()[1])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         end = time.monotonic() + self._delay

@@ -1,10 +1,11 @@
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 import app
-from app.settings import Settings, SettingsError, read_settings
+from app.settings import Settings, SettingsError, read_settings, unknown_variables
 from training.jobs import places
 from training.jobs.places import Places
 
@@ -137,6 +138,29 @@ def test_all_bad_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("RESNEXT_BATCH_DELAY", "-1")
     with pytest.raises(SettingsError, match=r"RESNEXT_BATCH_DELAY: .*; RESNEXT_PORT: .*"):
         read_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("RESNEXT_WORKERS", "RESNEXT_WORKER"),
+        ("RESNEXT_DRAIN_TIME", "RESNEXT_DRAIN_TIMEOUT"),
+        ("resnext_api_key", "RESNEXT_API_KEYS"),
+        ("RESNEXT_XYZZY", None),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_told_with_the_nearest(name: str, nearest: str | None) -> None:
+    (complaint,) = unknown_variables([name, "PATH", "RESNEXT_PORT", "resnext_port", "RESNEXT_NAME"])
+    assert complaint.startswith(f"{name} sets nothing")
+    assert (f"; {nearest} is the nearest" in complaint) if nearest else ("nearest" not in complaint)
+
+
+def test_variables_of_other_parts_of_the_project_are_known() -> None:
+    root = Path(app.__path__[0]).parent
+    files = [root / "Makefile", root / "Dockerfile", *root.glob("docker-compose*.yml")]
+    named = {name for file in files for name in re.findall(r"RESNEXT_[A-Z_]+", file.read_text())}
+    assert len(named) > 10
+    assert unknown_variables(named) == []
 
 
 def test_every_setting_is_described_and_read() -> None:

@@ -142,7 +142,7 @@ def test_a_port_in_use_ends_the_start(tmp_path: Path) -> None:
         process = run(models=str(tmp_path), processes="2", port=str(port))
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 2
-    assert f"127.0.0.1 port {port} can not be had: Address already in use" in errors
+    assert f"port {port} on 127.0.0.1 is in use" in errors
 
 
 def test_a_port_that_one_process_has_just_left_can_be_had() -> None:

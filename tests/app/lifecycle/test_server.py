@@ -73,10 +73,49 @@ def test_settings_that_can_not_work_stop_the_start_with_one_line(settings: dict[
     assert errors.count("\n") == 1
 
 
-def test_port_in_use_ends_the_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("setting", ["port", "grpc_port"])
+def test_a_port_in_use_stops_the_start_with_one_line(
+    repository: ModelRepository, tmp_path: Path, setting: str, processes: str
+) -> None:
+    publish(repository)
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        process = run(models=str(tmp_path), port=str(taken.getsockname()[1]))
-        _, errors = process.communicate(timeout=30)
-    assert process.returncode == 3  # uvicorn's, of a start that failed
-    assert "address already in use" in errors
-    assert "Traceback" not in errors
+        port = str(taken.getsockname()[1])
+        process = run(**{"models": str(tmp_path), "processes": processes, "port": "0", setting: port})
+        output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output) == (2, "")
+    assert errors.startswith(f"resnext-service can not start: port {port} on 127.0.0.1 is in use")
+    assert f"RESNEXT_{setting.upper()} may name another port" in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])  # of no machine: RFC 5737, RFC 2606
+def test_an_address_that_can_not_be_had_stops_the_start_with_one_line(tmp_path: Path, host: str) -> None:
+    process = run(models=str(tmp_path), host=host)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert errors.startswith(f"resnext-service can not start: port 8000 on {host} can not be opened: ")
+    assert errors.count("\n") == 1
+
+
+def test_the_log_of_a_start_without_a_model_says_what_to_do(tmp_path: Path) -> None:
+    with service(tmp_path, workers="2", name="worker-0", image_size="64") as (process, port):
+        until(lambda: answers(f"http://127.0.0.1:{port}/health/ready", 503))
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=20)
+    (line,) = (line for line in log.splitlines() if "nothing is served" in line)
+    assert f"nothing is served from {tmp_path} yet: no version of 'resnext50' is active" in line
+    assert "python -m training train DIR" in line
+    assert f"serving on http://127.0.0.1:{port} (Ctrl-C ends it)" in log
+    assert "RESNEXT_WORKERS sets nothing; RESNEXT_WORKER is the nearest that does" in log
+    assert "RESNEXT_IMAGE_SIZE sets nothing" in log
+    assert "RESNEXT_NAME" not in log
+
+
+def test_the_log_of_a_start_with_a_model_has_no_warning(repository: ModelRepository, tmp_path: Path) -> None:
+    publish(repository)
+    with service(tmp_path) as (process, port):
+        until(lambda: answers(f"http://127.0.0.1:{port}/health/ready", 200))
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=20)
+    assert "WARNING" not in log
