@@ -17,12 +17,11 @@ from training.datasets.dataset import Split, load, read_samples, spread
 from training.datasets.report import DatasetReport
 from training.errors import TrainingError
 from training.evaluate import evaluate
+from training.parity import TOLERANCE, same_class
 from training.progress import ProgressLog
 from training.records import VerificationRecord
 from training.run import Run
 
-TOLERANCE = 1e-4  # of a probability, Keras against ONNX Runtime
-TIE = 1e-6  # two classes that Keras holds closer than this may change places
 CPU_TOLERANCE = 1e-5  # of a probability, the exported graph against the one for CPUs: nothing but rounding
 CPU_IMAGES = 128  # validation images, at most, to compare the two by
 CPU_WIDTH = 16  # channels of a group in float32: of 8, 16 and 32 the fastest, docs/benchmarks.md
@@ -86,10 +85,8 @@ def compare(reference: Probabilities, candidate: Probabilities) -> Parity:
     not itself call it a tie.
     """
     difference = float(np.abs(reference - candidate).max())
-    rows = np.arange(len(reference))
-    lead = reference[rows, reference.argmax(1)] - reference[rows, candidate.argmax(1)]
-    equal = int((lead <= TIE).sum())
-    if not difference <= TOLERANCE or equal < len(reference):  # NaN is not
+    equal = int(same_class(reference, candidate).sum())
+    if not difference <= TOLERANCE or equal < len(reference):  # so that NaN fails
         raise ParityError(
             f"ONNX Runtime should answer as Keras does on all {len(reference)} images (same top class, probabilities "
             f"within {TOLERANCE:g}); it names the same class on {equal}, and is off by up to {difference:.2g}"

@@ -76,6 +76,15 @@ def test_a_tie_may_fall_either_way() -> None:
     assert compare(reference, np.array([[0.4999999, 0.5000001]], np.float32)).top1_equal == 1
 
 
+def test_a_probability_that_is_no_number_is_refused() -> None:
+    reference = np.array([[0.9, 0.1]], np.float32)
+    for other in (reference * np.float32("nan"), np.array([[0.9, np.nan]], np.float32)):
+        with pytest.raises(ParityError, match="off by up to nan"):
+            compare(reference, other)
+        with pytest.raises(ParityError, match="off by up to nan"):
+            compare(other, reference)
+
+
 def test_a_published_version_measures_the_same_on_its_folder(trained: Trained, digits: Path) -> None:
     manifest, classify = published(trained.repository, 1)
     images, true, names = read_folder(digits, manifest)

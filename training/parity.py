@@ -1,0 +1,18 @@
+"""When two networks give the same answer: the one rule of a version's verification and of each of its loads."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+TOLERANCE = 1e-4  # of a probability, Keras against ONNX Runtime
+TIE = 1e-6  # two classes that Keras holds closer than this may change places
+
+
+def same_class(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """For each image, whether the candidate names the reference's top class, or one that is a tie with it there.
+
+    Both are probabilities [images, classes]. NaN in the reference is no tie.
+    """
+    rows = np.arange(len(reference))
+    lead = reference[rows, reference.argmax(1)] - reference[rows, candidate.argmax(1)]
+    ties: NDArray[np.bool_] = lead <= TIE
+    return ties
