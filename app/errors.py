@@ -12,6 +12,8 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from app.complaints import complaints_of
+
 PROBLEM_TYPE = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is left to read it
 
@@ -266,23 +268,19 @@ async def _service_error(request: Request, error: Exception) -> Response:
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
-    items = cast(RequestValidationError, error).errors()
-    fields = [
-        {"field": ".".join(map(str, e["loc"])), "message": _message(e), "got": repr(e.get("input"))} for e in items
-    ]
-    detail = "; ".join(f"{f['field']}: {f['message']}, got {f['got']}" for f in fields)
+    complaints = complaints_of(cast(RequestValidationError, error))
+    detail = "; ".join(map(str, complaints))
+    fields = [complaint._asdict() for complaint in complaints]
     return problem(request.scope["path"], 422, InvalidRequest.code, detail, extra={"errors": fields})
 
 
-def _message(item: Mapping[str, Any]) -> str:
-    """Without what pydantic writes before the words of a rule between fields."""
-    return str(item["msg"]).removeprefix("Value error, ")
-
-
 async def _http_error(request: Request, error: Exception) -> Response:
-    """The router's own 404 and 405."""
+    """The router's own 404 and 405, and its 400 of a body that no JSON parser takes."""
     error = cast(HTTPException, error)
     status = HTTPStatus(error.status_code)
+    if status == HTTPStatus.BAD_REQUEST:
+        detail = f"the body should be JSON in UTF-8; {error.__cause__ or error.detail}"
+        return problem(request.scope["path"], status, MalformedBody.code, detail)
     detail = f"{request.method} {request.url.path}: {error.detail}"
     return problem(request.scope["path"], status, status.name.lower(), detail, dict(error.headers or {}))
 

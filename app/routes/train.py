@@ -18,6 +18,7 @@ from app.errors import (
     JobNotFound,
     JobNotResumable,
     JobsUnavailable,
+    MalformedBody,
     ReportNotFound,
     StorageUnavailable,
     Unauthorized,
@@ -59,7 +60,15 @@ async def _json_body(request: Request) -> None:
     responses={
         202: {"headers": {"Location": {"description": "of the job", "schema": {"type": "string"}}}},
         **documented(
-            *(Unauthorized, UploadTooLarge, UnsupportedBody, InvalidRequest, IdempotencyKeyReused, DatasetDamaged),
+            *(
+                MalformedBody,
+                Unauthorized,
+                UploadTooLarge,
+                UnsupportedBody,
+                InvalidRequest,
+                IdempotencyKeyReused,
+                DatasetDamaged,
+            ),
             *(JobsUnavailable, StorageUnavailable),
         ),
     },

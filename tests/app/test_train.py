@@ -119,6 +119,49 @@ async def test_a_bad_request_names_the_field(serve: Serve, body: object, field: 
         assert (await client.get("/train")).json()["total"] == 0
 
 
+@pytest.mark.parametrize(
+    ("body", "status", "detail"),
+    [
+        (b"{bad", 422, "body: should be JSON, it is not at line 1, column 2: Expecting property name"),
+        (b'{"data": "photos",\n "epochs": }', 422, "at line 2, column 12: Expecting value, got '}'"),
+        (b'{"data": "photos"', 422, "got its end"),
+        (b'{"data": "photos"} and so on', 422, "column 20: Extra data, got 'and so on'"),
+        (b"", 422, "body: Field required, got nothing"),
+        (b"{}", 422, "body.data: Field required, got nothing"),
+        (b"[1, 2]", 422, "body: Input should be an object, got [1, 2]"),
+        (b'{"data": "photos", "shuffle": null}', 422, "body.shuffle: Extra inputs are not permitted, got null"),
+        (b'{"data": "photos", "gate": {"tolerance": true, "x": 1}}', 422, "body.gate.x: "),
+        (b'{"data": "photos", "x": "' + b"y" * 100_000 + b'"}', 422, 'not permitted, got "yyy'),
+        (
+            b'{"data": "\\ud800"}',
+            422,
+            "body.data: Input should be a valid string, unable to parse raw data as a unicode",
+        ),
+        (b"\xff\xfe{", 400, "the body should be JSON in UTF-8; "),
+        (b"[" * 100_000, 400, "the body should be JSON in UTF-8; maximum recursion depth"),
+    ],
+)
+async def test_a_body_that_is_wrong_is_told_where_and_what_came(
+    serve: Serve, body: bytes, status: int, detail: str
+) -> None:
+    async with serve() as (client, _):
+        answer = await client.post("/train", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == status
+    assert answer.json()["code"] == {400: "malformed_body", 422: "invalid_request"}[status]
+    assert detail in answer.json()["detail"]
+    assert len(answer.json()["detail"]) < 250
+    assert "body.1" not in answer.text
+
+
+async def test_a_rule_between_fields_does_not_show_the_whole_body(serve: Serve) -> None:
+    fields = {"data": "photos", "val_fraction": 0.9, "test_fraction": 0.5}
+    async with serve() as (client, _):
+        problem = (await client.post("/train", json=fields)).json()
+    message = "val_fraction + test_fraction should stay below 1, they are 1.4"
+    assert problem["detail"] == f"body: {message}"
+    assert problem["errors"] == [{"field": "body", "message": message, "got": None}]
+
+
 async def test_a_form_is_told_from_json(serve: Serve) -> None:
     async with serve() as (client, _):
         answer = await client.post("/train", data={'{"data": "photos"}': ""})

@@ -1,0 +1,77 @@
+"""What is wrong with a request's parameters and body, in the words of whoever wrote them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from fastapi.exceptions import RequestValidationError
+
+GOT_CHARACTERS = 80
+
+Item = Mapping[str, Any]  # Any: pydantic's own type of one complaint
+
+
+class Complaint(NamedTuple):
+    """`field` is as "body.gate.tolerance"; `got` is None where a value would say nothing more."""
+
+    field: str
+    message: str
+    got: str | None
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}" + (f", got {self.got}" if self.got else "")
+
+
+def complaints_of(error: RequestValidationError) -> list[Complaint]:
+    """One for each field."""
+    return [
+        _of_json(item, error.body) if item["type"] == "json_invalid" else _of_field(item, error.body)
+        for item in error.errors()
+    ]
+
+
+def _of_json(item: Item, document: str) -> Complaint:
+    at = item["loc"][1]
+    line, column = document.count("\n", 0, at) + 1, at - document.rfind("\n", 0, at)
+    message = f"should be JSON, it is not at line {line}, column {column}: {item['ctx']['error']}"
+    return Complaint("body", message, repr(document[at : at + 20]) if document[at:] else "its end")
+
+
+def _of_field(item: Item, body: object) -> Complaint:
+    place, *path = item["loc"]
+    rule = item["type"] == "value_error" and not path  # between fields: its message names them and their values
+    missing = item["type"] == "missing"
+    if place == "body" and body is not None:  # a route's own complaint comes without
+        path = _written(path, body, missing=missing)
+    # without what pydantic writes before the words of a rule of ours
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "model_attributes_type":
+        message = "Input should be an object"
+    return Complaint(
+        _printable(".".join(map(str, [place, *path]))),
+        message,
+        "nothing" if missing else None if rule else _shown(item.get("input"), as_json=place == "body"),
+    )
+
+
+def _written(path: Sequence[str | int], body: object, *, missing: bool) -> list[str | int]:
+    """The steps of a path that lead somewhere in the body: pydantic names the branches of a union among them."""
+    written = []
+    value: Any = body
+    for step in path:
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            continue
+        written.append(step)
+    return [*written, path[-1]] if missing and path else written
+
+
+def _shown(value: object, *, as_json: bool) -> str:
+    text = _printable(json.dumps(value, ensure_ascii=False, default=repr)) if as_json else repr(value)
+    return text if len(text) <= GOT_CHARACTERS else f"{text[:GOT_CHARACTERS]}…"
+
+
+def _printable(text: str) -> str:
+    """JSON may name half a character, which no answer can carry."""
+    return text.encode(errors="backslashreplace").decode()

@@ -1,0 +1,38 @@
+from typing import Literal
+
+import pytest
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from app.errors import install_error_handlers
+from tests.app.conftest import client_of
+
+pytestmark = pytest.mark.anyio
+
+
+class Inner(BaseModel):
+    size: int
+
+
+class Outer(BaseModel):
+    inner: Inner | Literal["auto"] = "auto"
+    sizes: list[int | Literal["auto"]] = []
+
+
+async def test_a_field_has_the_name_that_was_written_not_that_of_a_unions_branch() -> None:
+    app = FastAPI()
+    install_error_handlers(app)
+
+    @app.post("/")
+    async def take(outer: Outer) -> Outer:
+        return outer
+
+    async with client_of(app) as client:
+        answer = await client.post("/", json={"inner": {"size": "x"}, "sizes": [1, "y"]})
+        missing = await client.post("/", json={"inner": {}})
+    assert {e["field"]: e["got"] for e in answer.json()["errors"]} == {
+        "body.inner": '{"size": "x"}',  # as the word that it might have been
+        "body.inner.size": '"x"',
+        "body.sizes.1": '"y"',
+    }
+    assert {"field": "body.inner.size", "message": "Field required", "got": "nothing"} in missing.json()["errors"]
