@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from app.complaints import complaints_of
+from app.examples import ERRORS
 
 PROBLEM_TYPE = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is left to read it
@@ -209,8 +210,7 @@ def problem(
     """
     if path == PROTOCOL_PATH or path.startswith(f"{PROTOCOL_PATH}/"):
         return JSONResponse({"error": detail}, protocol_status(status), headers)
-    title = "Client Closed Request" if status == CLIENT_CLOSED_REQUEST else HTTPStatus(status).phrase
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code, **(extra or {})}
+    body = _problem_body(status, code, detail, extra)
     return JSONResponse(body, status, headers, PROBLEM_TYPE)
 
 
@@ -223,14 +223,27 @@ def documented(
     *errors: type[ServiceError], protocol: bool = False
 ) -> dict[int | str, dict[str, Any]]:  # Any: FastAPI's own type
     """The `responses=` of a route that may end in these errors; of one of the Open Inference `protocol`'s."""
-    codes: dict[int, list[str]] = {}
+    by_status: dict[int, list[type[ServiceError]]] = {}
     for error in errors:
-        status = protocol_status(error.status) if protocol else error.status
-        codes.setdefault(status, []).append(f"`{error.code}`")
-    content = (
-        {"application/json": {"schema": _ERROR_SCHEMA}} if protocol else {PROBLEM_TYPE: {"schema": _PROBLEM_SCHEMA}}
-    )
-    return {status: {"description": ", ".join(names), "content": content} for status, names in codes.items()}
+        by_status.setdefault(protocol_status(error.status) if protocol else error.status, []).append(error)
+    media_type, schema = ("application/json", _ERROR_SCHEMA) if protocol else (PROBLEM_TYPE, _PROBLEM_SCHEMA)
+    return {
+        status: {
+            "description": ", ".join(f"`{error.code}`" for error in errors),
+            "content": {media_type: {"schema": schema, "examples": {e.code: _example(e, protocol) for e in errors}}},
+        }
+        for status, errors in by_status.items()
+    }
+
+
+def _example(error: type[ServiceError], protocol: bool) -> dict[str, object]:
+    detail = ERRORS.get(error.code, error.code)
+    return {"value": {"error": detail} if protocol else _problem_body(error.status, error.code, detail)}
+
+
+def _problem_body(status: int, code: str, detail: str, extra: Mapping[str, object] | None = None) -> dict[str, object]:
+    title = "Client Closed Request" if status == CLIENT_CLOSED_REQUEST else HTTPStatus(status).phrase
+    return {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code, **(extra or {})}
 
 
 _ERROR_SCHEMA = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}

@@ -151,5 +151,5 @@ def _port_told(host: str, port: int, setting: str) -> Iterator[None]:
         if error.errno == errno.EADDRINUSE:
             why = f"is in use, by another service or by this one in another terminal; {setting} may name another port"
         else:
-            why = f"can not be opened: {error.strerror}"
+            why = f"cannot be opened: {error.strerror}"
         raise SettingsError(f"port {port} on {host} {why}") from None

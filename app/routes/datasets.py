@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import AfterValidator
@@ -24,6 +24,7 @@ from app.errors import (
     UploadTooLarge,
     documented,
 )
+from app.examples import DATASET, DATASETS
 from app.ingress.intake import storage_told
 from app.jobs import jobs_told
 from app.schemas import DatasetDetail, DatasetList, DatasetSummary
@@ -49,6 +50,7 @@ _BODY = {
     "description": "A zip or tar archive as it is, told by its content: `curl -T photos.zip`.",
     "content": {"application/octet-stream": _ARCHIVE, "application/zip": _ARCHIVE, "application/x-tar": _ARCHIVE},
 }
+_SHOWN: dict[str, Any] = {"content": {"application/json": {"example": DATASET}}}  # Any: FastAPI's own type
 
 
 @router.put(
@@ -58,7 +60,8 @@ _BODY = {
     status_code=201,
     openapi_extra={"requestBody": _BODY},
     responses={
-        200: {"description": "a new revision of a dataset that was there", "model": DatasetDetail},
+        200: {"description": "a new revision of a dataset that was there", "model": DatasetDetail, **_SHOWN},
+        201: _SHOWN,
         **documented(
             *(Unauthorized, DatasetMounted, UploadTooLarge, ArchiveTooLarge, InvalidRequest, ArchiveUnusable),
             *(DatasetUnusable, DatasetDamaged, IntakeFailed, StorageUnavailable, StorageFull),
@@ -76,7 +79,14 @@ async def put_dataset(name: Name, request: Request, services: ServicesDep) -> Re
     return answer
 
 
-@router.get("", summary="List the datasets", responses=documented(Unauthorized, StorageUnavailable))
+@router.get(
+    "",
+    summary="List the datasets",
+    responses={
+        200: {"content": {"application/json": {"example": DATASETS}}},
+        **documented(Unauthorized, StorageUnavailable),
+    },
+)
 async def list_datasets(services: ServicesDep) -> DatasetList:
     """Uploaded ones with their counts; a mounted one is counted when it is asked for alone."""
     with storage_told():
@@ -87,9 +97,12 @@ async def list_datasets(services: ServicesDep) -> DatasetList:
     "/{name}",
     summary="A dataset and what is wrong with it",
     response_model=DatasetDetail,
-    responses=documented(
-        *(Unauthorized, DatasetNotFound, InvalidRequest, DatasetDamaged, IntakeFailed, StorageUnavailable)
-    ),
+    responses={
+        200: _SHOWN,
+        **documented(
+            *(Unauthorized, DatasetNotFound, InvalidRequest, DatasetDamaged, IntakeFailed, StorageUnavailable)
+        ),
+    },
 )
 async def get_dataset(name: Name, services: ServicesDep) -> Response:
     """Of an uploaded dataset, the report that its upload made; a mounted one is read anew, which takes its time."""

@@ -20,6 +20,7 @@ from app.errors import (
     WrongField,
     documented,
 )
+from app.examples import PREDICTED
 from app.inference import Outcome, infer, most_likely
 from app.ingress.deadline import deadline
 from app.ingress.uploads import FIELD, Upload, read_form
@@ -66,12 +67,13 @@ _TOP_K = {
     openapi_extra={"requestBody": _BODY, "parameters": [_TOP_K]},
     responses={
         200: {
+            "content": {"application/json": {"example": PREDICTED}},
             "headers": {
                 "Server-Timing": {
                     "description": "ms of decode, queue and inference, each the longest of the request's images",
                     "schema": {"type": "string"},
                 }
-            }
+            },
         },
         **documented(
             *(MalformedBody, Unauthorized, TooManyFiles, UploadTooLarge, UnsupportedBody, InvalidRequest, NoFile),

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse
@@ -27,6 +27,7 @@ from app.errors import (
     documented,
 )
 from app.events import Cursor, Events
+from app.examples import TRAININGS
 from app.ingress.intake import storage_told
 from app.jobs import jobs_told
 from app.schemas import JobPage, TrainRequest
@@ -74,7 +75,7 @@ async def _json_body(request: Request) -> None:
     },
 )
 async def submit(
-    wanted: TrainRequest,
+    wanted: Annotated[TrainRequest, Body(openapi_examples=TRAININGS)],
     response: Response,
     services: ServicesDep,
     priority: Annotated[int, Query(ge=-999, le=999, description="higher runs sooner; equals in their order")] = 0,

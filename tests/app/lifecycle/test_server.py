@@ -90,11 +90,11 @@ def test_a_port_in_use_stops_the_start_with_one_line(
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])  # of no machine: RFC 5737, RFC 2606
-def test_an_address_that_can_not_be_had_stops_the_start_with_one_line(tmp_path: Path, host: str) -> None:
+def test_an_address_that_cannot_be_had_stops_the_start_with_one_line(tmp_path: Path, host: str) -> None:
     process = run(models=str(tmp_path), host=host)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 2
-    assert errors.startswith(f"resnext-service can not start: port 8000 on {host} can not be opened: ")
+    assert errors.startswith(f"resnext-service can not start: port 8000 on {host} cannot be opened: ")
     assert errors.count("\n") == 1
 
 
