@@ -82,7 +82,8 @@ class ModelHealth(BaseModel):
     provider: str
     max_batch: int
     speeds: dict[str, float] = Field(
-        description="images/s of each precision tried at load: on a CPU of one thread, on CUDA in batches of up to 16"
+        description="images/s of each precision tried at load: on a CPU of one thread, on CUDA in batches of up to 16; "
+        "measured beside whatever else the machine did then"
     )
     latency: list[LatencyPoint]
     streams: StreamsHealth | None = Field(description="what many waiting images are run in, unless it is slower")

@@ -115,9 +115,13 @@ def _parameter(disposition: bytes, options: dict[bytes, bytes], name: str) -> st
         return None
     message = Message()
     message["Content-Disposition"] = disposition.decode("latin-1")
-    value = message.get_param(name, header="Content-Disposition")
-    if isinstance(value, tuple):
-        return collapse_rfc2231_value(value)
+    try:
+        value = message.get_param(name, header="Content-Disposition")
+        if isinstance(value, tuple):
+            # half a character, which some charsets can name, would be in no answer
+            return collapse_rfc2231_value(value, fallback_charset="utf-8").encode(errors="replace").decode()
+    except ValueError as error:  # of a charset, or the number of a piece
+        raise MalformedBody(f"the {name}* of a part's Content-Disposition cannot be read: {error}") from None
     return None if value is None else text_of(value.encode("latin-1"))
 
 

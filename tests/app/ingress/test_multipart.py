@@ -23,10 +23,8 @@ BOUNDARY = {"content-type": "multipart/form-data; boundary=x"}
 
 def form(*parts: tuple[bytes, bytes], newline: bytes = b"\r\n", before: bytes = b"", after: bytes = b"") -> bytes:
     """A multipart body of (headers, content), each header a line."""
-    lines = b"".join(b"--x\n" + head + b"\n\n" + b"\0\n" for head, _ in parts) + b"--x--"
-    pieces = lines.replace(b"\n", newline).split(b"\0")
-    contents = [content for _, content in parts]
-    return before + b"".join(map(b"".join, zip(pieces, [*contents, b""], strict=True))) + after
+    made = [newline.join([b"--x", *head.split(b"\n"), b"", content]) for head, content in parts]
+    return before + newline.join([*made, b"--x--"]) + after
 
 
 NAMED = b'Content-Disposition: form-data; name="file"'
@@ -38,6 +36,8 @@ DIALECTS: dict[str, tuple[bytes, str | None]] = {
     "name in Latin-1": (form((NAMED + b"; filename*=iso-8859-1''caf%E9.png", PNG)), "café.png"),
     "name in Shift JIS": (form((NAMED + b"; filename*=shift_jis''%94L.png", PNG)), "猫.png"),
     "name in pieces": (form((NAMED + b"; filename*0*=utf-8''%E7%8C%AB; filename*1=.png", PNG)), "猫.png"),
+    "name in no charset": (form((NAMED + b"; filename*=%E7%8C%AB.png", PNG)), "猫.png"),
+    "name of half a character": (form((NAMED + b"; filename*=utf-7''+2AA-.png", PNG)), "?.png"),
     "name in an unknown charset": (form((NAMED + b"; filename*=klingon''a.png", PNG)), "a.png"),
     "both names": (form((PLAIN + b"; filename*=utf-8''%E7%8C%AB.png", PNG)), "a.png"),
     "both names, the other way round": (
@@ -88,6 +88,16 @@ async def test_dialects_of_multipart_are_understood(
             (result,) = answer.json()["results"]
             assert result["filename"] == filename
             assert [p["index"] for p in result["predictions"]] == ORDER
+
+
+@pytest.mark.parametrize("charset", [b"idna", b"utf-8\0"])
+async def test_a_name_that_cannot_be_read_is_told(serve: Serve, repository: ModelRepository, charset: bytes) -> None:
+    publish(repository)
+    body = form((NAMED + b"; filename*=" + charset + b"''%ff%ff", PNG))
+    async with serve() as (client, _):
+        answer = await client.post("/predict", content=body, headers=BOUNDARY)
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_body")
+    assert answer.json()["detail"].startswith("the filename* of a part's Content-Disposition cannot be read: ")
 
 
 async def test_parts_of_the_standard_library_are_understood(serve: Serve, repository: ModelRepository) -> None:
