@@ -15,6 +15,8 @@ from app.routes.predict import best_classes
 from app.services import Services
 from tests.app.conftest import Serve
 from tests.app.network import LABELS, SIZE, encoded, network, publish, random_images, reference
+from tests.training.test_formats import DATA
+from tests.training.test_images import tiff
 from training.contract import ModelRepository
 
 pytestmark = pytest.mark.anyio
@@ -338,6 +340,25 @@ async def test_pixels_over_the_limit(serve: Serve, repository: ModelRepository) 
     async with serve(max_pixels=SIZE * SIZE - 1) as (client, _):
         answer = await client.post("/predict", files=[good(0)])
     assert answer.json()["results"][0]["error"]["code"] == "image_too_large"
+
+
+async def test_what_pillow_does_not_convert_harms_no_neighbour(serve: Serve, repository: ModelRepository) -> None:
+    publish(repository)
+    premultiplied = tiff(np.array([120, 255] * 32 * 32, np.uint8), channels=2, alpha=1)
+    signed = tiff(np.zeros((32, 32), np.int16), bits=16, signed=True)
+    files = [good(0), part(premultiplied), part(signed), part((DATA / "turned.heic").read_bytes()), part(b"%PDF-1.7")]
+    async with serve() as (client, _):
+        answer = await client.post("/predict", files=[*files, good(1)])
+    results = answer.json()["results"]
+    assert_is(results[0], 0)
+    assert_is(results[-1], 1)
+    assert [result.get("error", {}).get("code") for result in results[1:-1]] == [
+        None,
+        "unsupported_pixels",
+        None,
+        "not_an_image",
+    ]
+    assert results[-2]["error"]["message"] == "the file is a PDF, which is not read here; export it as JPEG or PNG"
 
 
 async def test_no_model(serve: Serve) -> None:

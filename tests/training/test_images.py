@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -6,9 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from training.contract import Preprocessing
-from training.images import FORMATS, ImageError, decode
+from training.formats import FORMATS
+from training.images import MAX_PIXELS, ImageError, decode
 
 SQUARE = Preprocessing(height=32, width=32)
 
@@ -106,7 +110,9 @@ def test_animation_gives_its_first_frame() -> None:
     assert colour(decode(content, SQUARE)) == [255, 0, 0]
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "ICO", "JPEG2000"])
+@pytest.mark.parametrize(
+    "format", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "ICO", "JPEG2000", "AVIF"]
+)
 def test_formats(format: str) -> None:
     assert format in FORMATS
     image = decode(encoded(Image.new("RGB", (32, 32), (200, 100, 50)), format), SQUARE)
@@ -163,6 +169,22 @@ def test_pad_keeps_all_and_proportions_and_fills_with_black() -> None:
 def test_extreme_shapes(mode: Any, size: tuple[int, int]) -> None:  # Any: a Literal in the model
     preprocessing = Preprocessing(height=32, width=32, resize_mode=mode)
     assert decode(encoded(Image.new("RGB", size, "red")), preprocessing).shape == (32, 32, 3)
+
+
+def tiff(
+    samples: NDArray[np.generic], *, bits: int = 8, channels: int = 1, alpha: int = 0, signed: bool = False
+) -> bytes:
+    """An uncompressed 32 x 32 picture, gray or RGB, of what Pillow itself does not write."""
+    tags = {256: 32, 257: 32, 258: bits, 259: 1, 262: 2 if channels > 2 else 1, 277: channels, 278: 32}
+    tags |= {279: samples.nbytes, 339: 2 if signed else 1} | ({338: alpha} if alpha else {})
+    begin = 8 + 2 + 12 * (len(tags) + 1) + 4
+    tags[273] = begin + 2 * channels
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items())]
+    if channels > 1:  # as many numbers of bits as channels: two fit into the entry
+        value = struct.pack("<HH", bits, bits) if channels == 2 else struct.pack("<I", begin)
+        entries[2] = struct.pack("<HHI", 258, 3, channels) + value
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8) + directory + struct.pack("<H", bits) * channels + samples.tobytes()
 
 
 def outcome(content: bytes) -> str:
@@ -222,10 +244,94 @@ def test_bomb_is_refused_by_its_header() -> None:
     assert caught.value.code == "image_too_large"
 
 
-def test_float_pixels_are_refused() -> None:
+def header_of_png(width: int, height: int) -> bytes:
+    """A picture of one bit a pixel, of which no row is there."""
+    png = encoded(Image.new("1", (8, 8)))
+    size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    header = png[12:16] + size + png[24:29]
+    return png[:12] + header + zlib.crc32(header).to_bytes(4, "big") + png[33:]
+
+
+@pytest.mark.parametrize("limit", [1_000, MAX_PIXELS, 2 * MAX_PIXELS, 400_000_000])
+@pytest.mark.parametrize("pixels", [MAX_PIXELS, MAX_PIXELS + 1, 2 * MAX_PIXELS, 2 * MAX_PIXELS + 1, 199_756_800])
+def test_the_limit_holds_whatever_its_size(pixels: int, limit: int) -> None:
+    """Next to the levels at which Pillow warns and refuses."""
     with pytest.raises(ImageError) as caught:
-        decode(encoded(Image.new("F", (8, 8)), "TIFF"), SQUARE)
+        decode(header_of_png(pixels, 1), SQUARE, max_pixels=limit)
+    assert caught.value.code == ("image_too_large" if pixels > limit else "corrupt_image")
+    if pixels > limit:
+        assert f"the limit is {limit} pixels" in caught.value.message
+        assert str(pixels) in caught.value.message
+
+
+def test_a_photograph_of_200_megapixels() -> None:
+    gray = encoded(Image.new("L", (16_320, 12_240), 128), "JPEG", quality=10)
+    assert colour(decode(gray, SQUARE, max_pixels=16_320 * 12_240)) == [128] * 3
+    with pytest.raises(ImageError, match="the limit is 199756799 pixels, the image has 16320 x 12240"):
+        decode(gray, SQUARE, max_pixels=16_320 * 12_240 - 1)
+
+
+def test_an_image_inside_of_another_is_held_to_the_limit() -> None:
+    inner = encoded(Image.new("1", (4_000, 4_000)))
+    entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 1, len(inner), 22)
+    with pytest.raises(ImageError):
+        decode(struct.pack("<HHH", 0, 1, 1) + entry + inner, SQUARE, max_pixels=1_000_000)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32, np.int16])
+def test_pixels_without_an_agreed_range_are_refused(kind: type) -> None:
+    shades: NDArray[Any] = np.arange(1024, dtype=kind).reshape(32, 32)  # Any: each kind
+    content = tiff(shades, bits=16, signed=True) if kind is np.int16 else encoded(Image.fromarray(shades), "TIFF")
+    with pytest.raises(ImageError, match="have no agreed range") as caught:
+        decode(content, SQUARE)
     assert caught.value.code == "unsupported_pixels"
+
+
+@pytest.mark.parametrize("largest", [255, 1023, 4095, 65535])
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_graymap_is_scaled_by_its_own_largest_value(largest: int, plain: bool) -> None:
+    shades = np.arange(1024) * largest // 1023
+    samples = shades.astype(">u2" if largest > 255 else "u1").tobytes()
+    pixels = " ".join(map(str, shades)).encode() if plain else samples
+    image = decode(b"%s 32 32 %d " % (b"P2" if plain else b"P5", largest) + pixels, SQUARE)
+    assert np.abs(image[..., 0].astype(int).ravel() - np.arange(1024) * 255 / 1023).max() <= 1
+
+
+def test_a_tiff_of_12_bits_has_its_full_range() -> None:
+    assert colour(decode(tiff(np.full(32 * 32 * 3 // 2, 0x88, np.uint8), bits=12), SQUARE)) == [0x88] * 3
+
+
+@pytest.mark.parametrize(("channels", "expected"), [(2, [120] * 3), (4, [187, 157, 137])])
+def test_premultiplied_alpha(channels: int, expected: list[int]) -> None:
+    pixel = [120, 255] if channels == 2 else [60, 30, 10, 128]
+    assert colour(decode(tiff(np.array(pixel * 32 * 32, np.uint8), channels=channels, alpha=1), SQUARE)) == expected
+
+
+@pytest.mark.parametrize("step", ["load_end", "convert", "transpose", "resize"])
+@pytest.mark.parametrize("error", [RecursionError("too deep"), MemoryError(), AttributeError("x"), struct.error("y")])
+def test_whatever_pillow_raises_is_the_images_own_error(
+    step: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(Image.new("P", (64, 64)), exif=exif)
+    monkeypatch.setattr(PngImageFile if step == "load_end" else Image.Image, step, fail)
+    with pytest.raises(ImageError, match=str(error) or "MemoryError") as caught:
+        decode(content, SQUARE)
+    assert caught.value.code == "corrupt_image"
+
+
+def test_an_interrupt_is_no_error_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    content = encoded(Image.new("L", (64, 64)))
+    monkeypatch.setattr(Image.Image, "convert", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        decode(content, SQUARE)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from training.datasets.archive_members import (
     damage_told,
     members,
 )
-from training.datasets.dataset import MAX_FILE_BYTES
 from training.datasets.layout import CLUTTER
+from training.images import MAX_FILE_BYTES
 
 MAX_PATH_BYTES = 1024  # of a member's name, as UTF-8
 MAX_NAME_BYTES = 255  # of each part of it: what file systems take

@@ -34,9 +34,8 @@ from training.datasets.layout import (
 )
 from training.datasets.report import DatasetReport, Unreadable
 from training.datasets.split import divide
-from training.images import ImageError, decode
+from training.images import ImageError, decode, read_file
 
-MAX_FILE_BYTES = 512 * 1024**2  # a file is held in memory while it is hashed and decoded
 MEMORY_BUDGET = 4 * 1024**3  # bytes of decoded pixels: 28,532 images at 224 x 224
 
 Progress = Callable[[int, int], None]
@@ -166,7 +165,7 @@ def _read(
 
     def read(sample: Sample) -> Sample | Unreadable:
         try:
-            data = _bytes(sample.path)
+            data = read_file(sample.path)
             decode(data, preprocessing)
         except ImageError as error:
             return Unreadable(path=sample.name, code=error.code, message=error.message)
@@ -241,16 +240,9 @@ def _in_threads(function: Callable[[T], R], items: Iterable[T]) -> Generator[R]:
         pool.shutdown(cancel_futures=True)
 
 
-def _bytes(path: Path) -> bytes:
-    size = path.stat().st_size
-    if size > MAX_FILE_BYTES:
-        raise ImageError("file_too_large", f"the limit is {MAX_FILE_BYTES} bytes, the file has {size}")
-    return path.read_bytes()
-
-
 def _unchanged(sample: Sample) -> bytes:
     try:
-        data = _bytes(sample.path)
+        data = read_file(sample.path)
     except (OSError, ImageError) as error:
         raise DatasetError(f"{sample.path} was readable when the dataset was checked, now: {error}") from error
     if hashlib.sha256(data).hexdigest() != sample.sha256:

@@ -1,0 +1,201 @@
+"""Takes off an encoded image what changes no pixel: text, profiles, thumbnails, EXIF.
+
+The decoder then never sees it: a damaged comment does not make a sound picture unreadable, and a comment that unpacks
+to a gigabyte is not unpacked. Of EXIF one number is read, the orientation.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+
+UPRIGHT = 1
+JPEG_MARKER = re.compile(rb"\xff+([^\xff])", re.DOTALL)
+PNG_END = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
+WEBP_PIXELS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
+WEBP_FLAGS = 0x20 | 0x08 | 0x04  # in VP8X: there is a colour profile, EXIF, XMP
+# a TIFF's tags about its pixels lie below 32768, but for LERC's; of those below, these are not about pixels: names,
+# dates, resolution (282, 283, 296), orientation (274), where further images lie (330)
+TIFF_ORIENTATION = 274
+TIFF_INTEGERS = {3: "H", 4: "I"}  # types of a tag's value
+TIFF_DROPPED = {269, 270, 271, 272, 274, 282, 283, 285, 296, 297, 305, 306, 315, 316, 330, 700}
+TIFF_LERC = {50674, 50675}
+HEIF_EXIF = re.compile(rb"(infe(?:\x02.{7}|\x03.{9}))Exif", re.DOTALL)  # the item's entry: version, flags, id, index
+
+
+def without_metadata(data: bytes) -> tuple[bytes, int]:
+    """An image's pixels as they were encoded, and its EXIF orientation, 1 to 8. Other formats come back as they are.
+
+    Raises ValueError and struct.error for a PNG whose pixels, palette or header are damaged.
+    """
+    for begins, strip in STRIPS.items():
+        if re.match(begins, data, re.DOTALL):
+            return strip(data)
+    return data, UPRIGHT
+
+
+def orientation_of(exif: bytes) -> int:
+    """The orientation in an EXIF block, 1 to 8; 1 where the block is damaged."""
+    while exif.startswith(b"Exif\0\0"):
+        exif = exif[6:]
+    try:
+        order, entries, _ = _tiff_entries(exif)
+    except (struct.error, ValueError):
+        return UPRIGHT
+    for entry in entries:
+        tag, kind = struct.unpack_from(f"{order}HH", entry)
+        if tag == TIFF_ORIENTATION and kind in TIFF_INTEGERS:
+            (value,) = struct.unpack_from(order + TIFF_INTEGERS[kind], entry, 8)
+            return int(value) if 1 <= value <= 8 else UPRIGHT
+    return UPRIGHT
+
+
+def _jpeg(data: bytes) -> tuple[bytes, int]:
+    """Without comments and application segments, but for the two that tell how colours are encoded."""
+    parts = [data[:2]]
+    orientation = UPRIGHT
+    at = 2
+    for code, start, end in jpeg_segments(data):
+        if code == 0xDA:  # pixels begin
+            break
+        content = data[start + 4 : end]
+        if code == 0xE1 and content.startswith(b"Exif\0\0") and orientation == UPRIGHT:
+            orientation = orientation_of(content)
+        if not _is_jpeg_metadata(code, content):
+            parts.append(data[start:end])
+        at = end
+    return b"".join([*parts, data[at:]]), orientation
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Each segment's marker, begin and end, up to the end of the image or to one that is cut short."""
+    at = 2
+    while marker := JPEG_MARKER.search(data, at):
+        code, begin = marker[1][0], marker.end()
+        if code == 0xD9:
+            return
+        at = begin
+        if code > 0x01 and not 0xD0 <= code <= 0xD8:  # else a marker without a segment
+            at += int.from_bytes(data[begin : begin + 2])
+            if not begin + 2 <= at <= len(data):
+                return
+            yield code, begin - 2, at
+
+
+def _is_jpeg_metadata(code: int, content: bytes) -> bool:
+    if code == 0xE0:
+        return not (content.startswith(b"JFIF\0") and len(content) >= 14)  # shorter ones libjpeg does not heed either
+    if code == 0xEE:
+        return not (content.startswith(b"Adobe") and len(content) >= 12)
+    return code == 0xFE or 0xE1 <= code <= 0xEF
+
+
+def _png(data: bytes) -> tuple[bytes, int]:
+    """Without ancillary chunks, but for transparency; an animation's further images are such chunks too.
+
+    Its end is put where it lacks one. Raises ValueError when another chunk is damaged.
+    """
+    parts: list[bytes | memoryview] = [data[:8]]
+    orientation = UPRIGHT
+    view = memoryview(data)
+    for kind, chunk in _png_chunks(data):
+        if kind[0] & 0x20:  # a small letter: ancillary
+            if kind == b"tRNS" and _is_sound(view[chunk]) and _is_transparency(view[chunk], data[25:26]):
+                parts.append(view[chunk])
+            if kind == b"eXIf" and _is_sound(view[chunk]):
+                orientation = orientation_of(data[chunk][8:-4])
+        elif chunk.stop > len(data) and kind == b"IDAT":  # the last that there is: whether a row is missing shows later
+            length = struct.unpack_from(">I", data, chunk.start)[0]
+            content = data[chunk][8 : 8 + length]
+            parts.append(struct.pack(">I4s", len(content), kind) + content + bytes(4))
+        elif not _is_sound(view[chunk]):
+            raise ValueError(f"its chunk {kind.decode()} should have the checksum that stands behind it, it has not")
+        else:
+            parts.append(view[chunk])
+    return b"".join([*parts, PNG_END]), orientation
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, slice]]:
+    """Each chunk's kind and place, up to the end of the image or of the file."""
+    at = 8
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if kind == b"IEND" or not kind.isalpha():
+            return
+        yield kind, slice(at, at + 12 + length)
+        at += 12 + length
+
+
+def _is_sound(chunk: memoryview) -> bool:
+    return len(chunk) >= 12 and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
+
+
+def _is_transparency(chunk: memoryview, colour_type: bytes) -> bool:
+    """Whether it holds one value, three, or one for each of a palette's colours, as the colour type asks for."""
+    lengths = {b"\0": range(2, 3), b"\2": range(6, 7), b"\3": range(1, 257)}
+    return len(chunk) - 12 in lengths.get(colour_type, ())
+
+
+def _webp(data: bytes) -> tuple[bytes, int]:
+    kept: list[bytes] = []
+    orientation, size, at = UPRIGHT, 4, 12
+    while at + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, at)
+        end = at + 8 + length + length % 2
+        if kind in WEBP_PIXELS:
+            chunk = data[at:end]
+            if kind == b"VP8X" and len(chunk) > 8:
+                chunk = chunk[:8] + bytes([chunk[8] & ~WEBP_FLAGS]) + chunk[9:]
+            kept.append(chunk)
+            size += end - at  # of a chunk that was cut short, what it should have
+        elif kind == b"EXIF":
+            orientation = orientation_of(data[at + 8 : at + 8 + length])
+        at = end
+    return b"".join([b"RIFF", struct.pack("<I", size), b"WEBP", *kept]), orientation
+
+
+def _tiff(data: bytes) -> tuple[bytes, int]:
+    """The first image alone: its directory is written over in its place."""
+    try:
+        order, entries, at = _tiff_entries(data)
+        tags = [struct.unpack_from(f"{order}H", entry)[0] for entry in entries]
+    except (struct.error, ValueError):
+        return data, UPRIGHT  # the decoder says so
+    kept = [entry for tag, entry in zip(tags, entries, strict=True) if _is_about_pixels(tag)]
+    directory = struct.pack(f"{order}H", len(kept)) + b"".join(kept) + bytes(4)
+    if at + len(directory) > len(data):
+        return data, UPRIGHT
+    return data[:at] + directory + data[at + len(directory) :], orientation_of(data)
+
+
+def _is_about_pixels(tag: int) -> bool:
+    return tag in TIFF_LERC or (tag < 32768 and tag not in TIFF_DROPPED)
+
+
+def _tiff_entries(tiff: bytes) -> tuple[str, list[bytes], int]:
+    """Byte order, the entries of the first directory and where it lies. Raises struct.error, ValueError."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        raise ValueError("neither of TIFF's two byte orders")
+    at = struct.unpack_from(f"{order}I", tiff, 4)[0]
+    count = struct.unpack_from(f"{order}H", tiff, at)[0]
+    entries = [tiff[begin : begin + 12] for begin in range(at + 2, at + 2 + 12 * count, 12)]
+    return order, [entry for entry in entries if len(entry) == 12], at
+
+
+def _heif(data: bytes) -> tuple[bytes, int]:
+    """HEIF and AVIF have their own turns, which decoders apply; by the standard the orientation in EXIF is not one."""
+    begin = data.find(b"meta")
+    if begin < 4:
+        return data, UPRIGHT
+    end = begin - 4 + int.from_bytes(data[begin - 4 : begin])
+    return data[:begin] + HEIF_EXIF.sub(rb"\1skip", data[begin:end]) + data[end:], UPRIGHT
+
+
+STRIPS: dict[bytes, Callable[[bytes], tuple[bytes, int]]] = {
+    rb"\xff\xd8\xff": _jpeg,
+    rb"\x89PNG\r\n\x1a\n": _png,
+    rb"RIFF....WEBP": _webp,
+    rb"II\*\0|MM\0\*": _tiff,
+    rb"....ftyp": _heif,
+}
