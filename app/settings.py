@@ -17,7 +17,6 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from training.images import MAX_PIXELS
 from training.jobs.places import ENV_PREFIX, Places, SecretUnreadable
 
 # of the worker, and of docker-compose.yml
@@ -77,7 +76,6 @@ class Settings(Places):
         ByteSize(32 * 1024**2), gt=0, description="bytes of a request's body, at most (plain, or as 32MiB)"
     )
     max_files: PositiveInt = Field(64, description="images in one request, at most")
-    max_pixels: PositiveInt = Field(MAX_PIXELS, description="width times height of an image, at most")
     max_dataset_upload: ByteSize = Field(
         ByteSize(10 * 1024**3), gt=0, description="bytes of an archive that is uploaded as a dataset, at most"
     )

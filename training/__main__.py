@@ -88,13 +88,18 @@ class Evaluate(Repository):
     def cli_cmd(self) -> None:
         from training import plots
         from training.classifier import published, read_folder
+        from training.datasets.report import Unreadable
         from training.evaluate import evaluate
 
         manifest, classify = published(self.repository, self.version or _live(self.repository))
-        images, true, names = read_folder(self.data, manifest)
+        skipped: list[Unreadable] = []
+        images, true, names = read_folder(self.data, manifest, skipped.append)
         probabilities = classify(images)
         evaluation = evaluate(manifest.labels, true, probabilities, names)
         console.print(evaluation.render(), markup=False)
+        if skipped:
+            lines = [f"unreadable, left out: {len(skipped)}", *(f"  {bad}" for bad in skipped)]
+            console.print("\n".join(lines), markup=False, highlight=False)
         if self.output:
             self.output.mkdir(parents=True, exist_ok=True)
             (self.output / "report.json").write_text(evaluation.model_dump_json(indent=1))

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from training import cpu
 from training.contract import INPUT_NAME, OUTPUT_NAME, Manifest, ModelRepository
-from training.datasets.layout import DatasetError, classes_of, few, samples_of, split_folders
-from training.images import decode
+from training.datasets.layout import DatasetError, Sample, classes_of, few, samples_of, split_folders
+from training.datasets.report import Unreadable
+from training.images import ImageError, decode
 
 BATCH = 32
 ROUNDS, CALLS = 3, 3
@@ -39,10 +40,13 @@ def published(repository: ModelRepository, version: int) -> tuple[Manifest, Clas
     return manifest, onnx_classifier(repository.path(version) / manifest.variants["fp32"].file_on("cpu"))
 
 
-def read_folder(folder: Path, manifest: Manifest) -> tuple[Uint8Images, NDArray[np.int32], list[str]]:
+def read_folder(
+    folder: Path, manifest: Manifest, skip: Callable[[Unreadable], object] = lambda _: None
+) -> tuple[Uint8Images, NDArray[np.int32], list[str]]:
     """Images, labels and names of `folder/test/<class>/*`, or `folder/<class>/*` where it has no splits.
 
-    Raises DatasetError when a class is not one of the model's, ImageError when a file is no image.
+    A file that gives no image is left out; `skip` is called with it. Raises DatasetError when a class is not one of the
+    model's, and when there is no image.
     """
     folder = split_folders(folder).get("test", folder)
     classes = classes_of(folder, folder)
@@ -51,8 +55,20 @@ def read_folder(folder: Path, manifest: Manifest) -> tuple[Uint8Images, NDArray[
     samples = samples_of(classes, manifest.labels)
     if not samples:
         raise DatasetError(f"{folder} should hold images in folders named as the model's classes: it holds none")
-    images = np.stack([decode(sample.path, manifest.preprocessing) for sample in samples])
-    return images, np.array([sample.label for sample in samples], np.int32), [sample.name for sample in samples]
+    images: list[Uint8Images] = []
+    read: list[Sample] = []
+    skipped: list[str] = []
+    for sample in samples:
+        try:
+            images.append(decode(sample.path, manifest.preprocessing))
+            read.append(sample)
+        except (ImageError, OSError) as error:
+            bad = Unreadable.of(sample.name, error)
+            skipped.append(str(bad))
+            skip(bad)
+    if not read:
+        raise DatasetError(f"{folder} should hold images, none of its files is one: {few(skipped, quote=False)}")
+    return np.stack(images), np.array([sample.label for sample in read], np.int32), [sample.name for sample in read]
 
 
 def batches(images: Uint8Images) -> Iterator[Uint8Images]:

@@ -16,9 +16,9 @@ from training.contract import Preprocessing
 from training.errors import TrainingError
 from training.formats import FORMATS, name_of, unread
 from training.jpeg_end import END, has_all_pixels
+from training.limits import Limits
 from training.metadata import orientation_of, without_metadata
 
-MAX_PIXELS = 89_478_485  # Pillow's own warning level: 268 MB as RGB
 MAX_FILE_BYTES = 512 * 1024**2  # a file is held in memory while it is decoded
 # of tags that it passes over, and of images over its level, which it refuses at twice the level: `decode` does before
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -52,13 +52,16 @@ class ImageError(TrainingError):
         self.message = message
 
 
-def decode(source: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def decode(source: bytes | Path, preprocessing: Preprocessing, max_pixels: int | None = None) -> NDArray[np.uint8]:
     """Decodes one image to uint8 [height, width, 3] RGB of the size that `preprocessing` names.
 
     EXIF orientation is applied, transparency lies on white, 16-bit is cut to 8, an animation gives its first frame.
     JPEGs are scaled while decoding (libjpeg's DCT scaling: 16.6 ms in place of 142 ms for a 12-megapixel photo).
-    Thread-safe; Pillow releases the GIL in decode and resize. Raises ImageError for the image, OSError for its file.
+    Thread-safe; Pillow releases the GIL in decode and resize. `max_pixels` is by default what RESNEXT_MAX_PIXELS says.
+    Raises ImageError for the image, OSError for its file.
     """
+    if max_pixels is None:
+        max_pixels = Limits().max_pixels
     data = read_file(source) if isinstance(source, Path) else source
     if not data:
         raise ImageError("empty_file", "the file is empty")

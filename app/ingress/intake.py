@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,11 +40,13 @@ log = logging.getLogger(__name__)
 class Intake:
     """Takes archives in, one after the other, in a process of low priority that ends with the service.
 
-    `max_files` and `max_bytes` are of what an archive unpacks to.
+    `max_files` and `max_bytes` are of what an archive unpacks to; `environment` is the process', with the service's
+    settings.
     """
 
-    def __init__(self, store: DatasetStore, max_files: int, max_bytes: int) -> None:
+    def __init__(self, store: DatasetStore, max_files: int, max_bytes: int, environment: Mapping[str, str]) -> None:
         self._store = store
+        self._environment = environment
         self._limits = (f"--max-files={max_files}", f"--max-bytes={max_bytes}")
         self._turn = asyncio.Lock()
 
@@ -75,7 +77,8 @@ class Intake:
     async def _run(self, work: Path, *arguments: str) -> None:
         async with self._turn:
             try:
-                await run_child([sys.executable, "-m", "training.datasets.intake", *arguments], work / LOG_FILE)
+                command = [sys.executable, "-m", "training.datasets.intake", *arguments]
+                await run_child(command, work / LOG_FILE, self._environment)
             except ChildKilled as error:
                 question = ": out of memory?" if str(error) == "SIGKILL" else ""
                 log.error("the process that unpacks and checks datasets was killed by %s", error)

@@ -205,6 +205,21 @@ async def test_limits_are_settings(serve: Serve, setting: dict[str, int], code: 
     assert detail in message
 
 
+async def test_the_limit_on_pixels_is_that_of_requests(serve: Serve, root: Path) -> None:
+    large = io.BytesIO()
+    Image.new("RGB", (200, 200), "red").save(large, "PNG")
+    mount(root, {**photos(), "rose/large.png": large.getvalue()})
+    for limit, code in [(200 * 200 - 1, "image_too_large"), (200 * 200, None)]:
+        async with serve(max_pixels=limit) as (client, _):
+            uploaded = await client.put(
+                "/datasets/photos", content=zipped({**photos(), "rose/1.png": large.getvalue()})
+            )
+            mounted = await client.get("/datasets/mine")
+        for answer in (uploaded, mounted):
+            codes = [bad["code"] for bad in answer.json()["report"]["unreadable"]]
+            assert codes == ([code] if code else [])
+
+
 async def test_an_upload_has_a_limit_of_its_own(serve: Serve) -> None:
     async with serve(max_upload=1000) as (client, _):
         assert (await client.put("/datasets/photos", content=zipped(photos()))).status_code == 201

@@ -12,7 +12,8 @@ from PIL.PngImagePlugin import PngImageFile
 
 from training.contract import Preprocessing
 from training.formats import FORMATS
-from training.images import MAX_PIXELS, ImageError, decode
+from training.images import ImageError, decode
+from training.limits import MAX_PIXELS
 
 SQUARE = Preprocessing(height=32, width=32)
 

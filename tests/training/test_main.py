@@ -123,6 +123,31 @@ def test_evaluate_measures_a_folder_and_draws(
     assert (tmp_path / "report" / "confusion.png").stat().st_size > 1000
 
 
+def test_evaluate_goes_on_without_a_bad_file_and_names_it(
+    models: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in "07":
+        images = sorted((digits / label).iterdir())[:8]
+        (tmp_path / "few" / label).mkdir(parents=True)
+        for image in images:
+            shutil.copy(image, tmp_path / "few" / label)
+    (tmp_path / "few/0/notes.txt").write_text("dear diary")
+    (tmp_path / "few/7/cut.png").write_bytes(images[0].read_bytes()[:60])
+    (tmp_path / "few/7/gone.png").symlink_to("nowhere.png")
+    code, out, _ = call(f"evaluate {tmp_path / 'few'} --output {tmp_path / 'report'}", models, capsys)
+    assert code == 0
+    assert "unreadable, left out: 3" in out
+    assert "  0/notes.txt  not_an_image: the file is in no known image format" in out
+    assert "  7/cut.png  corrupt_image: the PNG image cannot be decoded" in out
+    assert "  7/gone.png  unreadable_file: No such file or directory" in out
+    assert json.loads((tmp_path / "report/report.json").read_text())["images"] == 16
+    for path in (tmp_path / "few").rglob("*.png"):
+        path.unlink()
+    code, _, err = call(f"evaluate {tmp_path / 'few'}", models, capsys)
+    assert code == 1
+    assert "none of its files is one: 0/notes.txt  not_an_image: the file is in no known image format" in err
+
+
 def test_summary_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["summary", "--json", "--classes", "10", "--image-size", "32"]) == 0
     summary = json.loads(capsys.readouterr().out)

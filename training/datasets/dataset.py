@@ -32,9 +32,11 @@ from training.datasets.layout import (
     split_folders,
     text,
 )
-from training.datasets.report import DatasetReport, Unreadable
+from training.datasets.report import DatasetReport, Suspicious, Unreadable
 from training.datasets.split import divide
+from training.datasets.suspicion import Look, Suspicion
 from training.images import ImageError, decode, read_file
+from training.limits import Limits
 
 MEMORY_BUDGET = 4 * 1024**3  # bytes of decoded pixels: 28,532 images at 224 x 224
 
@@ -113,8 +115,8 @@ def survey(
     `progress` gets (files read, files in all). Raises DatasetError when a class has too few readable images, with
     `strict` for any unreadable file.
     """
-    samples, unreadable = _read(dataset, preprocessing, strict, progress)
-    return _report(dataset, samples, unreadable), samples
+    samples, unreadable, suspicious = _read(dataset, preprocessing, strict, progress)
+    return _report(dataset, samples, unreadable).model_copy(update={"suspicious": suspicious}), samples
 
 
 def load(
@@ -133,12 +135,13 @@ def load(
     chosen = {split: [sample for sample in samples if sample.split == split] for split in splits}
     size = (preprocessing.height, preprocessing.width, 3)
     large = sum(map(len, chosen.values())) * math.prod(size) > memory_budget
+    max_pixels = Limits().max_pixels
     loaded = {}
     for split, part in chosen.items():
         images = _array((len(part), *size), cache if large else None)
 
         def decode_row(row: int, part: list[Sample] = part, images: NDArray[np.uint8] = images) -> None:
-            images[row] = decode(_unchanged(part[row]), preprocessing)
+            images[row] = _decode_unchanged(part[row], preprocessing, max_pixels)
 
         with contextlib.closing(_in_threads(decode_row, range(len(part)))) as rows:
             for _ in rows:
@@ -160,34 +163,39 @@ def read_samples(path: Path) -> list[Sample]:
 
 def _read(
     dataset: Dataset, preprocessing: Preprocessing, strict: bool, progress: Progress | None
-) -> tuple[list[Sample], list[Unreadable]]:
+) -> tuple[list[Sample], list[Unreadable], list[Suspicious]]:
     """Reads all files in threads. Returns the readable ones, hashed, in the order train, val, test and by name."""
+    max_pixels = Limits().max_pixels
 
-    def read(sample: Sample) -> Sample | Unreadable:
+    def read(sample: Sample) -> tuple[Sample, Look] | Unreadable:
         try:
             data = read_file(sample.path)
-            decode(data, preprocessing)
-        except ImageError as error:
-            return Unreadable(path=sample.name, code=error.code, message=error.message)
-        except OSError as error:
-            return Unreadable(path=sample.name, code="unreadable_file", message=error.strerror or str(error))
-        return replace(sample, sha256=hashlib.sha256(data).hexdigest())
+            look = Look(decode(data, preprocessing, max_pixels))
+        except (ImageError, OSError) as error:
+            return Unreadable.of(sample.name, error)
+        return replace(sample, sha256=hashlib.sha256(data).hexdigest()), look
 
+    suspicion = Suspicion()
     unreadable: list[Unreadable] = []
+    suspicious: list[Suspicious] = []
     samples: list[Sample] = []
     with contextlib.closing(_in_threads(read, dataset.samples)) as results:  # an interrupt stops the reading
         for done, result in enumerate(results, start=1):
             if isinstance(result, Unreadable):
                 unreadable.append(result)
             else:
-                samples.append(result)
+                sample, look = result
+                samples.append(sample)
+                if found := suspicion.of(look, sample.name, sample.sha256):
+                    suspicious.append(found)
             if progress:
                 progress(done, len(dataset.samples))
     if strict and unreadable:
         raise DatasetError(f"{dataset.folder} should be readable throughout, it is not: {_named(unreadable)}")
     if samples and samples[0].split is None:
         samples = divide(samples, dataset.labels, dataset.val_fraction, dataset.test_fraction, dataset.seed)
-    return sorted(samples, key=lambda sample: (SPLITS.index(sample.split or ""), sample.name)), unreadable
+    samples = sorted(samples, key=lambda sample: (SPLITS.index(sample.split or ""), sample.name))
+    return samples, unreadable, suspicious
 
 
 def _report(dataset: Dataset, samples: list[Sample], unreadable: list[Unreadable]) -> DatasetReport:
@@ -228,7 +236,7 @@ def _names(groups: Iterable[list[Sample]]) -> list[list[str]]:
 
 
 def _named(unreadable: list[Unreadable]) -> str:
-    return few([f"{bad.path} ({bad.code})" for bad in unreadable], quote=False)
+    return few([f"{bad.path} ({bad.code}: {bad.message})" for bad in unreadable], quote=False)
 
 
 def _in_threads(function: Callable[[T], R], items: Iterable[T]) -> Generator[R]:
@@ -240,14 +248,14 @@ def _in_threads(function: Callable[[T], R], items: Iterable[T]) -> Generator[R]:
         pool.shutdown(cancel_futures=True)
 
 
-def _unchanged(sample: Sample) -> bytes:
+def _decode_unchanged(sample: Sample, preprocessing: Preprocessing, max_pixels: int) -> NDArray[np.uint8]:
     try:
         data = read_file(sample.path)
+        if hashlib.sha256(data).hexdigest() == sample.sha256:
+            return decode(data, preprocessing, max_pixels)
     except (OSError, ImageError) as error:
         raise DatasetError(f"{sample.path} was readable when the dataset was checked, now: {error}") from error
-    if hashlib.sha256(data).hexdigest() != sample.sha256:
-        raise DatasetError(f"{sample.path} has changed since the dataset was checked: train on a dataset that stays")
-    return data
+    raise DatasetError(f"{sample.path} has changed since the dataset was checked: train on a dataset that stays")
 
 
 def _array(shape: tuple[int, ...], cache: Path | None) -> NDArray[np.uint8]:

@@ -1,20 +1,46 @@
 """What is in a dataset and what is wrong with it: for the terminal, for HTTP and for the job's record."""
 
 import unicodedata
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from training.images import ImageError
 from training.intervals import Proportion
 
 FEW_TRAINING = 1000  # images, of all classes
 
 
 class Unreadable(BaseModel):
-    """A file that gives no image. `code` is an `ImageError`'s, or unreadable_file, file_too_large."""
+    """A file that gives no image. `code` is an `ImageError`'s, or unreadable_file."""
 
     path: str
     code: str
     message: str
+
+    @classmethod
+    def of(cls, path: str, error: ImageError | OSError) -> Self:
+        """What `decode` or the disk has said of a file."""
+        if isinstance(error, ImageError):
+            return cls(path=path, code=error.code, message=error.message)
+        return cls(path=path, code="unreadable_file", message=error.strerror or str(error))
+
+    def __str__(self) -> str:
+        return f"{self.path}  {self.code}: {self.message}"
+
+
+class Suspicious(BaseModel):
+    """A file that gives an image, and is used, but hardly is what was meant.
+
+    `code` is one_colour, almost_black, almost_white or same_picture.
+    """
+
+    path: str
+    code: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}  {self.code}: {self.message}"
 
 
 class Baseline(BaseModel):
@@ -46,6 +72,9 @@ class DatasetReport(BaseModel):
     conflicts: list[list[str]] = Field(description="files of the same bytes under more than one label")
     fingerprint: str = Field(description="SHA-256 over path and content of every readable image")
     baseline: Baseline | None = Field(None, description="what a network has to be better than; measured for a training")
+    suspicious: list[Suspicious] = Field(
+        [], description="files that are used, though the picture that the network sees is hardly what was meant"
+    )
 
     def render(self, most: int = 10) -> str:
         """A table of the counts, then at most `most` of each kind of trouble."""
@@ -53,7 +82,8 @@ class DatasetReport(BaseModel):
         rows = [[label, *(str(self.classes[split][label]) for split in self.images)] for label in self.labels]
         rows.append(["all", *map(str, self.images.values())])
         parts = [self.folder, _table([heads, *rows])]
-        parts += _listing("unreadable, skipped", [f"{u.path}  {u.code}: {u.message}" for u in self.unreadable], most)
+        parts += _listing("unreadable, skipped", list(map(str, self.unreadable)), most)
+        parts += _listing("suspicious, used", list(map(str, self.suspicious)), most)
         parts += _listing("the same image in more than one split (a leak)", _joined(self.leaks), most)
         parts += _listing("the same image under more than one label", _joined(self.conflicts), most)
         parts += _listing("the same image more than once in a split", _joined(self.duplicates), most)

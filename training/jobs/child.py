@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BufferedReader, FileIO
 from pathlib import Path
 
@@ -24,13 +24,15 @@ class ChildKilled(TrainingError):
     """A signal ended it; the message is the signal's name."""
 
 
-async def run_child(command: Sequence[str], log: Path) -> None:
+async def run_child(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
     """Runs it to its end; what it prints goes to the end of `log`. Cancelled, it ends the process first.
+
+    `environment` is by default this process' own.
 
     Its stdin is a pipe that nothing is written to: it closes when this process is gone (`training.lifeline`).
     Raises ChildFailed, ChildKilled, OSError.
     """
-    process = _start(command, log)
+    process = _start(command, log, environment)
     try:
         status, tail = await asyncio.to_thread(_follow, process, log)
     except asyncio.CancelledError:
@@ -42,7 +44,7 @@ async def run_child(command: Sequence[str], log: Path) -> None:
         raise ChildFailed(_last_words(tail) or f"it ended with status {status} and said nothing")
 
 
-def _start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], log: Path, environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
     """Takes milliseconds. Not asyncio's: cancelled with all other tasks, as the engine stops, that waits for ever."""
     with FileIO(log, "a") as file:
         return subprocess.Popen(
@@ -50,6 +52,7 @@ def _start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=subprocess.PIPE,
+            env=environment,
             # Ctrl-C in the worker's terminal is the worker's matter. No session of its own: Linux shares processors out
             # by session first, and niceness counts within one alone
             process_group=0,

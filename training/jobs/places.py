@@ -13,6 +13,7 @@ from pydantic_settings import (
 )
 
 from training.errors import TrainingError
+from training.limits import Limits
 
 ENV_PREFIX = "RESNEXT_"
 SECRETS = Path("/run/secrets")  # where Docker and Podman mount them
@@ -31,9 +32,10 @@ class _SecretFiles(SecretsSettingsSource):
             raise SecretUnreadable(f"a secret can not be read: {error.__cause__ or error}") from error
 
 
-class Places(BaseSettings):
-    """Folders and the database. Each field is the environment variable `RESNEXT_<FIELD>`; empty means the default.
+class Places(Limits):
+    """Folders, the database and the limit on images.
 
+    Each field is the environment variable `RESNEXT_<FIELD>`; empty means the default.
     A field that is in no such variable is read from the file `resnext_<field>` in the folder of secrets.
     """
 

@@ -3,12 +3,14 @@ import re
 import shutil
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from tests.training.test_images import tiff
 from training.contract import Preprocessing
 from training.datasets.dataset import Dataset, Split, check, load, read_samples, scan, survey, write_samples
 from training.datasets.layout import DatasetError
@@ -321,3 +323,88 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert "is not there" in refusal(tmp_path / "nowhere")
     (tmp_path / "file").touch()
     assert "is a file" in refusal(tmp_path / "file")
+
+
+def test_a_file_that_pillow_does_not_convert_harms_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = given(tmp_path)
+    (folder / "train/cat/premultiplied.tif").write_bytes(
+        tiff(np.array([120, 255] * 32 * 32, np.uint8), channels=2, alpha=1)
+    )
+    (folder / "train/cat/signed.tif").write_bytes(tiff(np.zeros((32, 32), np.int16), bits=16, signed=True))
+    Image.new("P", (8, 8)).save(folder / "train/cat/odd.gif")
+    convert = Image.Image.convert
+
+    def fails_for_gif(image: Image.Image, *arguments: Any) -> Image.Image:  # Any: Pillow's own
+        if image.format == "GIF":
+            raise RecursionError("a decoder of tomorrow")
+        return convert(image, *arguments)
+
+    monkeypatch.setattr(Image.Image, "convert", fails_for_gif)
+    report, splits = loaded(scan(folder, 0.2, 0.2, 0))
+    assert {bad.path: bad.code for bad in report.unreadable} == {
+        "train/cat/odd.gif": "corrupt_image",
+        "train/cat/signed.tif": "unsupported_pixels",
+    }
+    assert len(splits["train"]) == report.images["train"] == 7
+
+
+def test_the_limit_on_pixels_is_that_of_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = scan(given(tmp_path), 0.2, 0.2, 0)
+    Image.new("RGB", (100, 100), "red").save(tmp_path / "train/cat/0.jpg")
+    monkeypatch.setenv("RESNEXT_MAX_PIXELS", "9999")
+    report, splits = loaded(dataset)
+    assert [str(bad) for bad in report.unreadable] == [
+        "train/cat/0.jpg  image_too_large: the limit is 9999 pixels, the image has 100 x 100"
+    ]
+    monkeypatch.setenv("RESNEXT_MAX_PIXELS", "10000")
+    report, splits = loaded(dataset)
+    assert (report.unreadable, len(splits["train"])) == ([], 6)
+    samples = survey(dataset, SIZE)[1]
+    monkeypatch.setenv("RESNEXT_MAX_PIXELS", "9999")
+    with pytest.raises(DatasetError, match=r"cat/0\.jpg was readable when .* the limit is 9999 pixels"):
+        load(samples, SIZE, tmp_path / ".cache")
+
+
+def shades(low: int, high: int) -> Image.Image:
+    return Image.fromarray(np.linspace(low, high, 32 * 32).reshape(32, 32).astype(np.uint16))
+
+
+def test_pictures_that_decode_to_nothing_are_listed_and_used(tmp_path: Path) -> None:
+    cat = given(tmp_path) / "train/cat"
+    for number in range(2):
+        strokes = np.full((32, 32, 4), (255, 255, 255, 0), np.uint8)
+        strokes[4 + number : 20, 10:13, 3] = 255
+        Image.fromarray(strokes).save(cat / f"strokes{number}.png")
+    shades(0, 255).save(cat / "8-in-16.png")
+    shades(0, 4095).save(cat / "12-in-16.png")
+    shades(240 * 256, 65535).save(cat / "bright.png")
+    shades(0, 65535).save(cat / "full.png")
+    report, splits = loaded(scan(tmp_path, 0.2, 0.2, 0))
+    assert {odd.path.rpartition("/")[2]: odd.code for odd in report.suspicious} == {
+        "strokes0.png": "one_colour",
+        "strokes1.png": "one_colour",
+        "8-in-16.png": "one_colour",
+        "12-in-16.png": "almost_black",
+        "bright.png": "almost_white",
+    }
+    assert (len(splits["train"]), report.unreadable) == (12, [])
+    assert "suspicious, used: 5" in report.render()
+    assert "strokes0.png  one_colour: decodes to one colour, rgb(255, 255, 255)" in report.render()
+
+
+def test_the_same_picture_in_other_bytes_is_listed(tmp_path: Path) -> None:
+    folder = given(tmp_path)
+    with Image.open(folder / "train/cat/0.jpg") as image:
+        image.save(folder / "test/dog/again.png")
+    shutil.copy(folder / "train/dog/1.jpg", folder / "train/dog/copy.jpg")
+    report = check(scan(folder, 0.2, 0.2, 0), Preprocessing(height=64, width=64))
+    assert [str(odd) for odd in report.suspicious] == [
+        "test/dog/again.png  same_picture: decodes to the same pixels as train/cat/0.jpg"
+    ]
+    assert report.duplicates == [["train/dog/1.jpg", "train/dog/copy.jpg"]]
+
+
+def test_a_report_of_before_is_read(tmp_path: Path) -> None:
+    report = check(scan(given(tmp_path), 0.2, 0.2, 0), SIZE)
+    old = report.model_dump(exclude={"suspicious"})
+    assert DatasetReport.model_validate(old) == report

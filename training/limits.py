@@ -1,0 +1,16 @@
+"""The limit on images that the service, the worker and the command line have to agree on."""
+
+from pydantic import Field, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MAX_PIXELS = 89_478_485  # Pillow's own warning level: 268 MB as RGB
+
+
+class Limits(BaseSettings):
+    """Each field is the environment variable `RESNEXT_<FIELD>`; empty means the default."""
+
+    model_config = SettingsConfigDict(env_prefix="RESNEXT_", env_ignore_empty=True, frozen=True, extra="ignore")
+
+    max_pixels: PositiveInt = Field(
+        MAX_PIXELS, description="width times height of an image, at most, in requests, datasets and training alike"
+    )
