@@ -219,7 +219,7 @@ def _make_services(settings: Settings, tracing: "Tracing | None") -> Services:
         metrics=collected,
         decoders=ThreadPoolExecutor(decode_threads, thread_name_prefix="decode"),
         datasets=store,
-        intake=Intake(store, settings.max_dataset_files, settings.max_dataset_bytes, settings.environment()),
+        intake=Intake(store, settings.max_dataset_files, settings.max_dataset_bytes, settings.environment_of_child()),
         jobs=jobs,
         job_states=JobStates(jobs),
         trainer=training_worker(settings, lambda: serving.draining),

@@ -3,7 +3,9 @@
 Whatever happens to pixels before the graph happens here, so the two cannot drift apart.
 """
 
+import errno
 import io
+import stat
 import warnings
 from pathlib import Path
 
@@ -80,10 +82,12 @@ def decode(source: bytes | Path, preprocessing: Preprocessing, max_pixels: int |
 
 
 def read_file(path: Path) -> bytes:
-    """Raises ImageError when the file is too large, OSError when it cannot be read."""
-    size = path.stat().st_size
-    if size > MAX_FILE_BYTES:
-        raise ImageError("file_too_large", f"the limit is {MAX_FILE_BYTES} bytes, the file has {size}")
+    """Raises ImageError when the file is too large, OSError when it cannot be read: a pipe would be waited for."""
+    found = path.stat()
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):  # of a folder, the system says what it is
+        raise OSError(errno.EINVAL, "should be a regular file", str(path))
+    if found.st_size > MAX_FILE_BYTES:
+        raise ImageError("file_too_large", f"the limit is {MAX_FILE_BYTES} bytes, the file has {found.st_size}")
     return path.read_bytes()
 
 

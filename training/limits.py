@@ -1,5 +1,7 @@
 """The limit on images that the service, the worker and the command line have to agree on."""
 
+import os
+
 from pydantic import Field, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -14,3 +16,7 @@ class Limits(BaseSettings):
     max_pixels: PositiveInt = Field(
         MAX_PIXELS, description="width times height of an image, at most, in requests, datasets and training alike"
     )
+
+    def environment_of_child(self) -> dict[str, str]:
+        """This process' environment with these limits, wherever they were set: for a process that decodes images."""
+        return {**os.environ, **{f"RESNEXT_{name.upper()}": str(getattr(self, name)) for name in Limits.model_fields}}

@@ -40,8 +40,7 @@ log = logging.getLogger(__name__)
 class Intake:
     """Takes archives in, one after the other, in a process of low priority that ends with the service.
 
-    `max_files` and `max_bytes` are of what an archive unpacks to; `environment` is the process', with the service's
-    settings.
+    `max_files` and `max_bytes` are of what an archive unpacks to; `environment` is the process'.
     """
 
     def __init__(self, store: DatasetStore, max_files: int, max_bytes: int, environment: Mapping[str, str]) -> None:

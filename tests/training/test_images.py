@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from training.contract import Preprocessing
 from training.formats import FORMATS
-from training.images import ImageError, decode
+from training.images import MAX_FILE_BYTES, ImageError, decode
 from training.limits import MAX_PIXELS
 
 SQUARE = Preprocessing(height=32, width=32)
@@ -344,3 +345,27 @@ def test_codes(content: bytes, code: str, tmp_path: Path) -> None:
         with pytest.raises(ImageError) as caught:
             decode(source, SQUARE)
         assert caught.value.code == code
+
+
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(OSError, match="should be a regular file"):
+        decode(tmp_path / "pipe.jpg", SQUARE)
+    with pytest.raises(IsADirectoryError):
+        decode(tmp_path, SQUARE)
+
+
+def test_a_file_has_a_limit_in_bytes(tmp_path: Path) -> None:
+    with (tmp_path / "large.jpg").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)  # takes no room
+    with pytest.raises(ImageError) as caught:
+        decode(tmp_path / "large.jpg", SQUARE)
+    assert caught.value.code == "file_too_large"
+
+
+def test_the_limit_is_by_default_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(Image.new("RGB", (100, 100)))
+    assert decode(content, SQUARE).shape == (32, 32, 3)
+    monkeypatch.setenv("RESNEXT_MAX_PIXELS", "9999")
+    with pytest.raises(ImageError, match="the limit is 9999 pixels"):
+        decode(content, SQUARE)

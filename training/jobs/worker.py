@@ -166,7 +166,7 @@ class Worker:
             logger.info("job %s: %s", run.name, phase)
             try:
                 async with epochs_logged(run):
-                    await run_child(self.command(run, phase), run.log)
+                    await run_child(self.command(run, phase), run.log, self.places.environment_of_child())
             except ChildKilled as error:
                 killed = str(error)
                 logger.warning("job %s: the %s process was killed by %s", run.name, phase, killed)

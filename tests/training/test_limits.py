@@ -1,0 +1,24 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.jobs.places import Places
+from training.limits import MAX_PIXELS, Limits
+
+
+def test_empty_means_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESNEXT_MAX_PIXELS", "")
+    assert Limits().max_pixels == MAX_PIXELS
+
+
+def test_a_child_has_the_limit_wherever_it_was_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "resnext_max_pixels").write_text("12345")
+    (tmp_path / "resnext_database").write_text("postgresql://jobs:word@host/name")
+    monkeypatch.setenv("RESNEXT_SECRETS", str(tmp_path))
+    environment = Places().environment_of_child()
+    assert not any("word" in value for value in environment.values())  # a child that decodes needs no database
+    code = "from training.limits import Limits; print(Limits().max_pixels)"
+    child = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert child.stdout == "12345\n"
