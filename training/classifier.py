@@ -48,7 +48,10 @@ def read_folder(
     A file that gives no image is left out; `skip` is called with it. Raises DatasetError when a class is not one of the
     model's, and when there is no image.
     """
-    folder = split_folders(folder).get("test", folder)
+    if splits := split_folders(folder):
+        if "test" not in splits:
+            raise DatasetError(f"{folder} has splits and no test: name the folder whose images to measure on")
+        folder = splits["test"]
     classes = classes_of(folder, folder)
     if unknown := sorted(set(classes) - set(manifest.labels)):
         raise DatasetError(f"{folder} has the classes {few(unknown)}; the model knows {few(manifest.labels)}")

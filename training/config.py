@@ -128,8 +128,8 @@ class TrainConfig(BaseModel):
         description="where the weights start: random, those of the live version, or of the version with this number",
     )
 
-    val_fraction: float = Field(0.15, gt=0, lt=1, description="of each class, where DIR has no split of its own")
-    test_fraction: float = Field(0.15, gt=0, lt=1, description="of each class, where DIR has no split of its own")
+    val_fraction: float = Field(0.15, gt=0, lt=1, description="of each class, where DIR has no val of its own")
+    test_fraction: float = Field(0.15, gt=0, lt=1, description="of each class, where DIR has no test of its own")
     strict: bool = Field(False, description="fail on an unreadable file; by default it is skipped and listed")
 
     augment: Literal["none", "tutorial", "characters"] = Field("tutorial", description="preset of the augmentation")

@@ -40,6 +40,13 @@ TURNS = {  # by EXIF orientation: what makes an image upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+OTHER_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder, or a link to one",
+}
 STRAIGHT = {"La": "LA", "RGBa": "RGBA"}  # premultiplied alpha
 SCALED = {"PNG", "PPM"}  # formats that fill 16 bits where Pillow's mode says 32
 
@@ -82,10 +89,14 @@ def decode(source: bytes | Path, preprocessing: Preprocessing, max_pixels: int |
 
 
 def read_file(path: Path) -> bytes:
-    """Raises ImageError when the file is too large, OSError when it cannot be read: a pipe would be waited for."""
+    """The bytes of a regular file, or of one that a link leads to: a pipe may never end, a device does things.
+
+    Raises ImageError when the file is too large, OSError when it cannot be read.
+    """
     found = path.stat()
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):  # of a folder, the system says what it is
-        raise OSError(errno.EINVAL, "should be a regular file", str(path))
+    if not stat.S_ISREG(found.st_mode):
+        kind = OTHER_KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+        raise OSError(errno.EINVAL, f"it should be a file, it is {kind}", str(path))
     if found.st_size > MAX_FILE_BYTES:
         raise ImageError("file_too_large", f"the limit is {MAX_FILE_BYTES} bytes, the file has {found.st_size}")
     return path.read_bytes()

@@ -146,10 +146,46 @@ async def test_splits_are_kept(serve: Serve) -> None:
     assert body["report"]["images"] == {"train": 4, "val": 4, "test": 4}
 
 
-async def test_a_lone_split_is_not_taken_for_a_wrapping_folder(serve: Serve) -> None:
-    status, code, detail = await refused(serve, zipped(photos(6, "train/")))
+@pytest.mark.parametrize("prefix", ["", "data/"])
+async def test_a_lone_train_is_no_wrapping_folder_and_is_split(serve: Serve, prefix: str) -> None:
+    archive = zipped(photos(6, f"{prefix}train/"))
+    async with serve() as (client, services):
+        report = (await client.put("/datasets/photos", content=archive)).json()["report"]
+        kept = files_of(services.datasets.resolve("photos").folder)
+    assert report["images"] == {"train": 8, "val": 2, "test": 2}
+    assert report["dealt"] == ["val", "test"]
+    assert kept == photos(6, "train/")
+
+
+async def test_what_lies_around_the_only_folder_is_said(serve: Serve) -> None:
+    around = {"README.txt": b"about", "LICENSE": b"yours", "flowers/cover.jpg": photo(99)}
+    async with serve() as (client, services):
+        answer = await client.put("/datasets/images", content=zipped({**photos(6, "flowers/"), **around}))
+        kept = files_of(services.datasets.resolve("images").folder)
+    report = answer.json()["report"]
+    assert (answer.status_code, report["root"], kept) == (201, "flowers", photos())
+    assert report["passed_over"] == ["LICENSE", "README.txt", "flowers/cover.jpg"]
+
+
+async def test_splits_that_are_not_known_are_refused(serve: Serve) -> None:
+    archive = {**photos(6, "fold1/"), **photos(6, "fold2/", 20)}
+    status, code, detail = await refused(serve, zipped(archive))
     assert (status, code) == (422, "dataset_unusable")
-    assert detail == "photos should have the subfolders train, val and test; val and test missing, it has 'train'"
+    assert detail.startswith("photos can be read in two ways: 'fold1' and 'fold2' as classes")
+
+
+async def test_what_is_kept_of_an_upload_reads_as_it_did(serve: Serve) -> None:
+    """The files that are no pictures are not kept, and may have been what told classes from parts."""
+    archive = {**photos(6, "one/"), **photos(6, "two/", 20), "one/broken.jpg": b"broken", "two/broken.jpg": b"broken"}
+    assert "can be read in two ways" in (await refused(serve, zipped(archive)))[2]
+
+
+async def test_names_that_may_be_wrong_are_noted(serve: Serve) -> None:
+    archive = zipped(photos()).replace(b"tulip/", b"caf\x82s/")
+    async with serve() as (client, _):
+        report = (await client.put("/datasets/photos", content=archive)).json()["report"]
+    assert report["labels"] == ["cafés", "rose"]
+    assert "read as code page 437: 'cafés'" in report["notes"][0]
 
 
 async def test_a_second_upload_is_a_new_revision(serve: Serve, root: Path) -> None:
@@ -181,7 +217,10 @@ async def test_two_uploads_at_once_are_two_revisions(serve: Serve) -> None:
         (zipped({}), 422, "dataset_unusable", "photos should hold at least two class folders, it has no folder"),
         (zipped({"rose/1.jpg": photo(1)}), 422, "dataset_unusable", "photos should hold at least two class"),
         (zipped(photos(2)), 422, "dataset_unusable", "class 'rose' should have at least 3 different readable images"),
-        (zipped({**photos(), "iris/1.jpg": b"x"}), 422, "dataset_unusable", "'iris' should have at least 3"),
+        (
+            zipped({**photos(), "iris/1.jpg": b"x"}),
+            *(422, "dataset_unusable", "it has 0 in 1 files: 1 is not_an_image (iris/1.jpg: the file is in no known"),
+        ),
     ],
 )
 async def test_what_can_not_be_used_is_told(serve: Serve, data: bytes, status: int, code: str, detail: str) -> None:

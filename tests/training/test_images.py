@@ -349,7 +349,7 @@ def test_codes(content: bytes, code: str, tmp_path: Path) -> None:
 
 def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(OSError, match="should be a regular file"):
+    with pytest.raises(OSError, match="it should be a file, it is a named pipe"):
         decode(tmp_path / "pipe.jpg", SQUARE)
     with pytest.raises(IsADirectoryError):
         decode(tmp_path, SQUARE)

@@ -12,14 +12,21 @@ from training.datasets.archive_members import (
     ArchiveTooLarge,
     Member,
     Meter,
+    Metered,
+    Stream,
     damage_told,
     members,
 )
-from training.datasets.layout import CLUTTER
+from training.datasets.layout import few
+from training.datasets.listing import is_clutter
 from training.images import MAX_FILE_BYTES
 
 MAX_PATH_BYTES = 1024  # of a member's name, as UTF-8
 MAX_NAME_BYTES = 255  # of each part of it: what file systems take
+HINTS = {
+    "a link": ": pack what it leads to in its place (tar --dereference, zip without -y)",
+    "a sparse file": ": pack without --sparse",
+}
 
 
 @dataclass(frozen=True)
@@ -31,25 +38,35 @@ class Limits:
     file_bytes: int = MAX_FILE_BYTES
 
 
-def unpack(archive: Path, folder: Path, limits: Limits) -> None:
+def unpack(archive: Path, folder: Path, limits: Limits) -> list[str]:
     """Writes the archive's files below the new `folder`, without clutter; names become NFC.
 
-    Raises ArchiveError, ArchiveTooLarge; OSError when the disk fails. What was written until then stays.
+    Returns what a user should know of it. Raises ArchiveError, ArchiveTooLarge; OSError when the disk fails. What was
+    written until then stays.
     """
     folder.mkdir()
-    writer = _Writer(folder, limits)
     meter = Meter(limits.bytes, archive.stat().st_size)
+    writer = _Writer(folder, limits, meter)
     with archive.open("rb") as file, damage_told():
         for member in members(file, meter):
             writer.write(member)
+    if not (guessed := [*writer.guessed_folders, *writer.guessed_files]):
+        return []
+    return [
+        "the archive does not say how its names are encoded; those that are no UTF-8 were read as code page 437: "
+        f"{few(guessed)}. If they are wrong, pack it again with names in UTF-8, or as tar"
+    ]
 
 
 class _Writer:
     """Writes members, whatever they are called, below one folder, and counts them."""
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    def __init__(self, folder: Path, limits: Limits, meter: Meter) -> None:
+        self.guessed_folders: dict[str, None] = {}  # in their order, each once
+        self.guessed_files: dict[str, None] = {}
         self._folder = folder
         self._limits = limits
+        self._meter = meter
         self._members = 0
         self._folders = {folder}
 
@@ -57,10 +74,11 @@ class _Writer:
         name = _safe_name(member.name)
         self._members += 1
         self._check(self._members, "files and folders")
-        if any(part.startswith(".") or part.lower() in CLUTTER for part in name.parts):
+        if any(map(is_clutter, name.parts)):
             return
         if member.kind not in ("file", "folder"):
-            raise ArchiveError(f"{member.name!r} should be a file or a folder, it is {member.kind}")
+            hint = HINTS.get(member.kind, "")
+            raise ArchiveError(f"{member.name!r} should be a file or a folder, it is {member.kind}{hint}")
         path = self._folder / name
         try:
             self._make(path if member.kind == "folder" else path.parent)
@@ -68,10 +86,26 @@ class _Writer:
                 self._copy(member, path)
         except (FileExistsError, NotADirectoryError):
             raise ArchiveError(f"{member.name!r} can not be written: another member has taken its place") from None
+        if member.guessed:
+            part = next(part for part in name.parts if not part.isascii())
+            is_file = member.kind == "file" and part is name.parts[-1]
+            (self.guessed_files if is_file else self.guessed_folders)[part] = None
+
+    def _open(self, member: Member) -> Stream:
+        """What a member holds: for a hard link, what the member that it leads to has left."""
+        if member.copied is None:
+            return member.open()
+        original = self._folder / _safe_name(member.copied)
+        if not original.is_file():  # there are no links below the folder
+            raise ArchiveError(
+                f"{member.name!r} is a hard link to {member.copied!r}, which does not come before it in the archive: "
+                "pack with tar --hard-dereference"
+            )
+        return Metered(original.open("rb"), self._meter)
 
     def _copy(self, member: Member, path: Path) -> None:
         copied = 0
-        with path.open("xb") as target, contextlib.closing(member.open()) as source:
+        with contextlib.closing(self._open(member)) as source, path.open("xb") as target:
             while chunk := source.read(CHUNK_BYTES):
                 copied += len(chunk)
                 if copied > self._limits.file_bytes:

@@ -12,8 +12,11 @@ import gzip
 import io
 import lzma
 import stat
+import struct
 import tarfile
+import unicodedata
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Protocol, Self
@@ -26,7 +29,34 @@ MAX_TAR_HEADER_BYTES = 1024**2  # of an extended header, which tarfile reads int
 CHUNK_BYTES = 1024**2
 
 EXPECTED = "a zip or tar archive as it is (tar also packed by gzip, bzip2 or xz)"
-ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+SPLIT_ZIP_MAGIC = b"PK\x07\x08"  # also of one that was to be split, and fits in one file
+ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06", SPLIT_ZIP_MAGIC)
+OTHER_FORMATS = {
+    b"7z\xbc\xaf\x27\x1c": "as 7-Zip's own archives do",
+    b"Rar!": "as RAR archives do",
+    b"\x28\xb5\x2f\xfd": "as what Zstandard has packed does",
+}
+ZIP_METHODS = {  # that are not read here, by their numbers in the format's definition
+    **dict.fromkeys((2, 3, 4, 5), "Reduce"),
+    **dict.fromkeys((20, 93), "Zstandard"),
+    1: "Shrink",
+    6: "Implode",
+    9: "Deflate64",
+    10: "DCL Implode",
+    18: "TERSE",
+    19: "LZ77",
+    94: "MP3",
+    95: "XZ",
+    96: "JPEG",
+    97: "WavPack",
+    98: "PPMd",
+}
+READ_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+AES = 99
+PACK_AGAIN = "pack it again with Deflate, or as tar"
+ENCRYPTED = 0x1 | 0x40 | 0x2000  # a member, strongly, and the directory
+UTF8 = 0x800
+UNICODE_PATH = 0x7075
 
 
 class Stream(Protocol):
@@ -54,11 +84,17 @@ class ArchiveTooLarge(ArchiveError):
 
 @dataclass(frozen=True)
 class Member:
-    """One entry as the archive has it. `kind` is file, folder, or what is refused, with its article."""
+    """One entry as the archive has it. `kind` is file, folder, or what is refused, with its article.
+
+    `copied` is the name of the earlier member that a hard link is another name of. `guessed` says that the archive
+    does not tell its names' encoding.
+    """
 
     name: str
     kind: str
     open: Callable[[], Stream]
+    copied: str | None = None
+    guessed: bool = False
 
 
 class Meter:
@@ -80,7 +116,7 @@ class Meter:
             )
 
 
-class _Metered(io.RawIOBase):
+class Metered(io.RawIOBase):
     """A stream, counted as it is read."""
 
     def __init__(self, stream: Stream, meter: Meter) -> None:
@@ -108,6 +144,7 @@ def members(file: IO[bytes], meter: Meter) -> Iterator[Member]:
             return _tar_members(unpacked(file), meter)
     if not _is_tar_header(head):
         came = f"it starts with {head[:16]!r}" if head else "it is empty"
+        came += next((f", {known}" for magic, known in OTHER_FORMATS.items() if head.startswith(magic)), "")
         raise ArchiveError(f"the upload should be {EXPECTED}, {came}")
     return _tar_members(file, meter)
 
@@ -121,28 +158,77 @@ def _is_tar_header(block: bytes) -> bool:
 
 
 def _zip_members(file: IO[bytes], meter: Meter) -> Iterator[Member]:
-    with zipfile.ZipFile(file) as archive:
+    with _zip_file(file) as archive:
         for info in archive.infolist():
-            if info.flag_bits & 0x1:
-                raise ArchiveError(f"an archive should not be encrypted, {info.filename!r} is")
-            name = _zip_name(info)
+            name, guessed = _zip_name(info)
+            if info.flag_bits & ENCRYPTED or info.compress_type == AES:
+                raise ArchiveError(f"an archive should not be encrypted, {name!r} is")
+            if info.compress_type not in READ_METHODS:
+                method = ZIP_METHODS.get(info.compress_type, f"method {info.compress_type}")
+                raise ArchiveError(f"{name!r} is packed with {method}, which is not read here: {PACK_AGAIN}")
             kind = "folder" if name.endswith("/") else _unix_kind(info)
-            yield Member(name, kind, functools.partial(_open_zipped, archive, info, meter))
+            yield Member(name, kind, functools.partial(_open_zipped, archive, info, meter), guessed=guessed)
+
+
+def _zip_file(file: IO[bytes]) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except zipfile.BadZipFile:
+        file.seek(0)
+        head = file.read(8)
+        if head.startswith(SPLIT_ZIP_MAGIC):
+            raise ArchiveError("an archive should be one file, this is one of several: join them (zip -s 0)") from None
+        if int.from_bytes(head[6:], "little") & ENCRYPTED:  # the first member's flags
+            raise ArchiveError("an archive should not be encrypted, this one is, with its list of members") from None
+        raise
 
 
 def _open_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo, meter: Meter) -> Stream:
-    return _Metered(archive.open(info), meter)
+    return Metered(archive.open(info), meter)
 
 
-def _zip_name(info: zipfile.ZipInfo) -> str:
-    """macOS writes UTF-8 and does not say so, which zipfile takes for the code page of DOS; Windows may write `\\`."""
+def _zip_name(info: zipfile.ZipInfo) -> tuple[str, bool]:
+    """A member's name, and whether its encoding is a guess. Windows may write `\\` between its parts.
+
+    It is the first of these: the UTF-8 name of the extra field; the name, where a flag says that it is UTF-8; the name,
+    where it happens to be UTF-8, which macOS does not say; the name in code page 437, as the format wants.
+    """
     name = info.orig_filename  # `filename` is cut at a NUL
-    if not info.flag_bits & 0x800 and not name.isascii():
+    raw = name.encode() if info.flag_bits & UTF8 else name.encode("cp437")
+    guessed = False
+    if (unicode := _unicode_path(info.extra, raw)) is not None:
+        name = unicode
+    elif not info.flag_bits & UTF8:
         try:
-            name = name.encode("cp437").decode()
+            name = raw.decode()
         except UnicodeError:
-            raise ArchiveError(f"names should be UTF-8, {name!r} is not") from None
-    return name.replace("\\", "/")
+            _require_cp437(name)
+            guessed = True
+    return name.replace("\\", "/"), guessed
+
+
+def _unicode_path(extra: bytes, raw: bytes) -> str | None:
+    """The name in Info-ZIP's extra field 0x7075, unless it was made for another name than the member's own."""
+    while len(extra) >= 4:
+        field, size = struct.unpack("<HH", extra[:4])
+        data, extra = extra[4 : 4 + size], extra[4 + size :]
+        if field == UNICODE_PATH and data[:5] == struct.pack("<BI", 1, zlib.crc32(raw)):
+            with contextlib.suppress(UnicodeDecodeError):
+                return data[5:].decode()
+    return None
+
+
+def _require_cp437(name: str) -> None:
+    """Raises ArchiveError for a folder's name that code page 437 makes frames or formulas of: it is in another one.
+
+    A file's own name does not matter to a dataset.
+    """
+    folders = name.replace("\\", "/").rpartition("/")[0]
+    if not all(char.isascii() or unicodedata.name(char, "").startswith("LATIN ") for char in folders):
+        raise ArchiveError(
+            f"names should be UTF-8, or in code page 437, where {name!r} makes no sense: pack the folder again with "
+            "names in UTF-8 (7-Zip: -mcu=on), or as tar"
+        )
 
 
 def _unix_kind(info: zipfile.ZipInfo) -> str:
@@ -175,10 +261,12 @@ class _TarMember(tarfile.TarInfo):
 
 
 def _tar_members(stream: Stream, meter: Meter) -> Iterator[Member]:
-    counted = _Metered(stream, meter)  # as a whole: what is skipped costs time too
+    counted = Metered(stream, meter)  # as a whole: what is skipped costs time too
     with tarfile.open(fileobj=counted, mode="r|", encoding="utf-8", tarinfo=_TarMember) as archive:
         while (member := archive.next()) is not None:
-            yield Member(member.name, _tar_kind(member), functools.partial(_open_tarred, archive, member))
+            copied = member.linkname if member.islnk() else None
+            opened = functools.partial(_open_tarred, archive, member)
+            yield Member(member.name, _tar_kind(member), opened, copied)
             archive.members.clear()  # type: ignore[attr-defined]  # typeshed lacks it; a million of them are a gigabyte
     while counted.read(CHUNK_BYTES):
         pass  # to the end, where the checksum is
@@ -193,11 +281,11 @@ def _open_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Stream:
 def _tar_kind(member: tarfile.TarInfo) -> str:
     if member.issparse():
         return "a sparse file"
-    if member.isreg():
+    if member.isreg() or member.islnk():
         return "file"
     if member.isdir():
         return "folder"
-    return "a link" if member.issym() or member.islnk() else "a device"
+    return "a link" if member.issym() else "a device"
 
 
 @contextlib.contextmanager
@@ -207,6 +295,10 @@ def damage_told() -> Iterator[None]:
         yield
     except ArchiveError:
         raise
+    except NotImplementedError as error:
+        raise ArchiveError(f"the archive has what is not read here, {error}: {PACK_AGAIN}") from None
+    except UnicodeDecodeError as error:
+        raise ArchiveError(f"names should be UTF-8, as the archive says, {error.object!r} is not") from None
     except MemoryError:
         raise ArchiveError("the archive's directory or dictionary does not fit in memory") from None
     except Exception as error:  # parsers raise anything on hostile bytes: OSError, ValueError, RecursionError ...

@@ -1,7 +1,7 @@
 """A folder of images -> a checked, split list of files, and their decoded pixels. Nothing here needs TensorFlow.
 
-Two layouts: `DIR/{train,val,test}/<class>/*` (`valid` and `validation` mean `val`), or `DIR/<class>/*`, which is
-split here. `scan` lists, `survey` reads every file and reports, `load` decodes what was surveyed.
+Two layouts: `DIR/{train,val,test}/<class>/*`, of which val and test may be missing, or `DIR/<class>/*`; what is missing
+is dealt here. `scan` lists, `survey` reads every file and reports, `load` decodes what was surveyed.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,13 +27,17 @@ from training.datasets.layout import (
     Sample,
     classes_of,
     few,
+    is_picture,
     labels_of,
+    layout_of,
     samples_of,
-    split_folders,
     text,
 )
+from training.datasets.listing import entries
 from training.datasets.report import DatasetReport, Suspicious, Unreadable
+from training.datasets.shortage import causes
 from training.datasets.split import divide
+from training.datasets.split_names import split_of
 from training.datasets.suspicion import Look, Suspicion
 from training.images import ImageError, decode, read_file
 from training.limits import Limits
@@ -47,7 +51,10 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Dataset:
-    """What `scan` found: class names, sorted; all files, and how to split those that lie in no split."""
+    """What `scan` found: class names, sorted; all files, and how to split those that lie in no split.
+
+    `folder` holds the classes or splits; `root` is its path in the folder that was asked for, empty where it is that.
+    """
 
     folder: Path
     labels: list[str]
@@ -55,6 +62,16 @@ class Dataset:
     val_fraction: float
     test_fraction: float
     seed: int
+    root: str = ""
+    given: tuple[str, ...] = ()  # the splits that are folders
+    passed_over: list[str] = field(default_factory=list)  # files in no class folder
+    notes: list[str] = field(default_factory=list)  # what was read in one of two ways
+
+    @property
+    def dealt(self) -> dict[str, float]:
+        """The fraction of each split that is no folder, and is dealt."""
+        fractions = {"test": self.test_fraction, "val": self.val_fraction}
+        return {split: fraction for split, fraction in fractions.items() if split not in self.given}
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,29 +92,67 @@ def spread(count: int, most: int) -> NDArray[np.int64]:
 
 
 def scan(folder: Path, val_fraction: float, test_fraction: float, seed: int) -> Dataset:
-    """Lists a folder's images by class. Fractions and seed matter only where the folder has no splits of its own.
+    """Lists a folder's images by class. Fractions and seed matter only where the folder lacks splits.
 
     Then the split comes with the reading, of the readable images alone. It is stratified, depends on nothing but
     names, bytes and seed, and keeps files of the same bytes together: no image is both trained on and tested on.
     Raises DatasetError.
     """
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "not there"
-        raise DatasetError(f"the dataset should be a folder, {folder} is {found}")
-    given = split_folders(folder)
-    if not given:
-        classes = classes_of(folder, folder)
-        labels = labels_of(folder, classes)
-        return Dataset(folder, labels, samples_of(classes, labels), val_fraction, test_fraction, seed)
-    by_split = {split: classes_of(given[split], folder) for split in SPLITS}
-    labels = labels_of(given["train"], by_split["train"])
+    layout = layout_of(folder)
+    root, splits = layout.root, layout.splits
+    labels, samples = _of_splits(root, splits) if splits else _of_classes(root)
+    loose = [file for place in (root, *splits.values()) for file in entries(place)[1]]
+    return Dataset(
+        root,
+        labels,
+        samples,
+        val_fraction,
+        test_fraction,
+        seed,
+        root=text(root.relative_to(folder).as_posix()) if root != folder else "",
+        given=tuple(splits),
+        passed_over=[text(path.relative_to(folder).as_posix()) for path in [*layout.beside, *loose]],
+        notes=_notes(labels, samples, classes_at=2 if splits else 1),
+    )
+
+
+def _of_classes(root: Path) -> tuple[list[str], list[Sample]]:
+    """Labels and files of `root/<class>/*`."""
+    classes = classes_of(root, root)
+    labels = labels_of(root, classes)
+    return labels, samples_of(classes, labels)
+
+
+def _of_splits(root: Path, splits: dict[str, Path]) -> tuple[list[str], list[Sample]]:
+    """Labels and files of `root/<split>/<class>/*`; those of train are in no split where another is dealt from it."""
+    by_split = {split: classes_of(splits[split], root) for split in SPLITS if split in splits}
+    labels = labels_of(splits["train"], by_split["train"])
     for split, classes in by_split.items():
         if unknown := sorted(set(classes) - set(labels)):
-            raise DatasetError(f"{given[split]} has {few(unknown)}, which {given['train']} has not: {few(labels)}")
+            raise DatasetError(f"{splits[split]} has {few(unknown)}, which {splits['train']} has not: {few(labels)}")
         if missing := [label for label in labels if not classes.get(label)]:
-            raise DatasetError(f"{given[split]} should have images of every class, it has none of {few(missing)}")
-    samples = [sample for split, classes in by_split.items() for sample in samples_of(classes, labels, split)]
-    return Dataset(folder, labels, samples, val_fraction, test_fraction, seed)
+            raise DatasetError(f"{splits[split]} should have images of every class, it has none of {few(missing)}")
+    whole = len(splits) == len(SPLITS)
+    given = {split: split if whole or split != "train" else None for split in by_split}
+    return labels, [s for split, classes in by_split.items() for s in samples_of(classes, labels, given[split])]
+
+
+def _notes(labels: list[str], samples: list[Sample], classes_at: int) -> list[str]:
+    """What the reading took for granted. `classes_at` is how many parts of a sample's name end with its class."""
+    inside: dict[int, set[str]] = defaultdict(set)
+    for sample in samples:
+        parts = sample.name.split("/")[classes_at:]
+        if len(parts) > 1 or is_picture(sample.path):
+            inside[sample.label].add(parts[0] if len(parts) > 1 else "")
+    deep = [
+        f"{labels[label]!r} ({few(sorted(folders))})"
+        for label, folders in inside.items()
+        if len(folders) > 1 and "" not in folders
+    ]
+    notes = [f"read as one class, with the pictures of the folders in it: {few(deep, quote=False)}"] if deep else []
+    if classes_at == 1 and (named := [label for label in labels if split_of(label)]):
+        notes.append(f"read as a class and not as a split, as its neighbours are classes: {few(named)}")
+    return notes
 
 
 def check(
@@ -192,10 +247,23 @@ def _read(
                 progress(done, len(dataset.samples))
     if strict and unreadable:
         raise DatasetError(f"{dataset.folder} should be readable throughout, it is not: {_named(unreadable)}")
-    if samples and samples[0].split is None:
-        samples = divide(samples, dataset.labels, dataset.val_fraction, dataset.test_fraction, dataset.seed)
+    samples = _divided(dataset, samples, unreadable)
     samples = sorted(samples, key=lambda sample: (SPLITS.index(sample.split or ""), sample.name))
     return samples, unreadable, suspicious
+
+
+def _divided(dataset: Dataset, samples: list[Sample], unreadable: list[Unreadable]) -> list[Sample]:
+    """All samples with their split: those that lie in one, and those that are dealt."""
+    given = [sample for sample in samples if sample.split]
+    loose = [sample for sample in samples if not sample.split]
+    if not loose:
+        return given
+
+    def explain(label: int) -> str:
+        files = [sample for sample in dataset.samples if sample.label == label and not sample.split]
+        return causes(files, loose, unreadable, dataset.labels)
+
+    return given + divide(loose, dataset.labels, dataset.dealt, dataset.seed, explain)
 
 
 def _report(dataset: Dataset, samples: list[Sample], unreadable: list[Unreadable]) -> DatasetReport:
@@ -207,7 +275,8 @@ def _report(dataset: Dataset, samples: list[Sample], unreadable: list[Unreadable
     for split, counts in classes.items():
         if empty := [label for label, count in counts.items() if not count]:
             raise DatasetError(
-                f"{split} of {dataset.folder} has no readable image of {few(empty)}; skipped: {_named(unreadable)}"
+                f"{split} of {dataset.folder} has no readable image of {few(empty)}: "
+                + "; ".join(_why_empty(dataset, split, label, unreadable) for label in empty[:5])
             )
     groups = [group for group in same.values() if len(group) > 1]
     lines = sorted(f"{s.name}\0{s.sha256}\n" for s in samples)
@@ -221,7 +290,17 @@ def _report(dataset: Dataset, samples: list[Sample], unreadable: list[Unreadable
         leaks=_names(group for group in groups if len({s.split for s in group}) > 1),
         conflicts=_names(group for group in groups if len({s.label for s in group}) > 1),
         fingerprint=hashlib.sha256("".join(lines).encode()).hexdigest(),
+        root=dataset.root,
+        dealt=[split for split in SPLITS if dataset.given and split in dataset.dealt],
+        passed_over=dataset.passed_over,
+        notes=dataset.notes,
     )
+
+
+def _why_empty(dataset: Dataset, split: str, label: str, unreadable: list[Unreadable]) -> str:
+    index = dataset.labels.index(label)
+    files = [file for file in dataset.samples if file.label == index and file.split in (split, None)]
+    return f"{label!r} has 0 in {causes(files, [], unreadable, dataset.labels)}"
 
 
 def _within_splits(groups: list[list[Sample]]) -> Iterator[list[Sample]]:

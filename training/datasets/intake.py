@@ -20,8 +20,8 @@ from training import lifeline
 from training.config import TrainConfig
 from training.datasets.archive import Limits, unpack
 from training.datasets.archive_members import ArchiveError, ArchiveTooLarge
-from training.datasets.dataset import scan, survey
-from training.datasets.layout import SPLIT_FOLDERS, DatasetError, Sample
+from training.datasets.dataset import Dataset, scan, survey
+from training.datasets.layout import DatasetError, Sample
 from training.datasets.report import DatasetReport
 from training.datasets.store import ARCHIVE_FILE, IMAGES_FOLDER, REPORT_FILE, REVISION_FOLDER, SUMMARY_FILE, Summary
 
@@ -37,24 +37,30 @@ def take_in(work: Path, name: str, limits: Limits) -> None:
     """
     revision, unpacked = work / REVISION_FOLDER, work / "unpacked"
     with _bounded_memory():
-        unpack(work / ARCHIVE_FILE, unpacked, limits)
+        notes = unpack(work / ARCHIVE_FILE, unpacked, limits)
     (work / ARCHIVE_FILE).unlink()
     revision.mkdir()
-    _unwrapped(unpacked).rename(revision / name)
-    os.chdir(revision)  # what is wrong is told of `NAME/cat`, not of a path that the client does not know
+    (work / "reading").mkdir()
+    unpacked.rename(work / "reading" / name)
+    os.chdir(work / "reading")  # what is wrong is told of `NAME/cat`, not of a path that the client does not know
     report, samples = look(Path(name), name)
+    report = report.model_copy(update={"notes": notes + report.notes})
     _keep_only(samples, Path(name))
-    Path(name).rename(IMAGES_FOLDER)
-    write(Path(), report, sum((IMAGES_FOLDER / sample.path.relative_to(name)).stat().st_size for sample in samples))
+    _listed(Path(name))  # what is kept alone still reads as classes or splits
+    write(revision, report, sum(sample.path.stat().st_size for sample in samples))
+    (Path(name) / report.root).rename(revision / IMAGES_FOLDER)
     os.sync()  # once for all files: an fsync of each takes minutes for a hundred thousand
 
 
 def look(folder: Path, name: str) -> tuple[DatasetReport, list[Sample]]:
     """What `python -m training dataset check` reports, with its defaults. Raises DatasetError."""
-    defaults = TrainConfig(data=folder)
-    dataset = scan(folder, defaults.val_fraction, defaults.test_fraction, defaults.seed)
-    report, samples = survey(dataset, defaults.preprocessing)
+    report, samples = survey(_listed(folder), TrainConfig(data=folder).preprocessing)
     return report.model_copy(update={"folder": name}), samples
+
+
+def _listed(folder: Path) -> Dataset:
+    defaults = TrainConfig(data=folder)
+    return scan(folder, defaults.val_fraction, defaults.test_fraction, defaults.seed)
 
 
 def write(folder: Path, report: DatasetReport, size: int) -> None:
@@ -68,15 +74,6 @@ def write(folder: Path, report: DatasetReport, size: int) -> None:
     )
     (folder / SUMMARY_FILE).write_text(summary.model_dump_json())
     (folder / REPORT_FILE).write_text(report.model_dump_json())
-
-
-def _unwrapped(folder: Path) -> Path:
-    """Below folders that hold one folder of folders each and nothing beside it: `flowers/rose/1.jpg`."""
-    match list(folder.iterdir()):
-        case [inner] if inner.is_dir() and inner.name.lower() not in SPLIT_FOLDERS:
-            if any(path.is_dir() for path in inner.iterdir()):
-                return _unwrapped(inner)
-    return folder
 
 
 def _keep_only(samples: list[Sample], folder: Path) -> None:

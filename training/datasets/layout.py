@@ -1,20 +1,21 @@
-"""Which files a dataset's folder holds, by split and class. Names are NFC, so that every system sorts them alike."""
+"""What a dataset's folder means: classes, or splits of classes. Names are NFC, so that every system sorts them alike.
 
-import os
+What can be read in two ways is refused, and both are told: a guess would train a classifier of the wrong things.
+"""
+
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
-from training.errors import TrainingError
+from PIL import Image
+
+from training.datasets.listing import DatasetError as DatasetError  # also from here: most who raise it read a layout
+from training.datasets.listing import entries, files_below
+from training.datasets.split_names import split_of
 
 SPLITS = ("train", "val", "test")
-SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})  # beside what starts with a dot
-
-
-class DatasetError(TrainingError):
-    """A folder that can not be trained on: what was expected of it, what it holds."""
+PICTURES = frozenset({*Image.registered_extensions(), ".heic", ".heif", ".hif", ".jxl"})
 
 
 @dataclass(frozen=True)
@@ -31,44 +32,121 @@ class Sample:
     sha256: str = ""
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How a dataset's folder is read: `root` holds the classes, or `splits` do; `beside` are files around `root`."""
+
+    root: Path
+    splits: dict[str, Path]
+    beside: list[Path]
+
+
+def layout_of(folder: Path) -> Layout:
+    """Lists no more than the upper folders. Raises DatasetError where no classifier can be trained on the folder."""
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "not there"
+        raise DatasetError(f"the dataset should be a folder, {folder} is {found}")
+    root, beside = unwrapped(folder)
+    splits = split_folders(root)
+    if splits and "train" not in splits:
+        names = few([path.name for path in splits.values()])
+        raise DatasetError(
+            f"{root} should have a folder train beside {names}, it has none. Rename {names} if these are no splits"
+        )
+    _require_two_classes(splits.get("train", root))
+    for place in splits.values() or [root]:
+        _require_one_reading(place)
+    return Layout(root, splits, beside)
+
+
+def unwrapped(folder: Path) -> tuple[Path, list[Path]]:
+    """The folder below those that hold one folder of folders each, and the files beside them: `flowers/rose/1.jpg`."""
+    folders, beside = entries(folder)
+    if len(folders) != 1:
+        return folder, []
+    inner = [path.name for path in entries(folders[0])[0]]
+    # a lone `train` holds classes, unless it holds splits
+    if not inner or (split_of(folders[0].name) and not any(map(split_of, inner))):
+        return folder, []
+    root, more = unwrapped(folders[0])
+    return root, beside + more
+
+
 def split_folders(folder: Path) -> dict[str, Path]:
-    """The folders of train, val and test; empty where `folder` holds classes instead."""
-    folders = _subfolders(folder)
-    named = [path for path in folders if path.name.lower() in SPLIT_FOLDERS]
-    # a class may be called "train": then it holds images and has neighbours that are no split
-    if not named or (len(named) < len(folders) and any(_loose_files(path) for path in named)):
-        return {}
+    """The folders of the splits that there are; empty where `folder` holds classes instead. Raises DatasetError."""
+    named = [(path, split) for path in entries(folder)[0] if (split := split_of(path.name))]
+    others = [path.name for path in entries(folder)[0] if not split_of(path.name)]
+    if others and named:
+        # a class may be called "train": then it holds images, and folders of classes no more than its neighbours do
+        if len({split for _, split in named}) == 1 and all(len(entries(path)[0]) < 2 for path, _ in named):
+            return {}
+        names = few([path.name for path, _ in named])
+        raise DatasetError(
+            f"{folder} should hold splits or classes: {names} would be splits, beside them {few(others)} would be "
+            f"classes. Move {few(others)} away to use the splits, or rename {names} to have classes of those names"
+        )
     splits: dict[str, Path] = {}
-    for path in named:
-        split = SPLIT_FOLDERS[path.name.lower()]
+    for path, split in named:
         if split in splits:
             raise DatasetError(f"{folder} has two folders for {split}: {splits[split].name!r} and {path.name!r}")
         splits[split] = path
-    if missing := [split for split in SPLITS if split not in splits]:
-        raise DatasetError(
-            f"{folder} should have the subfolders train, val and test; {' and '.join(missing)} missing, "
-            f"it has {few([path.name for path in folders])}"
-        )
     return splits
+
+
+def _require_two_classes(folder: Path) -> None:
+    folders, files = entries(folder)
+    if len(folders) < 2:
+        found = f"only {text(folders[0].name)!r}" if folders else f"no folder and {len(files)} files"
+        raise DatasetError(f"{folder} should hold at least two class folders, it has {found}")
+
+
+def _require_one_reading(folder: Path) -> None:
+    """Raises DatasetError where the folders may be classes, or parts of one dataset.
+
+    Those hold no picture of their own, and two of them have two folders of the same names (`fold1/cat fold1/dog
+    fold2/cat fold2/dog`).
+    """
+    inside = {}
+    for path in entries(folder)[0]:
+        folders, files = entries(path)
+        if len(folders) > 1 and not any(is_picture(file) for file in files):
+            inside[path.name] = {split_of(inner.name) or text(inner.name).casefold() for inner in folders}
+    for (one, of_one), (other, of_other) in combinations(inside.items(), 2):
+        common = sorted(of_one & of_other)
+        if len(common) > 1 and set(common) <= set(SPLITS):
+            raise DatasetError(
+                f"{folder} has {one!r} and {other!r}, each with the splits {few(common)}: the splits should be the "
+                f"outer folders, {common[0]}/{one}"
+            )
+        if len(common) > 1:
+            raise DatasetError(
+                f"{folder} can be read in two ways: {one!r} and {other!r} as classes, each with the pictures of all "
+                f"its folders, or as parts of one dataset, whose classes are {few(common)}. If they are parts, name "
+                "them train, val and test, or merge them into one folder a class; if they are classes, put their "
+                "pictures into them directly"
+            )
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is called like one."""
+    return path.suffix.lower() in PICTURES
 
 
 def classes_of(folder: Path, root: Path) -> dict[str, list[tuple[str, Path]]]:
     """Label -> (name, path) of each file below its class folder, sorted by name."""
     classes: dict[str, list[tuple[str, Path]]] = {}
-    for path in _subfolders(folder):
+    for path in entries(folder)[0]:
         label = text(path.name)
         if label in classes:
             raise DatasetError(f"{folder} has two folders that both spell {label!r}, in different Unicode forms")
         if label.splitlines() != [label]:  # labels.txt has one a line
             raise DatasetError(f"{folder} has a class folder with a line break in its name: {label!r}")
-        classes[label] = sorted((text(file.relative_to(root).as_posix()), file) for file in _files(path))
+        classes[label] = sorted((text(file.relative_to(root).as_posix()), file) for file in files_below(path))
     return classes
 
 
 def labels_of(folder: Path, classes: dict[str, list[tuple[str, Path]]]) -> list[str]:
-    if len(classes) < 2:
-        found = f"only {next(iter(classes))!r}" if classes else f"no folder and {len(_loose_files(folder))} files"
-        raise DatasetError(f"{folder} should hold at least two class folders, it has {found}")
+    """The classes, sorted. Raises DatasetError when one is empty."""
     if empty := sorted(label for label, files in classes.items() if not files):
         raise DatasetError(f"{folder} should have images of every class, {few(empty)} holds no file")
     return sorted(classes)
@@ -81,39 +159,6 @@ def samples_of(classes: dict[str, list[tuple[str, Path]]], labels: list[str], sp
         (Sample(path, name, index[label], split) for label, files in classes.items() for name, path in files),
         key=lambda sample: sample.name,
     )
-
-
-def _ignored(name: str) -> bool:
-    return name.startswith(".") or name.lower() in CLUTTER
-
-
-def _visible(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if not _ignored(path.name))
-    except OSError as error:
-        raise DatasetError(f"{folder} can not be listed: {error.strerror}") from error
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder) if path.is_dir()]
-
-
-def _loose_files(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder) if not path.is_dir()]
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """All files below a folder but hidden ones; a dangling link too, so that it is reported and not passed over."""
-
-    def stop(error: OSError) -> None:
-        raise DatasetError(f"{error.filename} can not be listed: {error.strerror}") from error
-
-    for parent, folders, files in os.walk(folder, onerror=stop):
-        folders[:] = [name for name in folders if not _ignored(name)]
-        for name in files:
-            path = Path(parent, name)
-            if not _ignored(name) and (path.is_file() or path.is_symlink()):
-                yield path
 
 
 def text(name: str) -> str:

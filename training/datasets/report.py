@@ -75,6 +75,10 @@ class DatasetReport(BaseModel):
     suspicious: list[Suspicious] = Field(
         [], description="files that are used, though the picture that the network sees is hardly what was meant"
     )
+    root: str = Field("", description="the folder inside that was read, where one lies around all")
+    dealt: list[str] = Field([], description="splits that the folder lacks, dealt from its train")
+    passed_over: list[str] = Field([], description="files in no class folder, which were not read")
+    notes: list[str] = Field([], description="what was read in one of two ways, and in which")
 
     def render(self, most: int = 10) -> str:
         """A table of the counts, then at most `most` of each kind of trouble."""
@@ -82,6 +86,10 @@ class DatasetReport(BaseModel):
         rows = [[label, *(str(self.classes[split][label]) for split in self.images)] for label in self.labels]
         rows.append(["all", *map(str, self.images.values())])
         parts = [self.folder, _table([heads, *rows])]
+        parts += [f"read from {self.root}/"] if self.root else []
+        parts += [f"dealt from train, as the folder has no {' and no '.join(self.dealt)}"] if self.dealt else []
+        parts += _listing("to know", self.notes, most)
+        parts += _listing("in no class folder, passed over", self.passed_over, most)
         parts += _listing("unreadable, skipped", list(map(str, self.unreadable)), most)
         parts += _listing("suspicious, used", list(map(str, self.suspicious)), most)
         parts += _listing("the same image in more than one split (a leak)", _joined(self.leaks), most)

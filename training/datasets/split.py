@@ -1,19 +1,25 @@
-"""The split of a folder that has none: stratified, seeded, and no image on two sides of it."""
+"""The dealing of images that lie in no split: stratified, seeded, and no image on two sides of it."""
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 
 from training.datasets.layout import SPLITS, DatasetError, Sample
 
 
 def divide(
-    samples: list[Sample], labels: list[str], val_fraction: float, test_fraction: float, seed: int
+    samples: list[Sample],
+    labels: list[str],
+    fractions: dict[str, float],
+    seed: int,
+    explain: Callable[[int], str],
 ) -> list[Sample]:
-    """Deals each class's distinct images to test, val and train; copies (the same SHA-256) follow their original.
+    """Deals each class's distinct images to the splits that `fractions` names, and to train what is left.
 
-    Their order is that of a hash of seed and name: no random generator whose sequence a release could change, and an
-    image that joins the dataset moves few others. Raises DatasetError.
+    Copies (the same SHA-256) follow their original. The order is that of a hash of seed and name: no random generator
+    whose sequence a release could change, and an image that joins the dataset moves few others. Raises DatasetError,
+    which takes its reasons from `explain` of the label.
     """
     copies: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
@@ -24,14 +30,21 @@ def divide(
     split_of: dict[str, str] = {}
     for label, name in enumerate(labels):
         images = sorted(originals[label], key=lambda s: hashlib.sha256(f"{seed}\0{s.name}".encode()).digest())
-        count = len(images)
-        if count < len(SPLITS):
+        if len(images) <= len(fractions):
+            needed = [split for split in SPLITS if split == "train" or split in fractions]
             raise DatasetError(
-                f"class {name!r} should have at least 3 different readable images, one each for train, val and test; "
-                f"it has {count}"
+                f"class {name!r} should have at least {len(needed)} different readable images, one each for "
+                f"{', '.join(needed[:-1])} and {needed[-1]}; it has {len(images)} in {explain(label)}"
             )
-        tests = min(max(1, round(count * test_fraction)), count - 2)
-        vals = min(max(1, round(count * val_fraction)), count - 1 - tests)
-        for rank, image in enumerate(images):
-            split_of[image.sha256] = "test" if rank < tests else "val" if rank < tests + vals else "train"
+        dealt = _dealt(len(images), fractions)
+        for image, split in zip(images, dealt, strict=True):
+            split_of[image.sha256] = split
     return [replace(sample, split=split_of[sample.sha256]) for sample in samples]
+
+
+def _dealt(count: int, fractions: dict[str, float]) -> list[str]:
+    """The split of each of `count` images: at least one to each, and at least one to train."""
+    dealt: list[str] = []
+    for left, (split, fraction) in zip(range(len(fractions), 0, -1), fractions.items(), strict=True):
+        dealt += [split] * min(max(1, round(count * fraction)), count - len(dealt) - left)
+    return dealt + ["train"] * (count - len(dealt))

@@ -7,6 +7,7 @@ import struct
 import tarfile
 import unicodedata
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -101,8 +102,7 @@ def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, make: Make, name
 @pytest.mark.parametrize(
     ("type", "kind"),
     [
-        (tarfile.SYMTYPE, "a link"),
-        (tarfile.LNKTYPE, "a link"),
+        (tarfile.SYMTYPE, "a link: pack what it leads to in its place (tar --dereference, zip without -y)"),
         (tarfile.CHRTYPE, "a device"),
         (tarfile.FIFOTYPE, "a device"),
         (tarfile.GNUTYPE_SPARSE, "a sparse file"),
@@ -115,7 +115,14 @@ def test_links_and_devices_in_a_tar_are_refused(tmp_path: Path, type: bytes, kin
     assert message == f"'cat/trick.jpg' should be a file or a folder, it is {kind}"
 
 
-@pytest.mark.parametrize(("mode", "kind"), [(0o120777, "a link"), (0o020666, "a device"), (0o010666, "a device")])
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        (0o120777, "a link: pack what it leads to in its place (tar --dereference, zip without -y)"),
+        (0o020666, "a device"),
+        (0o010666, "a device"),
+    ],
+)
 def test_links_and_devices_in_a_zip_are_refused(tmp_path: Path, mode: int, kind: str) -> None:
     info = zipfile.ZipInfo("cat/trick.jpg")
     info.external_attr = mode << 16
@@ -123,6 +130,46 @@ def test_links_and_devices_in_a_zip_are_refused(tmp_path: Path, mode: int, kind:
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(info, "/etc/passwd")
     assert refusal(tmp_path, buffer.getvalue()) == f"'cat/trick.jpg' should be a file or a folder, it is {kind}"
+
+
+def hard_link(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
+    info = member(name, type=tarfile.LNKTYPE)
+    info.linkname = target
+    return info, b""
+
+
+@pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_a_hard_link_is_a_copy(tmp_path: Path, format: int) -> None:
+    first = (member("./cat/1.jpg", 4), b"good")
+    links = [hard_link("./cat/2.jpg", "./cat/1.jpg"), hard_link("dog/3.jpg", "cat/2.jpg")]
+    files = unpacked(tmp_path, tar_of(first, *links, format=format))
+    assert files == dict.fromkeys(("cat/1.jpg", "cat/2.jpg", "dog/3.jpg"), b"good")
+    (tmp_path / "folder/cat/1.jpg").write_bytes(b"changed")
+    assert (tmp_path / "folder/cat/2.jpg").read_bytes() == b"good"
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../archive", "cat/../../archive"])
+def test_a_hard_link_that_leads_elsewhere_is_refused(tmp_path: Path, target: str) -> None:
+    message = refusal(tmp_path, tar_of(hard_link("cat/trick.jpg", target)))
+    assert "should lead to a place within the archive's folder" in message
+
+
+@pytest.mark.parametrize("target", ["cat/later.jpg", "cat/trick.jpg", "cat", ".hidden/1.jpg"])
+def test_a_hard_link_to_what_was_not_unpacked_is_refused(tmp_path: Path, target: str) -> None:
+    members = [(member("cat/1.jpg", 4), b"good"), (member(".hidden/1.jpg", 4), b"good")]
+    later = (member("cat/later.jpg", 4), b"good")
+    message = refusal(tmp_path, tar_of(*members, hard_link("cat/trick.jpg", target), later))
+    assert message == (
+        f"'cat/trick.jpg' is a hard link to {target!r}, which does not come before it in the archive: "
+        "pack with tar --hard-dereference"
+    )
+
+
+def test_hard_links_count_as_the_bytes_that_they_become(tmp_path: Path) -> None:
+    first = (member("cat/0.jpg", 50_000), os.urandom(50_000))
+    links = [hard_link(f"cat/{i}.jpg", "cat/0.jpg") for i in range(1, 50)]
+    message = refusal(tmp_path, tar_of(first, *links), Limits(100, 200_000), ArchiveTooLarge)
+    assert message == "an archive should unpack to at most 200000 bytes, this one has more"
 
 
 def test_a_file_through_a_linked_folder_goes_nowhere(tmp_path: Path) -> None:
@@ -225,9 +272,81 @@ def test_names_that_are_no_utf8_are_refused(tmp_path: Path) -> None:
     assert "names should be UTF-8, 'cat/caf\\udce9.jpg' is not" in refusal(tmp_path, bytes(header))
 
 
-def test_names_in_a_zip_that_are_no_utf8_are_refused(tmp_path: Path) -> None:
-    data = zipped({"cat/caf_.jpg": b"x"}).replace(b"caf_", b"caf\xe9")
-    assert "names should be UTF-8" in refusal(tmp_path, data)
+def zip_of(*names: bytes, unicode: Mapping[bytes, str] | None = None, checksum: int | None = None) -> bytes:
+    """A zip of files with these names as they are; some with the field that has the name in UTF-8 too."""
+    body, directory = b"", b""
+    for raw in names:
+        extra = b""
+        if unicode and raw in unicode:
+            name = unicode[raw].encode("utf-8", "surrogateescape")
+            crc = zlib.crc32(raw) if checksum is None else checksum
+            extra = struct.pack("<HHBI", 0x7075, 5 + len(name), 1, crc) + name
+        head = struct.pack("<5H3I2H", 20, 0, 0, 0, 33, zlib.crc32(raw), len(raw), len(raw), len(raw), len(extra))
+        directory += b"PK\1\2\x14\0" + head + struct.pack("<3H2I", 0, 0, 0, 32, len(body)) + raw + extra
+        body += b"PK\3\4" + head + raw + extra + raw
+    count = len(names)
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, count, count, len(directory), len(body), 0)
+    return body + directory + end
+
+
+def notes(tmp_path: Path, data: bytes) -> list[str]:
+    (tmp_path / "archive").write_bytes(data)
+    return unpack(tmp_path / "archive", tmp_path / "noted", LIMITS)
+
+
+@pytest.mark.parametrize("encoding", ["shift_jis", "cp932", "gb18030"])
+def test_the_unicode_name_of_a_zip_counts(tmp_path: Path, encoding: str) -> None:
+    names = {f"{label}/1.jpg".encode(encoding): f"{label}/1.jpg" for label in ("猫", "犬", "表")}
+    data = zip_of(*names, unicode=names)
+    assert unpacked(tmp_path, data) == {name: raw for raw, name in names.items()}
+    assert notes(tmp_path, data) == []
+
+
+def test_a_unicode_name_that_was_made_for_another_name_is_ignored(tmp_path: Path) -> None:
+    data = zip_of(b"cat/1.jpg", unicode={b"cat/1.jpg": "dog/1.jpg"}, checksum=zlib.crc32(b"was/1.jpg"))
+    assert list(unpacked(tmp_path, data)) == ["cat/1.jpg"]
+
+
+def test_a_unicode_name_that_is_no_utf8_is_ignored(tmp_path: Path) -> None:
+    data = zip_of(b"cat/1.jpg", unicode={b"cat/1.jpg": "caf\udce9/1.jpg"})
+    assert list(unpacked(tmp_path, data)) == ["cat/1.jpg"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.jpg", "/tmp/evil.jpg", "C:\\evil.jpg", "cat\\..\\..\\evil.jpg", "cat/evil.jpg\0"]
+)
+def test_a_unicode_name_is_checked_as_any(tmp_path: Path, name: str) -> None:
+    message = refusal(tmp_path, zip_of(b"cat/1.jpg", unicode={b"cat/1.jpg": name}))
+    assert "should lead to a place within the archive's folder" in message
+
+
+def test_two_members_of_one_unicode_name_are_refused(tmp_path: Path) -> None:
+    data = zip_of(b"cat/1.jpg", b"cat/2.jpg", unicode={b"cat/2.jpg": "cat/1.jpg"})
+    assert refusal(tmp_path, data) == "'cat/1.jpg' can not be written: another member has taken its place"
+
+
+def test_names_of_a_zip_that_are_no_utf8_are_in_code_page_437(tmp_path: Path) -> None:
+    """As the Explorer of Windows packs: no flag, no field."""
+    data = zip_of("café/1.jpg".encode("cp850"), "bête/é.jpg".encode("cp850"), b"chat/1.jpg", b"chat/\xe9.jpg")
+    assert set(unpacked(tmp_path, data)) == {"café/1.jpg", "bête/é.jpg", "chat/1.jpg", "chat/Θ.jpg"}
+    (note,) = notes(tmp_path, data)
+    assert "were read as code page 437: 'café', 'bête', 'Θ.jpg'. If they are wrong, pack it again" in note
+
+
+@pytest.mark.parametrize(
+    ("label", "encoding"), [("кот", "cp866"), ("照片", "gbk"), ("maçã", "cp850"), ("고양이", "cp949")]
+)
+def test_a_folder_that_makes_no_sense_in_code_page_437_is_refused(tmp_path: Path, label: str, encoding: str) -> None:
+    message = refusal(tmp_path, zip_of(f"{label}/1.jpg".encode(encoding)))
+    assert message.startswith("names should be UTF-8, or in code page 437, where")
+    assert "pack the folder again with names in UTF-8" in message
+
+
+def test_a_zip_that_says_utf8_and_is_not(tmp_path: Path) -> None:
+    data = bytearray(zip_of(b"caf\xe9/1.jpg"))
+    for magic, offset in ((b"PK\3\4", 7), (b"PK\1\2", 9)):
+        data[data.index(magic) + offset] |= 0x08
+    assert refusal(tmp_path, bytes(data)) == r"names should be UTF-8, as the archive says, b'caf\xe9/1.jpg' is not"
 
 
 def test_utf8_that_is_not_declared_is_understood(tmp_path: Path) -> None:
@@ -252,6 +371,57 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
     data[data.index(b"PK\x03\x04") + 6] |= 1
     data[data.index(b"PK\x01\x02") + 8] |= 1
     assert refusal(tmp_path, bytes(data)) == "an archive should not be encrypted, 'cat/1.jpg' is"
+
+
+def marked(data: bytes, local: int, central: int, value: int) -> bytes:
+    """A zip with one byte changed in each header of every member."""
+    changed = bytearray(data)
+    for magic, offset in ((b"PK\3\4", local), (b"PK\1\2", central)):
+        at = changed.find(magic)
+        while at >= 0:
+            changed[at + offset] = value
+            at = changed.find(magic, at + 4)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [(1, "Shrink"), (6, "Implode"), (9, "Deflate64"), (93, "Zstandard"), (95, "XZ"), (98, "PPMd"), (77, "method 77")],
+)
+def test_how_a_zip_is_packed_is_told(tmp_path: Path, method: int, name: str) -> None:
+    message = refusal(tmp_path, marked(zipped({"cat/1.jpg": b"one"}), 8, 10, method))
+    assert message == (
+        f"'cat/1.jpg' is packed with {name}, which is not read here: pack it again with Deflate, or as tar"
+    )
+
+
+def test_other_ways_that_are_not_read_are_told(tmp_path: Path) -> None:
+    message = refusal(tmp_path, marked(zipped({"cat/1.jpg": b"one"}), 6, 8, 0x20))
+    assert message.startswith(
+        "the archive has what is not read here, compressed patched data (flag bit 5): pack it again"
+    )
+
+
+@pytest.mark.parametrize(("local", "central", "value"), [(8, 10, 99), (6, 8, 0x41), (7, 9, 0x20)])
+def test_any_encryption_is_told(tmp_path: Path, local: int, central: int, value: int) -> None:
+    message = refusal(tmp_path, marked(zipped({"cat/1.jpg": b"one"}), local, central, value))
+    assert message == "an archive should not be encrypted, 'cat/1.jpg' is"
+
+
+def test_an_encrypted_list_of_members_is_told(tmp_path: Path) -> None:
+    data = bytearray(marked(zipped({"cat/1.jpg": b"one"}), 7, 9, 0x20))
+    start = data.index(b"PK\1\2")
+    data[start : start + 20] = os.urandom(20)
+    message = refusal(tmp_path, bytes(data))
+    assert message == "an archive should not be encrypted, this one is, with its list of members"
+
+
+def test_a_part_of_a_split_zip_is_told(tmp_path: Path) -> None:
+    data = b"PK\7\x08" + zipped({"cat/1.jpg": b"one"})
+    assert unpacked(tmp_path, data) == {"cat/1.jpg": b"one"}  # all of it
+    (tmp_path / "part").mkdir()
+    message = refusal(tmp_path / "part", data[:60])
+    assert message == "an archive should be one file, this is one of several: join them (zip -s 0)"
 
 
 @pytest.mark.parametrize(
@@ -327,6 +497,9 @@ def test_a_chain_of_extended_headers_ends(tmp_path: Path) -> None:
         (b"\xff\xd8\xff\xe0 a photo", "it starts with b'\\xff\\xd8\\xff\\xe0 a photo'"),
         (b"--boundary\r\nContent-Disposition: form-data", "it starts with b'--boundary\\r\\nCont'"),
         (b"7z\xbc\xaf\x27\x1c" + bytes(600), 'it starts with b"7z'),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(600), "as 7-Zip's own archives do"),
+        (b"Rar!\x1a\x07\x00" + bytes(600), "as RAR archives do"),
+        (b"\x28\xb5\x2f\xfd" + bytes(600), "as what Zstandard has packed does"),
     ],
 )
 def test_what_is_no_archive_is_told(tmp_path: Path, data: bytes, came: str) -> None:

@@ -1,0 +1,89 @@
+"""What lies in a folder: without what systems leave there, through links, and never round in a circle."""
+
+import os
+import re
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from training.errors import TrainingError
+
+# beside what starts with a dot; in lower case
+CLUTTER = frozenset(
+    {
+        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
+        *("$recycle.bin", "recycler", "recycled", "system volume information"),  # Windows
+        *("__macosx", "network trash folder", "temporary items"),  # macOS
+        *("lost+found", "lost.dir"),  # Linux, Android
+        *("@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@sharebin", "~snapshot"),  # NAS
+        "__pycache__",
+    }
+)
+_CHECKED_DISK = re.compile(r"found\.\d{3}")  # of Windows' chkdsk
+
+
+class DatasetError(TrainingError):
+    """A folder that can not be trained on: what was expected of it, what it holds."""
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder of this name is hidden or the system's own."""
+    lower = name.lower()
+    return name.startswith(".") or lower in CLUTTER or _CHECKED_DISK.fullmatch(lower) is not None
+
+
+def entries(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The folders and the other entries of a folder, sorted, without clutter.
+
+    A link to a folder is a folder, unless `folder` lies in what the link leads to. Raises DatasetError.
+    """
+    folders: list[Path] = []
+    others: list[Path] = []
+    try:
+        with os.scandir(folder) as found:
+            for entry in sorted(found, key=lambda entry: entry.name):
+                if not is_clutter(entry.name):
+                    (folders if _is_folder(entry, folder) else others).append(folder / entry.name)
+    except OSError as error:
+        raise DatasetError(f"{folder} can not be listed: {error.strerror}") from error
+    return folders, others
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All but folders and clutter below a folder, also below the folders that links lead to, each of them once.
+
+    A link that leads to nothing, or that is not followed, is among them: to be reported, and not passed over.
+    Raises DatasetError.
+    """
+
+    def stop(error: OSError) -> None:
+        raise DatasetError(f"{error.filename} can not be listed: {error.strerror}") from error
+
+    read: set[str] = set()
+    tops = deque([folder])
+    while tops:
+        top = tops.popleft()
+        if top != folder and os.path.realpath(top) in read | _around(top.parent):
+            yield top
+            continue
+        for parent, folders, files in os.walk(top, onerror=stop):
+            read.add(os.path.realpath(parent))
+            folders[:] = sorted(name for name in folders if not is_clutter(name))
+            tops += [path for name in folders if (path := Path(parent, name)).is_symlink()]  # which walk does not enter
+            yield from (Path(parent, name) for name in files if not is_clutter(name))
+
+
+def _is_folder(entry: os.DirEntry[str], parent: Path) -> bool:
+    try:
+        if not entry.is_dir():
+            return False
+    except OSError:  # a link that can not be followed
+        return False
+    return not entry.is_symlink() or os.path.realpath(entry.path) not in _around(parent)
+
+
+def _around(folder: Path) -> set[str]:
+    """The real paths of a folder and of all that it lies in, on both sides of every link on the way to it."""
+    place = folder.absolute()
+    reals = [Path(os.path.realpath(path)) for path in (place, *place.parents)]
+    return {str(path) for real in reals for path in (real, *real.parents)}
