@@ -1,9 +1,11 @@
 """What goes over the wire."""
 
+import re
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
+from pydantic_core import PydanticCustomError
 
 from training.activation import Failure
 from training.config import TrainConfig
@@ -11,6 +13,7 @@ from training.contract import Metrics, Parity, Variant
 from training.datasets.report import DatasetReport
 from training.jobs.job import Job
 from training.jobs.presence import WorkerInfo
+from training.names import Name, usable_name
 
 
 class Prediction(BaseModel):
@@ -194,16 +197,22 @@ class DatasetList(BaseModel):
     datasets: list[DatasetSummary]
 
 
+def _reference(data: str) -> str:
+    """A dataset's name, with a revision where `@` follows."""
+    name, at, revision = data.partition("@")
+    if at and not re.fullmatch(r"[1-9][0-9]{0,8}", revision):
+        raise PydanticCustomError("revision", "what follows @ should be the number of a revision, as in photos@3")
+    return usable_name(name) + at + revision
+
+
 class TrainRequest(TrainConfig):
     """What a training job is asked for; only `data` has to be said."""
 
-    data: str = Field(  # type: ignore[assignment]  # a dataset's name, not a folder
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(@[1-9][0-9]{0,8})?$",
+    data: Annotated[str, AfterValidator(_reference)] = Field(  # type: ignore[assignment]  # a name, not a folder
         description="name of a dataset, `photos`, or one of its revisions, `photos@3`; by default the current one",
     )
-    name: str | None = Field(  # type: ignore[assignment]  # None is the served model
+    name: Name | None = Field(  # type: ignore[assignment]  # None is the served model
         None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
         description="model name in the repository; by default the model that is served",
     )
 

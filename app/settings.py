@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from training.jobs.places import ENV_PREFIX, Places, SecretUnreadable
+from training.names import Name
 
 # of the worker, and of docker-compose.yml
 ELSEWHERE = {"RESNEXT_NAME", "RESNEXT_API_KEYS_FILE", "RESNEXT_DATABASE_FILE"}
@@ -32,9 +33,7 @@ class Settings(Places):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
-    model: str = Field(
-        "resnext50", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the model to serve from it"
-    )
+    model: Name = Field("resnext50", description="name of the model to serve from it")
     provider: Literal["auto", "cuda", "tensorrt", "openvino", "cpu"] = Field(
         "auto",
         description="execution provider; auto is CUDA or OpenVINO where it works, else CPU; "

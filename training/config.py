@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from training.contract import Preprocessing
+from training.names import Name
 
 
 class Architecture(BaseModel):
@@ -115,7 +116,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: Path = Field(description="DIR/{train,val,test}/<class>/* or DIR/<class>/*, which is split")
-    name: str = Field("resnext50", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="model name in the repository")
+    name: Name = Field("resnext50", description="model name in the repository")
 
     image_size: int = Field(224, ge=32, le=1024, description="height and width of the input in pixels")
     resize_mode: Literal["squash", "crop", "pad"] = Field("squash", description="how an image meets a square")

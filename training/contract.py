@@ -337,7 +337,7 @@ def triton_config(manifest: Manifest) -> str:
     """`config.pbtxt` as Triton reads it: names, types and shapes of `model.onnx`, serving the manifest's version."""
     size = manifest.preprocessing
     return (
-        f"name: {json.dumps(manifest.name)}\n"
+        f"name: {json.dumps(manifest.name, ensure_ascii=False)}\n"
         'backend: "onnxruntime"\n'
         "max_batch_size: 64\n"
         f'input [{{ name: "{INPUT_NAME}" data_type: TYPE_UINT8 dims: [{size.height}, {size.width}, 3] }}]\n'

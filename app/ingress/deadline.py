@@ -10,8 +10,8 @@ from app.errors import ClientGone, DeadlineExceeded
 
 
 @contextlib.asynccontextmanager
-async def deadline(request: Request, seconds: float) -> AsyncIterator[None]:
-    """Cancels the block after that time, or when the client leaves. Its body must have been read before.
+async def deadline(request: Request, seconds: float | None) -> AsyncIterator[None]:
+    """Cancels the block after that time, if any, or when the client leaves. Its body must have been read before.
 
     Raises DeadlineExceeded, ClientGone.
     """

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 class Intake:
     """Takes archives in, one after the other, in a process of low priority that ends with the service.
 
+    Looks at mounted datasets take turns of their own: one of a slow disk must not hold up the uploads.
     `max_files` and `max_bytes` are of what an archive unpacks to; `environment` is the process'.
     """
 
@@ -47,7 +48,8 @@ class Intake:
         self._store = store
         self._environment = environment
         self._limits = (f"--max-files={max_files}", f"--max-bytes={max_bytes}")
-        self._turn = asyncio.Lock()
+        self._uploading = asyncio.Lock()
+        self._looking = asyncio.Lock()
 
     async def receive(self, name: str, chunks: AsyncIterator[bytes]) -> int:
         """Makes an archive the current revision of a dataset; returns its number. Nothing is left of one that fails.
@@ -59,31 +61,34 @@ class Intake:
             await asyncio.to_thread(self._store.require_uploadable, name)
             async with _removed(await asyncio.to_thread(self._store.staging)) as work:
                 await _save(chunks, work / ARCHIVE_FILE)
-                await self._run(work, "unpack", str(work), name, *self._limits)
+                async with self._uploading:
+                    await self._run(work, "unpack", str(work), name, *self._limits)
                 return await asyncio.to_thread(self._store.commit, work / REVISION_FOLDER, name)
 
     async def look(self, name: str) -> tuple[Summary, bytes]:
         """Reads a mounted dataset, every file of it. Returns its summary and its DatasetReport, as JSON.
 
-        Raises DatasetUnusable, IntakeFailed, StorageFull, StorageUnavailable.
+        Cancelled, it ends the process that reads. Raises DatasetNotFound, DatasetUnusable, IntakeFailed, StorageFull,
+        StorageUnavailable.
         """
         with storage_told():
+            folder = (await asyncio.to_thread(self._store.resolve, name)).folder
             async with _removed(Path(await asyncio.to_thread(tempfile.mkdtemp))) as work:
-                await self._run(work, "check", str(self._store.root / name), str(work))
+                async with self._looking:
+                    await self._run(work, "check", str(folder), str(work))
                 summary = Summary.model_validate_json((work / SUMMARY_FILE).read_bytes())
                 return summary, await asyncio.to_thread((work / REPORT_FILE).read_bytes)
 
     async def _run(self, work: Path, *arguments: str) -> None:
-        async with self._turn:
-            try:
-                command = [sys.executable, "-m", "training.datasets.intake", *arguments]
-                await run_child(command, work / LOG_FILE, self._environment)
-            except ChildKilled as error:
-                question = ": out of memory?" if str(error) == "SIGKILL" else ""
-                log.error("the process that unpacks and checks datasets was killed by %s", error)
-                raise IntakeFailed(f"the process that unpacks and checks was killed by {error}{question}") from None
-            except ChildFailed as error:
-                _raise_told(str(error), work / LOG_FILE)
+        try:
+            command = [sys.executable, "-m", "training.datasets.intake", *arguments]
+            await run_child(command, work / LOG_FILE, self._environment)
+        except ChildKilled as error:
+            question = ": out of memory?" if str(error) == "SIGKILL" else ""
+            log.error("the process that unpacks and checks datasets was killed by %s", error)
+            raise IntakeFailed(f"the process that unpacks and checks was killed by {error}{question}") from None
+        except ChildFailed as error:
+            _raise_told(str(error), work / LOG_FILE)
 
 
 def _raise_told(last_words: str, log_file: Path) -> NoReturn:

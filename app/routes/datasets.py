@@ -3,9 +3,9 @@
 import asyncio
 import logging
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import AfterValidator
 
 from app.errors import (
     ArchiveTooLarge,
@@ -25,24 +25,20 @@ from app.errors import (
     documented,
 )
 from app.examples import DATASET, DATASETS
+from app.ingress.deadline import deadline
 from app.ingress.intake import storage_told
 from app.jobs import jobs_told
 from app.schemas import DatasetDetail, DatasetList, DatasetSummary
 from app.services import Services, ServicesDep
-from training.datasets.store import CURRENT_FILE, NAME_PATTERN, DatasetStore, DatasetStoreError, Summary
+from training.datasets.store import DatasetStore, DatasetStoreError, Summary
+from training.names import RULE, Name
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 log = logging.getLogger(__name__)
 
 
-def _not_reserved(name: str) -> str:
-    if name == CURRENT_FILE:
-        raise ValueError(f"a dataset can not be called {CURRENT_FILE}")
-    return name
-
-
-Name = Annotated[str, Path(pattern=NAME_PATTERN, description="name of the dataset"), AfterValidator(_not_reserved)]
+DatasetName = Annotated[Name, Path(description="name of the dataset")]
 
 _ARCHIVE = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
@@ -68,14 +64,14 @@ _SHOWN: dict[str, Any] = {"content": {"application/json": {"example": DATASET}}}
         ),
     },
 )
-async def put_dataset(name: Name, request: Request, services: ServicesDep) -> Response:
+async def put_dataset(name: DatasetName, request: Request, services: ServicesDep) -> Response:
     """Unpacks the archive, decodes every image, keeps the readable ones and reports the rest. It becomes the current
     revision at once or not at all; older ones stay as long as an unfinished job trains on them."""
     revision = await services.intake.receive(name, request.stream())
     await _prune(services, name)
     answer = await _detail(services, name, revision)
     answer.status_code = 201 if revision == 1 else 200
-    answer.headers["Location"] = f"{services.settings.root_path}/datasets/{name}"
+    answer.headers["Location"] = f"{services.settings.root_path}/datasets/{quote(name)}"
     return answer
 
 
@@ -104,11 +100,13 @@ async def list_datasets(services: ServicesDep) -> DatasetList:
         ),
     },
 )
-async def get_dataset(name: Name, services: ServicesDep) -> Response:
-    """Of an uploaded dataset, the report that its upload made; a mounted one is read anew, which takes its time."""
+async def get_dataset(name: DatasetName, request: Request, services: ServicesDep) -> Response:
+    """Of an uploaded dataset, the report that its upload made; a mounted one is read again, which takes its time, and
+    ends when the client leaves."""
     with storage_told():
         revision = await asyncio.to_thread(services.datasets.current, name)
-    return await _detail(services, name, revision)
+    async with deadline(request, None):
+        return await _detail(services, name, revision)
 
 
 @router.delete(
@@ -120,7 +118,7 @@ async def get_dataset(name: Name, services: ServicesDep) -> Response:
         *(JobsUnavailable, StorageUnavailable),
     ),
 )
-async def delete_dataset(name: Name, services: ServicesDep) -> None:
+async def delete_dataset(name: DatasetName, services: ServicesDep) -> None:
     """With all its revisions; never while a queued or running job trains on it, and never a mounted one."""
     with storage_told():
         await asyncio.to_thread(services.datasets.require_uploaded, name)
@@ -163,7 +161,8 @@ async def _detail(services: Services, name: str, revision: int | None) -> Respon
 
 
 def _list(store: DatasetStore) -> DatasetList:
-    return DatasetList(datasets=[_listed(store, name) for name in store.names()])
+    misnamed = [DatasetSummary(name=name, source="mounted", error=f"rename it: {RULE}") for name in store.misnamed()]
+    return DatasetList(datasets=[_listed(store, name) for name in store.names()] + misnamed)
 
 
 def _listed(store: DatasetStore, name: str) -> DatasetSummary:

@@ -12,6 +12,7 @@ from fastapi.sse import EventSourceResponse
 
 from app.errors import (
     DatasetDamaged,
+    DatasetUnusable,
     IdempotencyKeyReused,
     InvalidRequest,
     JobFinished,
@@ -35,6 +36,7 @@ from app.services import Services, ServicesDep
 from training.config import TrainConfig
 from training.contract import REPORT_FOLDER, ContractError, ModelRepository
 from training.datasets import store as dataset_store
+from training.datasets.layout import DatasetError, layout_of
 from training.jobs.job import DatasetRef, Job, JobState
 
 router = APIRouter(prefix="/train", tags=["train"])
@@ -70,7 +72,7 @@ async def _json_body(request: Request) -> None:
                 IdempotencyKeyReused,
                 DatasetDamaged,
             ),
-            *(JobsUnavailable, StorageUnavailable),
+            *(DatasetUnusable, JobsUnavailable, StorageUnavailable),
         ),
     },
 )
@@ -216,14 +218,26 @@ async def resume(id: Id, services: ServicesDep) -> Job:
 
 
 async def _dataset(services: Services, data: str) -> DatasetRef:
-    """The revision is settled here: a job trains on what was there when it was asked for."""
+    """The revision is settled here: a job trains on what was there when it was asked for.
+
+    A mounted folder is looked at as far as that costs nothing: its layout, none of its files.
+    """
     name, _, number = data.partition("@")
     with storage_told():
         try:
             found = await asyncio.to_thread(services.datasets.resolve, name, int(number) if number else None)
         except dataset_store.DatasetNotFound as error:
             raise _invalid(("body", "data"), str(error), data) from None
+        if found.revision is None:
+            await asyncio.to_thread(_require_layout, found.folder, name)
     return DatasetRef(name=name, revision=found.revision, fingerprint=found.fingerprint)
+
+
+def _require_layout(folder: pathlib.Path, name: str) -> None:
+    try:
+        layout_of(folder)
+    except DatasetError as error:
+        raise DatasetUnusable(str(error).replace(str(folder), name)) from None
 
 
 def _invalid(place: tuple[str, ...], message: str, came: str) -> RequestValidationError:

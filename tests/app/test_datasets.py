@@ -5,10 +5,12 @@ import signal
 import socket
 import subprocess
 import tarfile
+import unicodedata
 import zipfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import httpx
 import numpy as np
@@ -264,12 +266,40 @@ async def test_an_upload_has_a_limit_of_its_own(serve: Serve) -> None:
         assert (await client.put("/datasets/photos", content=zipped(photos()))).status_code == 201
 
 
-@pytest.mark.parametrize("name", ["CURRENT", ".hidden", "a%20b", "x" * 65, "%2e%2e"])
+@pytest.mark.parametrize(
+    "name", ["CURRENT", ".hidden", "a%20", "a%0ab", "a@1", "-a", "lost+found", "x" * 65, "猫" * 65, "%2e%2e"]
+)
 async def test_bad_names_are_refused(serve: Serve, name: str) -> None:
     async with serve() as (client, _):
         answer = await client.put(f"/datasets/{name}", content=zipped(photos()))
     assert answer.status_code in (404, 422)
     assert answer.json()["code"] in ("not_found", "invalid_request")
+
+
+@pytest.mark.parametrize("name", ["照片", "My Photos (2024)", "100% cats & dogs?", "žluťoučký"])
+async def test_names_of_any_script_are_taken(serve: Serve, name: str) -> None:
+    url = f"/datasets/{quote(name, safe='')}"
+    async with serve() as (client, _):
+        answer = await client.put(url, content=zipped(photos()))
+        assert (answer.status_code, answer.json()["name"]) == (201, name)
+        assert unquote(answer.headers["location"]) == f"/datasets/{name}"
+        assert [one["name"] for one in (await client.get("/datasets")).json()["datasets"]] == [name]
+        assert (await client.get(answer.headers["location"])).json() == answer.json()
+        decomposed = quote(unicodedata.normalize("NFD", name), safe="")
+        assert (await client.get(f"/datasets/{decomposed}")).json() == answer.json()
+        assert (await client.delete(url)).status_code == 204
+
+
+async def test_a_mounted_folder_is_listed_whatever_it_is_called(serve: Serve, root: Path) -> None:
+    for name in ("My Photos", "cats@home", "lost+found"):
+        mount(root, photos(), name)
+    async with serve() as (client, _):
+        listed = (await client.get("/datasets")).json()["datasets"]
+        assert (await client.get("/datasets/My%20Photos")).json()["images"] == 12
+        refusal = await client.get("/datasets/cats@home")
+    assert [(one["name"], one["error"] is None) for one in listed] == [("My Photos", True), ("cats@home", False)]
+    assert "rename it: a name should have 1 to 64 characters" in listed[1]["error"]
+    assert "a name should have 1 to 64 characters" in refusal.text
 
 
 async def test_a_mounted_dataset_is_listed_read_and_left_alone(serve: Serve, root: Path) -> None:
@@ -384,6 +414,44 @@ def intakes(root: Path) -> list[int]:
         if "training.datasets.intake" in command and str(root) in command:
             found.append(int(folder.name))
     return found
+
+
+def test_a_look_ends_when_its_client_leaves(tmp_path: Path) -> None:
+    root = tmp_path / "datasets"
+    for i in range(1500):
+        (mount(root, photos(), "mine") / "rose" / f"{i:04}.jpg").symlink_to(
+            mount(root, {"x.jpg": photo(1)}, ".x") / "x.jpg"
+        )
+    with service(tmp_path, datasets=str(root), state=str(tmp_path / "state")) as (_, port):
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            connection.sendall(b"GET /datasets/mine HTTP/1.1\r\nHost: x\r\n\r\n")
+            until(lambda: bool(intakes(root)))
+        until(lambda: not intakes(root), seconds=2)
+
+
+def test_a_look_does_not_hold_up_uploads(tmp_path: Path) -> None:
+    root = tmp_path / "datasets"
+    mount(root, photos(), "mine")
+    with service(tmp_path, datasets=str(root), state=str(tmp_path / "state")) as (_, port):
+        url = f"http://127.0.0.1:{port}/datasets"
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            connection.sendall(b"GET /datasets/mine HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            until(lambda: bool(intakes(root)))
+            (process,) = intakes(root)
+            os.kill(process, signal.SIGSTOP)
+            assert httpx.put(f"{url}/photos", content=zipped(photos()), timeout=60).status_code == 201
+            os.kill(process, signal.SIGCONT)
+            assert connection.makefile().read().startswith("HTTP/1.1 200")
+
+
+async def test_a_pipe_in_a_mounted_dataset_is_listed(serve: Serve, root: Path) -> None:
+    folder = mount(root, photos())
+    os.mkfifo(root / ".pipe")
+    (folder / "rose/x.jpg").symlink_to(root / ".pipe")
+    async with serve() as (client, _):
+        report = (await client.get("/datasets/mine")).json()["report"]
+    (bad,) = report["unreadable"]
+    assert (bad["path"], bad["message"]) == ("rose/x.jpg", "it should be a file, it is a named pipe")
 
 
 def test_a_process_that_dies_harms_one_upload(tmp_path: Path) -> None:

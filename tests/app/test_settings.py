@@ -118,7 +118,7 @@ def test_what_the_worker_is_given_leads_to_the_same_settings(secrets: Path, monk
         ("RESNEXT_MAX_BATCH", "many", "or Input should be 'auto', got 'many'"),
         ("RESNEXT_MAX_UPLOAD", "0", "RESNEXT_MAX_UPLOAD: Input should be greater than 0"),
         ("RESNEXT_ROOT_PATH", "https://a.example/vision", "RESNEXT_ROOT_PATH: String should match pattern"),
-        ("RESNEXT_MODEL", "../x", "RESNEXT_MODEL: String should match pattern"),
+        ("RESNEXT_MODEL", "../x", "RESNEXT_MODEL: a name should have 1 to 64 characters"),
         ("RESNEXT_SECRETS", "/nowhere", "RESNEXT_SECRETS: Path does not point to a directory, got '/nowhere'"),
         ("RESNEXT_QUEUE_SIZE", "10", "RESNEXT_MAX_FILES should be at most RESNEXT_QUEUE_SIZE (10), got 64"),
     ],

@@ -34,7 +34,8 @@ pytestmark = pytest.mark.anyio
 def photos(tmp_path: Path) -> Path:
     """A folder that the operator put there."""
     folder = tmp_path / "datasets" / "photos"
-    folder.mkdir(parents=True)
+    for label in ("rose", "tulip"):
+        (folder / label).mkdir(parents=True)
     return folder
 
 
@@ -100,8 +101,9 @@ async def test_a_revision_is_settled_when_the_job_is_queued(serve: Serve, tmp_pa
     [
         ({}, "body.data", "required"),
         ({"data": "photo"}, "body.data", "there is no dataset 'photo'; there are: photos"),
-        ({"data": "../photos"}, "body.data", "pattern"),
-        ({"data": "photos@0"}, "body.data", "pattern"),
+        ({"data": "../photos"}, "body.data", "a name should have 1 to 64 characters"),
+        ({"data": "photos", "name": "a/b"}, "body.name", "a name should have 1 to 64 characters"),
+        ({"data": "photos@0"}, "body.data", "the number of a revision, as in photos@3"),
         ({"data": "photos", "epoch": 3}, "body.epoch", "not permitted"),
         ({"data": "photos", "epochs": 0}, "body.epochs", "greater than or equal to 1"),
         ({"data": "photos", "gate": {"policy": "maybe"}}, "body.gate.policy", "'always' or 'never'"),
@@ -160,6 +162,27 @@ async def test_a_rule_between_fields_does_not_show_the_whole_body(serve: Serve) 
     message = "val_fraction + test_fraction should stay below 1, they are 1.4"
     assert problem["detail"] == f"body: {message}"
     assert problem["errors"] == [{"field": "body", "message": message, "got": None}]
+
+
+async def test_a_folder_that_no_training_takes_is_refused_at_once(serve: Serve, photos: Path) -> None:
+    for fold in ("fold1", "fold2"):
+        for label in ("rose", "tulip"):
+            (photos.parent / "mine" / fold / label).mkdir(parents=True)
+    async with serve() as (client, _):
+        answer = await client.post("/train", json={"data": "mine"})
+        assert (answer.status_code, answer.json()["code"]) == (422, "dataset_unusable")
+        assert answer.json()["detail"].startswith("mine can be read in two ways: 'fold1' and 'fold2' as classes")
+        assert (await client.get("/train")).json()["total"] == 0
+
+
+async def test_names_of_any_script(serve: Serve, photos: Path) -> None:
+    for label in ("玫瑰", "郁金香"):
+        (photos.parent / "我的 照片" / label).mkdir(parents=True)
+    async with serve(model="花 (2024)") as (client, services):
+        job = (await client.post("/train", json={"data": "我的 照片"})).json()
+        assert (job["dataset"]["name"], job["config"]["name"]) == ("我的 照片", "花 (2024)")
+        assert (await client.get(f"/train/{job['id']}")).json() == job
+        assert await services.jobs.using("我的 照片") == {job["id"]: None}
 
 
 async def test_a_form_is_told_from_json(serve: Serve) -> None:

@@ -1,5 +1,9 @@
 """The model repository as Triton reads it, by Triton's own protobuf classes."""
 
+import json
+from pathlib import Path
+from urllib.parse import quote
+
 import numpy as np
 import onnx
 import pytest
@@ -9,7 +13,7 @@ from onnx import TensorProto
 from tritonclient.grpc import model_config_pb2
 
 from tests.app.conftest import Serve
-from tests.app.network import LABELS, publish
+from tests.app.network import LABELS, encoded, publish, random_images
 from training.contract import ModelRepository
 
 pytestmark = pytest.mark.anyio
@@ -41,6 +45,23 @@ def test_config_agrees_with_the_graph(repository: ModelRepository) -> None:
     labels = (repository.folder / config.output[0].label_filename).read_text().splitlines()
     assert labels == LABELS
     assert len(labels) == np.prod(config.output[0].dims)
+
+
+async def test_a_model_may_be_called_anything(serve: Serve, tmp_path: Path) -> None:
+    repository = ModelRepository(tmp_path, "花 & 草 (1)")
+    publish(repository)
+    assert config_of(repository).name == repository.name
+    assert "花" in (repository.folder / "config.pbtxt").read_text()  # not every reader of the format knows \\u
+    async with serve(model=repository.name) as (client, _):
+        path = f"/v2/models/{quote(repository.name)}"
+        assert (await client.get(path)).json()["name"] == repository.name
+        image = encoded(random_images(1)[0])
+        raw = await client.post(f"{path}/infer", content=image, headers={"Inference-Header-Content-Length": "0"})
+        head = json.loads(raw.content[: int(raw.headers["inference-header-content-length"])])
+        assert head["model_name"] == repository.name
+        assert (await client.post("/predict", content=image)).json()["model"]["name"] == repository.name
+        assert (await client.get("/models")).json()["name"] == repository.name
+        assert (await client.get("/metrics")).status_code == 200
 
 
 async def test_the_service_tells_the_same_configuration(serve: Serve, repository: ModelRepository) -> None:

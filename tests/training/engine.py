@@ -41,7 +41,8 @@ class Engine:
         if database:
             self.settings["database"] = database
         self.places = Places.model_validate(self.settings)
-        (self.places.datasets / "photos").mkdir(parents=True)
+        for label in ("rose", "tulip"):
+            (self.places.datasets / "photos" / label).mkdir(parents=True)
         self.points = self.places.state / "points"
         self.points.mkdir(parents=True)
         self.jobs = Jobs(self.places)

@@ -6,6 +6,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from training.clutter import is_clutter
 from training.datasets.archive_members import (
     CHUNK_BYTES,
     ArchiveError,
@@ -18,7 +19,6 @@ from training.datasets.archive_members import (
     members,
 )
 from training.datasets.layout import few
-from training.datasets.listing import is_clutter
 from training.images import MAX_FILE_BYTES
 
 MAX_PATH_BYTES = 1024  # of a member's name, as UTF-8

@@ -1,35 +1,16 @@
 """What lies in a folder: without what systems leave there, through links, and never round in a circle."""
 
 import os
-import re
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from training.clutter import is_clutter
 from training.errors import TrainingError
-
-# beside what starts with a dot; in lower case
-CLUTTER = frozenset(
-    {
-        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
-        *("$recycle.bin", "recycler", "recycled", "system volume information"),  # Windows
-        *("__macosx", "network trash folder", "temporary items"),  # macOS
-        *("lost+found", "lost.dir"),  # Linux, Android
-        *("@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@sharebin", "~snapshot"),  # NAS
-        "__pycache__",
-    }
-)
-_CHECKED_DISK = re.compile(r"found\.\d{3}")  # of Windows' chkdsk
 
 
 class DatasetError(TrainingError):
     """A folder that can not be trained on: what was expected of it, what it holds."""
-
-
-def is_clutter(name: str) -> bool:
-    """Whether a file or folder of this name is hidden or the system's own."""
-    lower = name.lower()
-    return name.startswith(".") or lower in CLUTTER or _CHECKED_DISK.fullmatch(lower) is not None
 
 
 def entries(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -17,12 +17,13 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
 
+from training.clutter import is_clutter
 from training.disk.durable import fsync, write_atomically
 from training.disk.locks import exclusive
 from training.disk.staging import bury, new_staging, remove_stale_staging
 from training.errors import TrainingError
+from training.names import usable_name
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 CURRENT_FILE = "CURRENT"
 SUMMARY_FILE = "summary.json"
 REPORT_FILE = "report.json"
@@ -74,21 +75,23 @@ class DatasetStore:
         self.root = root
 
     def names(self) -> list[str]:
-        """All datasets, uploaded and mounted, sorted. Names that no route takes are passed over."""
-        if not self.root.is_dir():
-            return []
-        return sorted(path.name for path in self.root.iterdir() if _is_name(path.name) and path.is_dir())
+        """All datasets, uploaded and mounted, sorted. Names that no route takes are passed over: see `misnamed`."""
+        return sorted({normal for name in self._folders() if (normal := _normal(name))})
+
+    def misnamed(self) -> list[str]:
+        """The folders that would be datasets if their names could be used."""
+        return sorted(name.encode(errors="backslashreplace").decode() for name in self._folders() if not _normal(name))
 
     def current(self, name: str) -> int | None:
         """The newest revision's number; None for a mounted dataset. Raises DatasetNotFound, DatasetDamaged."""
         path = self._folder(name) / CURRENT_FILE
         try:
-            text = path.read_text().strip()
+            held = path.read_text().strip()
         except FileNotFoundError:
             return None
-        if not _is_revision(text):
-            raise DatasetDamaged(f"{path} should hold a revision's number, it holds {text[:40]!r}")
-        return int(text)
+        if not _is_revision(held):
+            raise DatasetDamaged(f"{path} should hold a revision's number, it holds {held[:40]!r}")
+        return int(held)
 
     def resolve(self, name: str, revision: int | None = None) -> Resolved:
         """The images of a revision, by default of the current one. Raises DatasetNotFound, DatasetDamaged."""
@@ -96,7 +99,7 @@ class DatasetStore:
         if current is None:
             if revision is not None:
                 raise DatasetNotFound(f"dataset {name!r} is a folder of the operator's and has no revision {revision}")
-            return Resolved(self.root / name, None, None)
+            return Resolved(self._folder(name), None, None)
         revision = revision or current
         return Resolved(
             self._revision(name, revision) / IMAGES_FOLDER, revision, self.summary(name, revision).fingerprint
@@ -133,7 +136,7 @@ class DatasetStore:
 
     def require_uploadable(self, name: str) -> None:
         """A name that is free or an uploaded dataset's. Raises DatasetMounted, DatasetDamaged."""
-        if (self.root / name).exists():
+        if self._place(name).exists():
             self.require_uploaded(name)
 
     def commit(self, staged: Path, name: str) -> int:
@@ -182,15 +185,28 @@ class DatasetStore:
 
     def revisions(self, name: str) -> list[int]:
         """All that lie there, ascending."""
-        folder = self.root / name
+        folder = self._place(name)
         if not (folder / CURRENT_FILE).exists():
             return []
         return sorted(int(path.name) for path in folder.iterdir() if _is_revision(path.name) and path.is_dir())
 
     def _folder(self, name: str) -> Path:
-        if not _is_name(name) or not (self.root / name).is_dir():
+        if not _normal(name) or not (folder := self._place(name)).is_dir():
             raise DatasetNotFound(f"there is no dataset {name!r}; there are: {', '.join(self.names()) or 'none'}")
-        return self.root / name
+        return folder
+
+    def _place(self, name: str) -> Path:
+        """Where a dataset lies or would lie: a mounted folder's name may be in another Unicode form."""
+        place = self.root / name
+        if place.exists():
+            return place
+        return next((self.root / other for other in self._folders() if _normal(other) == name), place)
+
+    def _folders(self) -> list[str]:
+        """The names of all folders that are not hidden and not the system's own."""
+        if not self.root.is_dir():
+            return []
+        return [path.name for path in self.root.iterdir() if not is_clutter(path.name) and path.is_dir()]
 
     def _revision(self, name: str, revision: int) -> Path:
         folder = self._folder(name) / str(revision)
@@ -203,9 +219,13 @@ class DatasetStore:
         return exclusive(self.root / ".lock")
 
 
-def _is_name(text: str) -> bool:
-    return re.fullmatch(NAME_PATTERN, text) is not None and text != CURRENT_FILE
+def _normal(name: str) -> str | None:
+    """The name that a folder's dataset has; None where it can not be used."""
+    try:
+        return usable_name(name)
+    except ValueError:
+        return None
 
 
-def _is_revision(text: str) -> bool:
-    return re.fullmatch(r"[1-9][0-9]{0,8}", text) is not None
+def _is_revision(name: str) -> bool:
+    return re.fullmatch(r"[1-9][0-9]{0,8}", name) is not None

@@ -7,8 +7,8 @@ from pydantic import BaseModel, Field
 
 from training.config import TrainConfig
 from training.contract import Verdict
-from training.datasets.store import NAME_PATTERN
 from training.errors import TrainingError
+from training.names import Name
 from training.run import Phase, Progress
 
 JobState = Literal["queued", "running", "cancelling", "cancelled", "failed", "succeeded", "rejected"]
@@ -53,7 +53,7 @@ class JobsUnavailable(JobError):
 class DatasetRef(BaseModel):
     """What a job trains on. Without a revision it is a folder that the operator put there."""
 
-    name: str = Field(pattern=NAME_PATTERN)
+    name: Name
     revision: int | None = None
     fingerprint: str | None = None
 

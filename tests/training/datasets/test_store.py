@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import unicodedata
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -91,13 +92,31 @@ def test_a_mounted_dataset_is_listed_and_not_touched(store: DatasetStore) -> Non
     assert (folder / "rose").is_dir()
 
 
-@pytest.mark.parametrize("name", [".hidden", "a b", "..", "x" * 65, CURRENT_FILE, "photos\n"])
+@pytest.mark.parametrize("name", [".hidden", " a b", "..", "x" * 65, CURRENT_FILE, "photos\n"])
 def test_folders_of_other_names_are_passed_over(store: DatasetStore, name: str) -> None:
     store.root.mkdir()
     (store.root / name).mkdir(exist_ok=True)
     assert store.names() == []
     with pytest.raises(DatasetNotFound):
         store.resolve(name)
+
+
+def test_folders_whose_names_can_not_be_used_are_known(store: DatasetStore) -> None:
+    for name in ("photos@home", "照片", ".hidden", "lost+found", "System Volume Information"):
+        (store.root / name).mkdir(parents=True)
+    assert store.names() == ["照片"]
+    assert store.misnamed() == ["photos@home"]
+
+
+def test_a_mounted_folder_is_found_in_any_unicode_form(store: DatasetStore) -> None:
+    """As macOS writes them to a disk that keeps names as they come."""
+    folder = store.root / unicodedata.normalize("NFD", "café")
+    folder.mkdir(parents=True)
+    name = unicodedata.normalize("NFC", "café")
+    assert store.names() == [name]
+    assert store.resolve(name) == (folder, None, None)
+    with pytest.raises(DatasetMounted):
+        upload(store, name)
 
 
 def test_prune_keeps_the_current_and_the_pinned(store: DatasetStore) -> None:
