@@ -1,6 +1,7 @@
 """The exported graph: one that any runtime takes, and that answers as Keras does."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -98,4 +99,18 @@ def test_a_folder_of_other_classes_is_refused(trained: Trained, tmp_path: Path) 
     (tmp_path / "cat").mkdir()
     (tmp_path / "1").mkdir()
     with pytest.raises(DatasetError, match="'cat'"):
+        read_folder(tmp_path, trained.manifest)
+
+
+def test_splits_without_a_test_are_refused(trained: Trained, tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        (tmp_path / split / "1").mkdir(parents=True)
+    with pytest.raises(DatasetError, match="has splits and no test: name the folder whose images to measure on"):
+        read_folder(tmp_path, trained.manifest)
+
+
+def test_a_pipe_is_not_opened(trained: Trained, tmp_path: Path) -> None:
+    (tmp_path / "Testing" / "1").mkdir(parents=True)
+    os.mkfifo(tmp_path / "Testing" / "1" / "x.png")
+    with pytest.raises(OSError, match=r"it should be a file, it is a named pipe: .*x\.png"):
         read_folder(tmp_path, trained.manifest)

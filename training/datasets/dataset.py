@@ -142,7 +142,7 @@ def _notes(labels: list[str], samples: list[Sample], classes_at: int) -> list[st
     inside: dict[int, set[str]] = defaultdict(set)
     for sample in samples:
         parts = sample.name.split("/")[classes_at:]
-        if len(parts) > 1 or is_picture(sample.path):
+        if len(parts) > 1 or is_picture(sample.name):
             inside[sample.label].add(parts[0] if len(parts) > 1 else "")
     deep = [
         f"{labels[label]!r} ({few(sorted(folders))})"

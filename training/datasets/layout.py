@@ -3,6 +3,7 @@
 What can be read in two ways is refused, and both are told: a guess would train a classifier of the wrong things.
 """
 
+import os
 import unicodedata
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from training.datasets.listing import DatasetError as DatasetError  # also from here: most who raise it read a layout
-from training.datasets.listing import entries, files_below
+from training.datasets.listing import entries, files_below, names_in
 from training.datasets.split_names import split_of
 
 SPLITS = ("train", "val", "test")
@@ -108,10 +109,10 @@ def _require_one_reading(folder: Path) -> None:
     """
     inside = {}
     for path in entries(folder)[0]:
-        folders, files = entries(path)
-        if len(folders) > 1 and not any(is_picture(file) for file in files):
-            inside[path.name] = {split_of(inner.name) or text(inner.name).casefold() for inner in folders}
-    for (one, of_one), (other, of_other) in combinations(inside.items(), 2):
+        if not any(is_picture(name) for name in names_in(path)):  # the first of 100,000 names ends it
+            inside[path.name] = {split_of(inner.name) or text(inner.name).casefold() for inner in entries(path)[0]}
+    several = {name: folders for name, folders in inside.items() if len(folders) > 1}
+    for (one, of_one), (other, of_other) in combinations(several.items(), 2):
         common = sorted(of_one & of_other)
         if len(common) > 1 and set(common) <= set(SPLITS):
             raise DatasetError(
@@ -127,9 +128,9 @@ def _require_one_reading(folder: Path) -> None:
             )
 
 
-def is_picture(path: Path) -> bool:
+def is_picture(name: str) -> bool:
     """Whether a file is called like one."""
-    return path.suffix.lower() in PICTURES
+    return os.path.splitext(name)[1].lower() in PICTURES
 
 
 def classes_of(folder: Path, root: Path) -> dict[str, list[tuple[str, Path]]]:

@@ -30,6 +30,15 @@ def entries(folder: Path) -> tuple[list[Path], list[Path]]:
     return folders, others
 
 
+def names_in(folder: Path) -> Iterator[str]:
+    """The names of a folder's entries but folders and clutter, in no order. Raises DatasetError."""
+    try:
+        with os.scandir(folder) as found:
+            yield from (entry.name for entry in found if not is_clutter(entry.name) and not entry.is_dir())
+    except OSError as error:
+        raise DatasetError(f"{folder} can not be listed: {error.strerror}") from error
+
+
 def files_below(folder: Path) -> Iterator[Path]:
     """All but folders and clutter below a folder, also below the folders that links lead to, each of them once.
 

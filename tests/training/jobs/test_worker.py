@@ -3,6 +3,7 @@
 import functools
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,7 +157,7 @@ def test_a_process_that_is_killed_again_and_again_fails_the_job(engine: Engine) 
 def test_a_dataset_that_is_gone_fails_the_job(engine: Engine) -> None:
     job = engine.submit()
     engine.worker(kind="fast")
-    (engine.places.datasets / "photos").rmdir()
+    shutil.rmtree(engine.places.datasets / "photos")
     assert engine.ends(job.id, "failed").reason == "there is no dataset 'photos'; there are: none"
 
 
