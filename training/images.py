@@ -45,7 +45,7 @@ OTHER_KINDS = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
-    stat.S_IFDIR: "a folder, or a link to one",
+    stat.S_IFDIR: "a folder",
 }
 STRAIGHT = {"La": "LA", "RGBa": "RGBA"}  # premultiplied alpha
 SCALED = {"PNG", "PPM"}  # formats that fill 16 bits where Pillow's mode says 32
@@ -95,8 +95,8 @@ def read_file(path: Path) -> bytes:
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        kind = OTHER_KINDS.get(stat.S_IFMT(found.st_mode), "something else")
-        raise OSError(errno.EINVAL, f"it should be a file, it is {kind}", str(path))
+        link, kind = "a link to " * path.is_symlink(), OTHER_KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+        raise OSError(errno.EINVAL, f"it should be a file, it is {link}{kind}", str(path))
     if found.st_size > MAX_FILE_BYTES:
         raise ImageError("file_too_large", f"the limit is {MAX_FILE_BYTES} bytes, the file has {found.st_size}")
     return path.read_bytes()

@@ -351,7 +351,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(OSError, match="it should be a file, it is a named pipe"):
         decode(tmp_path / "pipe.jpg", SQUARE)
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(OSError, match="it should be a file, it is a folder"):
         decode(tmp_path, SQUARE)
 
 

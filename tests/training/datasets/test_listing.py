@@ -36,7 +36,7 @@ def test_a_link_that_leads_round_is_listed_and_ends(tmp_path: Path, target: str)
     found = report(folder)
     assert images(found) == {"cat": 4, "dog": 4}
     assert [(bad.path, bad.code) for bad in found.unreadable] == [("cat/loop", "unreadable_file")]
-    assert "a link to a folder that is read already, or that this one lies in" in found.render()
+    assert "cat/loop  unreadable_file: it should be a file, it is a link to a folder" in found.render()
 
 
 def test_links_that_lead_to_each_other_end(tmp_path: Path) -> None:
