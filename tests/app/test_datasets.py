@@ -450,7 +450,7 @@ async def test_a_pipe_in_a_mounted_dataset_is_listed(serve: Serve, root: Path) -
     async with serve() as (client, _):
         report = (await client.get("/datasets/mine")).json()["report"]
     (bad,) = report["unreadable"]
-    assert (bad["path"], bad["message"]) == ("rose/x.jpg", "it should be a file, it is a named pipe")
+    assert (bad["path"], bad["message"]) == ("rose/x.jpg", "it should be a file, it is a link to a named pipe")
 
 
 def test_a_process_that_dies_harms_one_upload(tmp_path: Path) -> None:

@@ -92,8 +92,8 @@ def test_only_files_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         found = report(folder)
     assert {bad.path: (bad.code, bad.message) for bad in found.unreadable} == {
         "cat/pipe.jpg": ("unreadable_file", "it should be a file, it is a named pipe"),
-        "cat/linked.jpg": ("unreadable_file", "it should be a file, it is a named pipe"),
-        "dog/zero.jpg": ("unreadable_file", "it should be a file, it is a device"),
+        "cat/linked.jpg": ("unreadable_file", "it should be a file, it is a link to a named pipe"),
+        "dog/zero.jpg": ("unreadable_file", "it should be a file, it is a link to a device"),
         "dog/socket.jpg": ("unreadable_file", "it should be a file, it is a socket"),
     }
 
