@@ -16,7 +16,7 @@ from training.errors import TrainingError
 from training.runtime import keras
 
 STATE_FILE = "state.json"
-SHARE = 0.05  # of the time, at most, that goes into checkpoints between epochs: one of ResNeXt-50 takes seconds
+SHARE = 0.02  # of the time, at most, that goes into checkpoints between epochs: one of ResNeXt-50 takes seconds
 MOST_LOST_S = 600.0  # of an epoch: a longer one has checkpoints within
 # what these callbacks carry from epoch to epoch; their own on_train_begin forgets it
 CALLBACK_STATE: dict[type, tuple[str, ...]] = {
@@ -39,7 +39,7 @@ class Snapshot(NamedTuple):
 class Checkpoint(keras.callbacks.Callback):
     """Saves weights, optimizer, history and the state of `others`; keeps the last and the best.
 
-    At the end of an epoch, so often that a twentieth of the time goes into it; every 10 minutes within an epoch; every
+    At the end of an epoch, so often that a fiftieth of the time goes into it; every 10 minutes within an epoch; every
     `every` steps of one where that is not 0; and at the training's end. The best epoch has the highest validation
     accuracy, and among equals the lowest validation loss: between two checkpoints it is kept in memory.
     Weights are written beside the old ones and flushed to disk, then a file of the same name with the state, then
@@ -80,7 +80,8 @@ class Checkpoint(keras.callbacks.Callback):
         network's.
         """
         model.optimizer.build(model.trainable_variables)
-        states, untouched = self._states(), _values(model)
+        states = self._states()
+        untouched = _values(model) if states else []
         if not states and any(self.folder.glob("*.weights.h5")):
             tell(f"the checkpoints in {self.folder} are damaged: the training starts anew")
         for state in states:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from training.runtime import keras
 
-SHARE = 0.05  # of the time, at most, that goes into histograms: those of 25 million weights take seconds
+SHARE = 0.02  # of the time, at most, that goes into histograms: those of 25 million weights take seconds
 
 
 class TensorBoard(keras.callbacks.TensorBoard):

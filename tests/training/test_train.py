@@ -42,7 +42,7 @@ def test_tensorboard_has_histograms(trained: Trained) -> None:
 
 
 def test_histograms_follow_the_clock(tmp_path: Path) -> None:
-    """Of the first epoch; then only when what they cost is a twentieth of the time."""
+    """Of the first epoch; then only when what they cost is a fiftieth of the time."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     tensorboard = TensorBoard(tmp_path)
