@@ -5,13 +5,14 @@ MODELS ?= models
 STATE ?= $(or $(RESNEXT_STATE),state)
 PYTHON ?= python3
 COMPOSE ?= docker compose
+TENSORBOARD_PORT ?= 6006
 BIN := .venv/bin
 PEERS := $(patsubst benchmarks/peers/%/requirements.txt,%,$(wildcard benchmarks/peers/*/requirements.txt))
 SERVERS := $(filter-out pytorch,$(PEERS))
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
   --no-emit-index-url --no-emit-find-links pyproject.toml
 
-.PHONY: help install serve starter test check check-clients compose-test format tensorboard bench bench-peers bench-profile \
+.PHONY: help install serve starter test check check-clients compose-test wheel-test format tensorboard bench bench-peers bench-profile \
   bench-input bench-training bench-openvino bench-fashion lock clean
 
 help: ## list the targets
@@ -49,6 +50,9 @@ check: install ## lint, format, types and import rules
 compose-test: install ## build the containers and try all that docs/containers.md promises (COMPOSE, STEPS); 20 minutes
 	COMPOSE="$(COMPOSE)" $(BIN)/python -m tests.compose $(STEPS)
 
+wheel-test: install ## install the wheel of this checkout into a clean environment, serve and train with it; 2 GB, 10 minutes
+	$(BIN)/python -m tests.wheel
+
 format: install ## mend what ruff can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -60,9 +64,10 @@ check-clients: install ## run KServe's own client against the service on HOST an
 	  touch .bench/envs/kserve/installed; }
 	.bench/envs/kserve/bin/python tests/clients/kserve_client.py http://$(HOST):$(PORT)
 
-tensorboard: install ## show the curves of all runs and jobs on port 6006 (STATE)
+tensorboard: install ## show the curves of all runs and jobs (TENSORBOARD_PORT, by default 6006; STATE)
 	@mkdir -p .tensorboard && ln -sfn $(abspath runs) .tensorboard/runs && ln -sfn $(abspath $(STATE))/jobs .tensorboard/jobs
-	$(BIN)/tensorboard --logdir .tensorboard
+	@echo "$$(find -L .tensorboard -name 'events.out.*' | wc -l) curves in runs and $(STATE)/jobs; a training with tensorboard off has none"
+	$(BIN)/tensorboard --logdir .tensorboard --port $(TENSORBOARD_PORT)
 
 bench: .bench/models/made ## compare the service with other servers, 20 to 25 minutes; writes its part of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.serving $(BENCH)

@@ -43,7 +43,8 @@ class Terminal:
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
         variables = {name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
-            ["setsid", "--ctty", *map(str, command)],  # Ctrl-C is the signal of a terminal that controls its process
+            # Ctrl-C is the signal of a terminal that controls its process, and a shell's `&` has it ignored
+            ["env", "--default-signal=INT", "setsid", "--ctty", *map(str, command)],
             stdin=terminal,
             stdout=terminal,
             stderr=terminal,

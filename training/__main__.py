@@ -1,99 +1,85 @@
-"""`python -m training`: the command line. Flags come from the pydantic models, help and defaults with them."""
+"""`resnext`, and `python -m training`: the command line. Flags come from the pydantic models, help and defaults too."""
+
+from training.interrupt import INTERRUPT
+
+if __name__ == "__main__":
+    INTERRUPT.watch()  # the imports below take a second, in which Ctrl-C may come
 
 import argparse
 import json
 import sys
 import tempfile
-import time
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
-from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict
-from rich.console import Console
-from rich.table import Table
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    CliPositionalArg,
+    CliSettingsSource,
+    CliSubCommand,
+    SettingsConfigDict,
+)
 
+from training import console as terminal
 from training.cli_jobs import JobsCommand, Work
+from training.cli_models import Models as Models
+from training.cli_models import Repository, live_version
+from training.cli_predict import Predict
+from training.cli_runs import RunsCommand
+from training.cli_serve import Serve, Tune, become_app
+from training.cli_train import Export, Train, UsageError
 from training.config import Architecture, TrainConfig
-from training.contract import ContractError, ModelRepository, Preprocessing, Verdict
+from training.console import Heading, console
+from training.contract import Preprocessing
 from training.errors import TrainingError
-from training.records import PublishRecord
-from training.run import Phase, Run, RunError
+from training.extra import PACKAGES, missing_extra
+from training.usage import HelpFormatter, complaints
 
 # TensorFlow takes seconds to import: each command imports what it needs
 
-console = Console(soft_wrap=True)
 
-
-class Rejected(TrainingError):
-    """Trained, and not good enough to go live."""
-
-
-class Repository(BaseModel):
-    """Which model repository."""
-
-    models: Path = Field(Path("models"), description="folder of the model repository")
-    name: str = Field("resnext50", description="model name in the repository")
-
-    @property
-    def repository(self) -> ModelRepository:
-        return ModelRepository(self.models, self.name)
-
-
-class Train(TrainConfig):
-    """Trains a classifier on a folder of images, verifies and publishes it, and makes it live if it is good enough.
-
-    Any of the flags may stand in a TOML file, named by --config; a flag beats the file.
-    """
-
-    data: CliPositionalArg[Path | None] = Field(  # type: ignore[assignment]  # may stand in the TOML file instead
-        None, description="DIR/{train,val,test}/<class>/* or DIR/<class>/*, which is split"
-    )
-    config: Path | None = Field(None, description="TOML file with settings of this command")
-    models: Path = Field(Path("models"), description="folder of the model repository")
-    run: Path | None = Field(None, description="folder of this run (default: runs/NAME-DATE-TIME)")
-    resume: bool = Field(False, description="continue the run in --run from its last checkpoint")
-
-    def cli_cmd(self) -> None:
-        own = set(Train.model_fields) - set(TrainConfig.model_fields)
-        config = TrainConfig.model_validate(self.model_dump(exclude=own, exclude_none=True))
-        if self.resume and not self.run:
-            raise RunError("--resume should come with --run, the folder of the run to continue")
-        run = Run(self.run or Path("runs") / f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-        run.claim(config, resume=self.resume)
-        _run_phases(run, self.models)
-
-
-class Export(BaseModel):
-    """Exports, verifies and publishes the best weights that a run has so far."""
-
-    run: CliPositionalArg[Path] = Field(description="folder of the run")
-    models: Path = Field(Path("models"), description="folder of the model repository")
-
-    def cli_cmd(self) -> None:
-        run = Run(self.run)
-        run.config()  # there is a run
-        run.forget("exporting", "verifying", "quantizing", "gating", "publishing")
-        _run_phases(run, self.models, skip=("training",))
+SHAPE_COLUMNS = Heading("layer", "text"), Heading("output", "text")
+LAYER_COLUMNS = (
+    Heading("layer", "text"),
+    Heading("kind", "text"),
+    Heading("output", "text"),
+    Heading("parameters", "figures"),
+)
 
 
 class Evaluate(Repository):
     """Measures a published version on a folder of images, as it is served: by ONNX Runtime."""
 
-    data: CliPositionalArg[Path] = Field(description="DIR/<class>/*")
+    data: CliPositionalArg[Path] = Field(description="DIR/<class>/*, or DIR/test/<class>/*")
     version: int | None = Field(None, description="which version (default: the live one)")
+    split: Literal["train", "val", "test"] | None = Field(
+        None, description="only what is, or was when the version was trained, in this split"
+    )
     output: Path | None = Field(None, description="folder for report.json, confusion.png and predictions.png")
 
     def cli_cmd(self) -> None:
         from training import plots
         from training.classifier import published, read_folder
+        from training.datasets.layout import split_folders
         from training.datasets.report import Unreadable
         from training.evaluate import evaluate
+        from training.seen import rows_of, splits_of, told
 
-        manifest, classify = published(self.repository, self.version or _live(self.repository))
+        repository = self.repository
+        version = self.version or live_version(repository)
+        manifest, classify = published(repository, version)
+        given = split_folders(self.data).get(self.split) if self.split else None
         skipped: list[Unreadable] = []
-        images, true, names = read_folder(self.data, manifest, skipped.append)
+        images, true, names = read_folder(given or self.data, manifest, skipped.append)
+        splits = splits_of(repository.path(version), given or self.data, manifest.labels, names)
+        if self.split and not given:
+            rows = rows_of(self.split, splits, version)
+            images, true, names, splits = images[rows], true[rows], [names[row] for row in rows], None
+        if line := told(splits):
+            console.print(line, highlight=False)
         probabilities = classify(images)
         evaluation = evaluate(manifest.labels, true, probabilities, names)
         console.print(evaluation.render(), markup=False)
@@ -105,30 +91,6 @@ class Evaluate(Repository):
             (self.output / "report.json").write_text(evaluation.model_dump_json(indent=1))
             plots.plot_confusion(evaluation, manifest.labels, self.output / "confusion.png")
             plots.plot_predictions(images, true, probabilities, manifest.labels, self.output / "predictions.png")
-
-
-class Predict(Repository):
-    """Names what is on images."""
-
-    images: CliPositionalArg[list[Path]] = Field(description="image files")
-    version: int | None = Field(None, description="which version (default: the live one)")
-    top_k: int = Field(5, ge=1, description="how many classes for each image")
-    json_: bool = Field(False, alias="json", description="print JSON, one line an image")
-
-    def cli_cmd(self) -> None:
-        from training.classifier import published
-        from training.images import decode
-
-        manifest, classify = published(self.repository, self.version or _live(self.repository))
-        for path in self.images:
-            (probabilities,) = classify(decode(path, manifest.preprocessing)[None])
-            top = (-probabilities).argsort()[: self.top_k]
-            answer = [(manifest.labels[i], float(probabilities[i])) for i in top]
-            if self.json_:
-                predictions = [{"label": label, "probability": p} for label, p in answer]
-                sys.stdout.write(json.dumps({"file": str(path), "predictions": predictions}, ensure_ascii=False) + "\n")
-            else:
-                console.print(f"{path}: " + ", ".join(f"{label} {p:.1%}" for label, p in answer), markup=False)
 
 
 class Summary(BaseModel):
@@ -149,12 +111,11 @@ class Summary(BaseModel):
         if self.json_:
             sys.stdout.write(json.dumps(summary, indent=2) + "\n")
             return
+        console.print(summary["name"], highlight=False)
         if self.layers:
-            model.summary(line_length=110)
-        shapes = Table("layer", "output", title=summary["name"])
-        for name, shape in summary["output_shapes"].items():
-            shapes.add_row(name, " x ".join(map(str, shape)))
-        console.print(shapes)
+            terminal.table(LAYER_COLUMNS, resnext.layer_rows(model))
+        shapes = [(name, " x ".join(map(str, shape))) for name, shape in summary["output_shapes"].items()]
+        terminal.table(SHAPE_COLUMNS, shapes)
         for name, count in summary["parameters"].items():
             console.print(f"{name.replace('_', '-')} parameters: {count:,}")
         console.print(f"multiply-adds an image: {summary['multiply_adds']:,}")
@@ -232,92 +193,11 @@ class Dataset(BaseModel):
         CliApp.run_subcommand(self)
 
 
-class List(Repository):
-    """Lists the versions and says which is live, and which were taken back and why."""
-
-    def cli_cmd(self) -> None:
-        live, failures = self.repository.active(), self.repository.failures()
-        table = Table("version", "created", "test accuracy", "classes", "images a second", "parent")
-        for version in self.repository.versions():
-            manifest = self.repository.manifest(version)
-            state = " (live)" if version == live else " (failed)" if version in failures else ""
-            speeds = {name: variant.images_per_second for name, variant in manifest.variants.items()}
-            table.add_row(
-                f"{version}{state}",
-                f"{manifest.created:%Y-%m-%d %H:%M}",
-                f"{manifest.metrics['test'].accuracy:.4f}",
-                str(len(manifest.labels)),
-                ", ".join(f"{name} {speed:.1f}" for name, speed in speeds.items() if speed),
-                str(manifest.parent or "-"),
-            )
-        console.print(table)
-        for version, failure in sorted(failures.items()):
-            told = f"version {version} was taken back {failure.time:%Y-%m-%d %H:%M}: {failure.reason}"
-            console.print(told, markup=False, highlight=False)
-
-
-class Show(Repository):
-    """Prints a version's manifest."""
-
-    version: CliPositionalArg[int]
-
-    def cli_cmd(self) -> None:
-        sys.stdout.write(self.repository.manifest(self.version).model_dump_json(indent=2) + "\n")
-
-
-class Activate(Repository):
-    """Makes a version live, forward or back."""
-
-    version: CliPositionalArg[int]
-
-    def cli_cmd(self) -> None:
-        self.repository.verify_files(self.version)
-        self.repository.activate(self.version)
-        console.print(f"version {self.version} of {self.name} is live")
-
-
-class Rollback(Repository):
-    """Makes the version live that was live before; twice goes two back."""
-
-    reason: str | None = Field(None, description="why: marks the version as failed, and no rollback comes back to it")
-
-    def cli_cmd(self) -> None:
-        live, earlier = _live(self.repository), self.repository.predecessor()
-        if earlier is None:
-            raise ContractError(f"version {live} of {self.name!r} is live, and there is none to go back to")
-        self.repository.verify_files(earlier)
-        now = self.repository.roll_back(earlier, bad={live: self.reason} if self.reason else None)
-        console.print(f"version {now} of {self.name} is live")
-
-
-class Prune(Repository):
-    """Deletes old versions; never the live one or the one that was live before it."""
-
-    keep: int = Field(5, ge=1, description="how many of the newest versions stay")
-
-    def cli_cmd(self) -> None:
-        gone = self.repository.prune(self.keep)
-        console.print(f"deleted versions: {', '.join(map(str, gone)) or 'none'}")
-
-
-class Models(BaseModel):
-    """The model repository: what is published, what is live."""
-
-    list: CliSubCommand[List]
-    show: CliSubCommand[Show]
-    activate: CliSubCommand[Activate]
-    rollback: CliSubCommand[Rollback]
-    prune: CliSubCommand[Prune]
-
-    def cli_cmd(self) -> None:
-        CliApp.run_subcommand(self)
-
-
 class CommandLine(BaseSettings):
     """A folder of images to a published, verified ResNeXt classifier."""
 
     model_config = SettingsConfigDict(
-        cli_prog_name="python -m training",
+        cli_prog_name="resnext",
         cli_kebab_case=True,
         cli_implicit_flags=True,
         cli_hide_none_type=True,
@@ -332,6 +212,9 @@ class CommandLine(BaseSettings):
     summary: CliSubCommand[Summary]
     dataset: CliSubCommand[Dataset]
     models: CliSubCommand[Models]
+    runs: CliSubCommand[RunsCommand]
+    serve: CliSubCommand[Serve]
+    tune: CliSubCommand[Tune]
     worker: CliSubCommand[Work]
     jobs: CliSubCommand[JobsCommand]
 
@@ -341,17 +224,25 @@ class CommandLine(BaseSettings):
 
 def main(arguments: list[str]) -> int:
     """Runs one command; 0 when it worked, 1 when it could not, 2 when it was asked for wrongly."""
+    if arguments[:1] == ["tune"]:
+        become_app(arguments)
     try:
-        CliApp.run(CommandLine, cli_args=arguments, **_settings_file(arguments))
+        source = CliSettingsSource[CommandLine](CommandLine, formatter_class=HelpFormatter)
+        CliApp.run(CommandLine, arguments, source, **_settings_file(arguments))
     except ValidationError as error:
-        for problem in error.errors():
-            # the first part of the location is the command's own name
-            place = ".".join(str(part) for part in problem["loc"] if part not in arguments[:1])
-            came = "" if problem["type"] == "missing" else f", it is {problem['input']!r}"
-            sys.stderr.write(f"error: {place.replace('_', '-')}: {problem['msg']}{came}\n")
+        for line in complaints(error, arguments):
+            terminal.error(line)
+        return 2
+    except UsageError as error:
+        terminal.error(error)
         return 2
     except (TrainingError, OSError) as error:  # OSError: a file that is not there, a full disk
-        sys.stderr.write(f"error: {error}\n")
+        terminal.error(error)
+        return 1
+    except ModuleNotFoundError as error:
+        if not (package := PACKAGES.get((error.name or "").split(".")[0])):
+            raise
+        terminal.error(missing_extra(" ".join(arguments[:1]), package))
         return 1
     return 0
 
@@ -369,32 +260,6 @@ def _settings_file(arguments: list[str]) -> dict[Literal["train"], Any]:
         raise TrainingError(f"--config should name a TOML file, {file} is none: {error}") from None
 
 
-def _live(repository: ModelRepository) -> int:
-    live = repository.active()
-    if live is None:
-        raise ContractError(f"no version of {repository.name!r} is live in {repository.folder}; train one first")
-    return live
-
-
-def _run_phases(run: Run, models: Path, skip: tuple[Phase, ...] = ()) -> None:
-    """Raises Rejected when the gate kept the version aside."""
-    from training.phases import run_phases
-
-    repository = ModelRepository(models, run.config().name)
-    run_phases(run, repository, console, skip)
-    published, verdict = run.record("publishing", PublishRecord), run.record("gating", Verdict)
-    if published.version is None:
-        console.print("nothing is published: gate.dry_run is set")
-        return
-    place = repository.path(published.version)
-    if not published.active:
-        raise Rejected(f"version {published.version} is kept aside in {place}: {'; '.join(verdict.reasons)}")
-    console.print(
-        f"version {published.version} of {repository.name} is live: test accuracy {verdict.accuracy:.4f}, in {place}",
-        highlight=False,
-    )
-
-
 def _made(counts: dict[str, int], folder: Path) -> None:
     console.print(
         f"{sum(counts.values())} images of {len({Path(place).name for place in counts})} classes in {folder}",
@@ -403,4 +268,4 @@ def _made(counts: dict[str, int], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    INTERRUPT.run(main)

@@ -1,4 +1,4 @@
-"""`python -m training worker` and `python -m training jobs`: run the queue, and look after it."""
+"""`resnext worker` and `resnext jobs`: run the queue, and look after it."""
 
 import asyncio
 import importlib.util
@@ -8,24 +8,34 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 from pydantic import BaseModel, Field
 from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand
-from rich.console import Console
-from rich.table import Column, Table
 
+from training import console as terminal
 from training import lifeline
-from training.jobs.job import JobState
+from training.console import Heading, console
+from training.jobs.job import DatasetRef, Job, JobState
 from training.jobs.jobs import Jobs
 from training.jobs.places import Places
 from training.jobs.presence import PresenceError
 from training.jobs.worker import Worker
+from training.progress import duration
+from training.run import Run
 from training.starter import queue_starter
 
-console = Console(soft_wrap=True)
 T = TypeVar("T")
+
+COLUMNS = (
+    Heading("job", "whole"),
+    Heading("state", "words"),
+    Heading("dataset", "text"),
+    Heading("model", "text"),
+    Heading("worker", "text"),
+    Heading("version", "figures"),
+)
 
 NOT_INSTALLED = 2
 NAME_TAKEN = 3
@@ -80,18 +90,7 @@ class ListJobs(Places):
         if self.json_:
             sys.stdout.write(json.dumps([job.model_dump(mode="json") for job in jobs], indent=2) + "\n")
             return
-        table = Table(Column("job", no_wrap=True), "state", "phase", "dataset", "model", "worker", "version")
-        for job in jobs:
-            table.add_row(
-                job.id,
-                job.state,
-                job.phase or "-",
-                job.dataset.name + (f"@{job.dataset.revision}" if job.dataset.revision else ""),
-                job.config.name,
-                job.worker or "-",
-                str(job.version or "-"),
-            )
-        console.print(table)
+        terminal.table(COLUMNS, [_row(job) for job in jobs])
         console.print(f"{len(jobs)} of {total}", highlight=False)
 
 
@@ -111,13 +110,7 @@ class ShowJob(OneJob):
         if self.json_:
             sys.stdout.write(job.model_dump_json(indent=2) + "\n")
             return
-        table = Table("", "", show_header=False)
-        for field, value in job.model_dump(mode="json", exclude={"config", "progress", "verdict"}).items():
-            table.add_row(field, "-" if value is None else str(value))
-        for phase in job.progress.phases:
-            table.add_row(phase.name, f"{phase.seconds:.1f} s" + ("" if phase.done else ", not done"))
-        table.add_row("folder", str(Jobs(self).run(job.id).folder))
-        console.print(table)
+        terminal.table((Heading("", "whole"), Heading("", "text")), list(_facts(job, Jobs(self).run(job.id))))
 
 
 class CancelJob(OneJob):
@@ -181,3 +174,44 @@ def ask(places: Places, question: Callable[[Jobs], Awaitable[T]]) -> T:
             await jobs.close()
 
     return asyncio.run(answer())
+
+
+def _row(job: Job) -> tuple[str, ...]:
+    return (
+        job.id,
+        _state(job),
+        _name(job.dataset),
+        job.config.name,
+        job.worker or "-",
+        str(job.version or "-"),
+    )
+
+
+def _state(job: Job) -> str:
+    """With the phase that an unfinished or a failed job is in: of the others it is the last one."""
+    return f"{job.state} in {job.phase}" if job.phase and job.state in ("running", "failed", "cancelled") else job.state
+
+
+def _name(dataset: DatasetRef) -> str:
+    return f"{dataset.name}@{dataset.revision}" if dataset.revision else dataset.name
+
+
+def _facts(job: Job, run: Run) -> Iterator[tuple[str, str]]:
+    """All there is to tell of a job, as names and values."""
+    yield "job", job.id
+    yield "state", _state(job)
+    if job.reason:
+        yield "reason", job.reason
+    yield "priority", str(job.priority)
+    yield "attempt", str(job.attempt)
+    for name in ("created", "started", "finished"):
+        time = getattr(job, name)
+        yield name, terminal.moment(time) if time else "-"
+    yield "worker", job.worker or "-"
+    yield "dataset", _name(job.dataset)
+    yield "fingerprint", job.dataset.fingerprint or "-"
+    yield "model", job.config.name
+    yield "version", str(job.version or "-")
+    for phase in job.progress.phases:
+        yield phase.name, duration(phase.seconds) + ("" if phase.done else ", not done")
+    yield "folder", str(run.folder)

@@ -47,6 +47,9 @@ INPUT_NAME = "image"  # uint8 [N, height, width, 3], RGB
 OUTPUT_NAME = "probabilities"  # float32 [N, classes]
 
 
+VersionState = Literal["live", "failed", "earlier live", "rejected", "aside", "incomplete"]
+
+
 class VersionMissing(ContractError):
     """There is no folder of that version, or none in sight yet."""
 
@@ -300,14 +303,33 @@ class ModelRepository:
                 raise ContractError(f"version {version} of {self.name!r} is live; activate another one first")
             self._delete(version)
 
-    def prune(self, keep: int) -> list[int]:
-        """Deletes all but the `keep` newest versions, the live one and its predecessor; returns what went.
+    def state(self, version: int) -> VersionState:
+        """What became of a version: `aside` is one that was never live, `incomplete` one whose manifest is not there.
 
-        Also removes staging folders that a crash left more than a day ago.
+        Raises ContractError when ACTIVE, HISTORY or FAILURES cannot be read.
+        """
+        if version == self.active():
+            return "live"
+        if version in self.failures():
+            return "failed"
+        if version in self._activations.history(self.versions()):
+            return "earlier live"
+        try:
+            gate = self.manifest(version).gate
+        except ContractError:
+            return "incomplete"
+        return "rejected" if gate and not gate.passed else "aside"
+
+    def prune(self, keep: int, *, spared: int | None = None) -> list[int]:
+        """Deletes all but `keep` versions; returns what went.
+
+        Rejected and failed versions go first, then the oldest. The live one, its predecessor and `spared` stay in any
+        case. Also removes staging folders that a crash left more than a day ago.
         """
         with self._lock():
             versions = self.versions()
-            kept = {*versions[max(0, len(versions) - keep) :], self.active(), self.predecessor()}
+            by_worth = sorted(versions, key=lambda v: (self.state(v) not in ("rejected", "failed"), v), reverse=True)
+            kept = {*by_worth[:keep], self.active(), self.predecessor(), spared}
             gone = [v for v in versions if v not in kept]
             for version in gone:
                 self._delete(version)

@@ -103,7 +103,8 @@ class Evaluation(BaseModel):
         totals.add_column(no_wrap=True)
         totals.add_column(justify="right", no_wrap=True)
         totals.add_row("accuracy", f"{self.accuracy:.4f}")
-        totals.add_row(f"top-{min(TOP_K, len(self.classes))} accuracy", f"{self.top5_accuracy:.4f}")
+        if len(self.classes) > TOP_K:  # of fewer it is 1
+            totals.add_row(f"top-{TOP_K} accuracy", f"{self.top5_accuracy:.4f}")
         totals.add_row("loss", f"{self.loss:.4f}")
         totals.add_row("calibration error", f"{self.calibration_error:.4f}")
         return totals

@@ -1,12 +1,16 @@
 """Where a training's weights start when it does not start from random ones: a published version."""
 
-from training import resnext
+from typing import TYPE_CHECKING
+
 from training.config import Architecture, TrainConfig
 from training.contract import WEIGHTS_FILE, Manifest, ModelRepository
 from training.disk.durable import replace_text
 from training.errors import TrainingError
 from training.run import Run
-from training.runtime import keras
+
+# TensorFlow takes seconds to import: what can be refused without it is refused at once
+if TYPE_CHECKING:
+    from training.runtime import keras
 
 HEAD = "logits"
 
@@ -31,33 +35,38 @@ def pinned_version(run: Run, init: str, repository: ModelRepository) -> int | No
     return int(pin.read_text())
 
 
-def load_initial(
-    model: keras.Model, config: TrainConfig, labels: list[str], repository: ModelRepository, version: int
-) -> None:
-    """Gives `model` a version's weights; where its labels are others, all but the classifier's.
+def check_initial(config: TrainConfig, repository: ModelRepository, version: int) -> Manifest:
+    """The manifest of a version that a training of `config` can start from.
 
-    The input size may differ: the network is convolutional up to its pooling. Raises ContractError, and
-    InitialWeightsError when the version is another network or carries no weights.
+    Raises ContractError, and InitialWeightsError when the version is another network or carries no weights.
     """
     manifest = repository.manifest(version)
     theirs = Architecture.model_validate(manifest.config["architecture"])
     if theirs != config.architecture:
+        from training.resnext import name_of
+
         raise InitialWeightsError(
-            f"version {version} is {resnext.name_of(theirs)} with depths {theirs.depths}, this training is "
-            f"{resnext.name_of(config.architecture)} with depths {config.architecture.depths}"
+            f"version {version} is {name_of(theirs)} with depths {theirs.depths}, this training is "
+            f"{name_of(config.architecture)} with depths {config.architecture.depths}"
         )
     if WEIGHTS_FILE not in manifest.files:
         raise InitialWeightsError(f"version {version} should hold {WEIGHTS_FILE}, it holds {', '.join(manifest.files)}")
-    weights = repository.path(version) / WEIGHTS_FILE
-    if manifest.labels == labels:
-        model.load_weights(weights)
-        return
-    source = _network_of(manifest, theirs)
-    source.load_weights(weights)
+    return manifest
+
+
+def load_initial(
+    model: "keras.Model", config: TrainConfig, labels: list[str], repository: ModelRepository, version: int
+) -> None:
+    """Gives `model` a version's weights; where its labels are others, all but the classifier's.
+
+    The input size may differ: the network is convolutional up to its pooling. Raises as `check_initial`.
+    """
+    from training import resnext
+
+    manifest = check_initial(config, repository, version)
+    # a network of its own: to load into one that has an optimizer already, Keras warns of the optimizer's variables
+    source = resnext.build(config.architecture, manifest.preprocessing, len(manifest.labels))
+    source.load_weights(repository.path(version) / WEIGHTS_FILE)
     for layer in model.layers:
-        if layer.name != HEAD:
+        if layer.name != HEAD or manifest.labels == labels:
             layer.set_weights(source.get_layer(layer.name).get_weights())
-
-
-def _network_of(manifest: Manifest, architecture: Architecture) -> keras.Model:
-    return resnext.build(architecture, manifest.preprocessing, len(manifest.labels))

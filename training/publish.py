@@ -5,12 +5,14 @@ import platform
 import shutil
 
 from training.contract import ActiveChanged, DatasetRecord, Manifest, ModelRepository
+from training.datasets.dataset import read_samples
 from training.datasets.report import DatasetReport
 from training.disk.links import link_or_copy
 from training.gate import gate
 from training.progress import ProgressLog
 from training.records import ExportRecord, PublishRecord, QuantizationRecord, VerificationRecord, verdict_of
 from training.run import Run, read_progress
+from training.seen import write_seen
 from training.variants import make_variants
 from training.verdict import Verdict
 
@@ -51,6 +53,7 @@ def _published(run: Run, repository: ModelRepository, log: ProgressLog) -> Publi
         if not done:
             with repository.staging() as staged:
                 shutil.copytree(run.package, staged, dirs_exist_ok=True, copy_function=link_or_copy)
+                write_seen(staged, read_samples(run.samples))
                 done = repository.publish(staged, manifest)
         if not verdict.passed:
             return PublishRecord(version=done.version, active=False)

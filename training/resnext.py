@@ -142,6 +142,19 @@ def convolution(
     )
 
 
+def layer_rows(model: keras.Model) -> list[tuple[str, str, str, str]]:
+    """Of every layer: name, kind, output shape, parameters."""
+    return [
+        (
+            layer.name,
+            type(layer).__name__,
+            " x ".join(map(str, layer.output.shape[1:])),
+            f"{layer.count_params():,}",
+        )
+        for layer in model.layers
+    ]
+
+
 def name_of(architecture: Architecture) -> str:
     """The field's name for it: `resnext50_32x4d`."""
     depth = 3 * sum(architecture.depths) + 2

@@ -1,6 +1,6 @@
 """A training run's folder: its config, what each phase has left there, and what is written while it goes.
 
-    config.json  progress.jsonl  log.txt  checkpoints/  tensorboard/  package/  report/
+    config.json  models.txt  progress.jsonl  log.txt  checkpoints/  tensorboard/  package/  report/
     checking.json  training.json  exporting.json  verifying.json  gating.json  quantizing.json  publishing.json
 
 A phase's record is written last, in one rename: where it lies, the phase is done and is not run again. Nothing here
@@ -9,13 +9,15 @@ needs TensorFlow.
 
 import contextlib
 import fcntl
+import itertools
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from training.config import TrainConfig
 from training.disk.durable import replace_text
@@ -39,6 +41,7 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config_file = folder / "config.json"
+        self.models_file = folder / "models.txt"
         self.progress = folder / "progress.jsonl"
         self.log = folder / "log.txt"
         self.checkpoints = folder / "checkpoints"
@@ -57,20 +60,39 @@ class Run:
         """What the run was started with. Raises RunError when the folder holds no run."""
         try:
             return TrainConfig.model_validate_json(self.config_file.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise RunError(f"there is no run in {self.folder}: config.json is missing") from None
+        except ValidationError as error:
+            raise RunError(_damaged(self.config_file, error)) from None
 
-    def claim(self, config: TrainConfig, *, resume: bool) -> None:
-        """Makes the folder this config's. Raises RunError when it holds another run, or there is nothing to resume."""
-        if resume:
-            if (recorded := self.config()) != config:
-                changed = [name for name, value in config if value != getattr(recorded, name)]
-                raise RunError(f"a resumed run keeps its config; {', '.join(changed)} would change in {self.folder}")
-        elif self.config_file.exists():
+    def claim(self, config: TrainConfig) -> None:
+        """Makes the folder this config's, with the place of the images as an absolute path.
+
+        Raises RunError when it holds a run already.
+        """
+        if self.config_file.exists():
             raise RunError(f"{self.folder} holds a run already: resume it, or name another folder")
-        else:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            replace_text(self.config_file, config.model_dump_json(indent=1))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.write_config(config.model_copy(update={"data": config.data.absolute()}))
+
+    def write_config(self, config: TrainConfig) -> None:
+        """What the run goes on with."""
+        replace_text(self.config_file, config.model_dump_json(indent=1))
+
+    def models(self) -> Path | None:
+        """The model repository that the run was begun for, where that was kept."""
+        try:
+            return Path(self.models_file.read_text().rstrip("\n"))
+        except FileNotFoundError:
+            return None
+
+    def write_models(self, models: Path) -> None:
+        """Keeps which model repository the run is for."""
+        replace_text(self.models_file, f"{models.absolute()}\n")
+
+    def remove(self) -> None:
+        """Deletes the folder and all that is in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def done(self, phase: Phase) -> bool:
         """Whether the phase has left its record."""
@@ -82,6 +104,8 @@ class Run:
             return kind.model_validate_json(self._record(phase).read_bytes())
         except FileNotFoundError:
             raise RunError(f"{self.folder} should hold {phase}.json: that phase is not done") from None
+        except ValidationError as error:
+            raise RunError(_damaged(self._record(phase), error)) from None
 
     def finish(self, phase: Phase, record: BaseModel) -> None:
         """Writes a phase's record: the phase is done."""
@@ -111,8 +135,39 @@ class Run:
         except FileNotFoundError:
             return False
 
+    def next_phase(self, skip: tuple[Phase, ...] = ()) -> Phase | None:
+        """The first phase that is not done; None after the last one."""
+        return next((phase for phase in PHASES if phase not in skip and not self.done(phase)), None)
+
+    def epoch(self) -> int:
+        """The number of the epoch that a training is in, from 1."""
+        now = 1
+        for _, line in lines(self.progress):
+            event = json.loads(line)
+            if event["event"] in ("step", "epoch"):
+                now = event["epoch"] + (event["event"] == "epoch")
+        return now
+
     def _record(self, phase: Phase) -> Path:
         return self.folder / f"{phase}.json"
+
+
+def new_run(folder: Path, name: str) -> Run:
+    """A run in a new folder within `folder`, named by model and time; a second one of the same second has a number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in itertools.count(1):
+        run = Run(folder / (stem if number == 1 else f"{stem}-{number}"))
+        with contextlib.suppress(FileExistsError):
+            run.folder.mkdir()
+            break
+    return run
+
+
+def _damaged(path: Path, error: ValidationError) -> str:
+    problem = error.errors()[0]
+    place = ".".join(map(str, problem["loc"]))
+    return f"{path} is damaged: {place + ': ' if place else ''}{problem['msg']}"
 
 
 class PhaseProgress(BaseModel):

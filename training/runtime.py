@@ -5,7 +5,9 @@ import os
 import sys
 from collections.abc import Iterator
 
-__all__ = ["GPUS", "device_names", "keras", "precision_policy", "set_up", "tf"]
+from training.errors import TrainingError
+
+__all__ = ["GPUS", "check_precision", "device_names", "keras", "precision_policy", "set_up", "tf"]
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings and errors only
 # TensorFlow turns oneDNN on by itself only on CPUs with AVX-512 VNNI and later. Elsewhere its plain kernels have no
@@ -37,11 +39,26 @@ with _without_startup_lines():
     GPUS = tf.config.list_physical_devices("GPU")
 
 
+class PrecisionError(TrainingError):
+    """A precision that this machine cannot train in."""
+
+
+def check_precision(precision: str) -> None:
+    """Raises PrecisionError for float16 without a GPU: a CPU has no gradients of grouped convolutions in it."""
+    if precision == "mixed_float16" and not GPUS:
+        raise PrecisionError(
+            "precision mixed_float16 needs a GPU, and TensorFlow sees none here: a CPU trains in float32 or "
+            "mixed_bfloat16; auto chooses"
+        )
+
+
 def set_up(precision: str, seed: int, deterministic: bool = False) -> tf.distribute.Strategy:
     """Prepares this process for one training: GPU memory growth, seeds, precision policy, one replica a GPU.
 
     The arguments are TrainConfig's. Call before the first model is built. Determinism stays on in this process.
+    Raises PrecisionError.
     """
+    check_precision(precision)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     for gpu in GPUS:

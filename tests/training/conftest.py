@@ -58,7 +58,7 @@ def trained(small_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory)
     repository = ModelRepository(folder / "models", small_config.name)
     console = Console(file=io.StringIO(), width=120)
     run = Run(folder / "run")
-    run.claim(small_config, resume=False)
+    run.claim(small_config)
     run_phases(run, repository, console)
     # of a published package the run keeps the report alone; some tests go on from before that
     published = shutil.ignore_patterns("manifest.json", "report")

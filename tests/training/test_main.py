@@ -1,10 +1,13 @@
 """The command line: each command on real files, and errors a person can act on."""
 
+import csv
+import io
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.training.conftest import Trained
 from training.__main__ import main
@@ -30,13 +33,6 @@ def call(command: str, models: Path, capsys: pytest.CaptureFixture[str]) -> tupl
     return code, captured.out, captured.err
 
 
-def test_models_are_listed_with_the_live_one_marked(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = call("models list", models, capsys)
-    assert code == 0
-    assert "3 (live)" in out
-    assert "2 (live)" not in out
-
-
 def test_rollback_goes_to_the_version_before_and_ends_at_the_first(
     models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -56,8 +52,11 @@ def test_rollback_with_a_reason_is_listed_and_not_come_back_to(
     arguments = ["models", "rollback", "--reason", "calls cats dogs", "--models", str(models), "--name", "small"]
     assert main(arguments) == 0
     _, out, _ = call("models list", models, capsys)
-    assert "2 (live)" in out
-    assert "3 (failed)" in out
+    assert [line.split()[:2] for line in out.splitlines() if line.split()[0].isdigit()] == [
+        ["1", "earlier"],
+        ["2", "live"],
+        ["3", "failed"],
+    ]
     assert out.endswith("calls cats dogs\n")
     repository.activate(1)
     repository.roll_back()
@@ -99,17 +98,43 @@ def test_predict_names_what_is_on_an_image(models: Path, digits: Path, capsys: p
         assert answer["predictions"][0]["probability"] >= answer["predictions"][1]["probability"]
 
 
-def test_predict_says_what_is_wrong_with_a_file(
-    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def mixed(digits: Path, tmp_path: Path) -> Path:
+    """A folder with two digits, something that is none, and what systems leave behind."""
+    folder = tmp_path / "mixed [1]"
+    (folder / "below").mkdir(parents=True)
+    for place, label in (("6.png", "6"), ("below/1.png", "1")):
+        shutil.copy(next((digits / label).iterdir()), folder / place)
+    (folder / "5.png").write_text("not a photograph")
+    (folder / ".DS_Store").write_text("x")
+    (folder / "Thumbs.db").write_text("x")
+    return folder
+
+
+def test_predict_goes_on_after_a_bad_file_and_names_it(
+    models: Path, mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = tmp_path / "note.jpg"
-    text.write_text("not a photograph")
-    code, _, err = call(f"predict {text}", models, capsys)
-    assert code == 1
-    assert "no known image format" in err
-    code, _, err = call(f"predict {tmp_path / 'absent.jpg'}", models, capsys)
-    assert code == 1
-    assert "absent.jpg" in err
+    absent, place = tmp_path / "absent.jpg", [f"--models={models}", "--name=small", "--json"]
+    assert main(["predict", str(absent), str(mixed), str(tmp_path / "mix*" / "6.*"), *place]) == 1
+    out, err = capsys.readouterr()
+    names = [json.loads(line)["file"] for line in out.splitlines()]
+    assert names == [f"{mixed}/6.png", f"{mixed}/below/1.png", f"{mixed}/6.png"]
+    first, second, last = err.splitlines()
+    assert first == f"error: {absent}: No such file or directory"
+    assert second.startswith(f"error: {mixed}/5.png: ")
+    assert "no known image format" in second
+    assert last == "error: 2 of 5 files are no images"
+    assert main(["predict", str(tmp_path / "*.jpg"), *place]) == 1
+    assert "*.jpg: No such file or directory" in capsys.readouterr().err
+
+
+def test_predict_writes_csv(models: Path, mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (mixed / "5.png").unlink()
+    assert main(["predict", str(mixed), f"--models={models}", "--name=small", "--csv", "--top-k=2"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["file"] for row in rows] == [f"{mixed}/6.png", f"{mixed}/below/1.png"]
+    assert list(rows[0]) == ["file", "label", "probability", "label_2", "probability_2"]
+    assert all(float(row["probability"]) >= float(row["probability_2"]) for row in rows)
 
 
 def test_evaluate_measures_a_folder_and_draws(
@@ -117,10 +142,33 @@ def test_evaluate_measures_a_folder_and_draws(
 ) -> None:
     code, out, _ = call(f"evaluate {digits} --output {tmp_path / 'report'}", models, capsys)
     assert code == 0
+    assert out.startswith("1,259 of these 1,797 images were trained on")
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["images"] == 1797
     assert f"{report['accuracy']:.4f}" in out
     assert (tmp_path / "report" / "confusion.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_evaluate_knows_a_split_again_wherever_the_images_lie(
+    models: Path, trained: Trained, digits: Path, tmp_path: Path, split: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(digits, tmp_path / "copy")
+    report = tmp_path / "report"
+    code, out, _ = call(f"evaluate {tmp_path / 'copy'} --split {split} --output {report}", models, capsys)
+    assert code == 0
+    assert "trained on" not in out
+    measured = json.loads((report / "report.json").read_text())
+    assert (measured["images"], measured["accuracy"]) == (269, trained.manifest.metrics[split].accuracy)
+
+
+def test_evaluate_says_where_a_version_keeps_no_account(
+    models: Path, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (models / "small" / "3" / "seen.json").unlink()
+    code, out, err = call(f"evaluate {digits} --split test", models, capsys)
+    assert (code, out) == (1, "")
+    assert "version 3 does not keep which images were in its test" in err
 
 
 def test_evaluate_goes_on_without_a_bad_file_and_names_it(
@@ -168,15 +216,19 @@ def test_dataset_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("command", "code", "message"),
     [
-        ("train", 2, "data: Field required"),
+        ("train", 2, "train needs the folder of images: resnext train DIR"),
         ("train d --epochs x", 2, "epochs: Input should be a valid integer"),
         ("train d --augment wild", 2, "augment: Input should be 'none'"),
         ("train d --config /nowhere.toml", 1, "--config should name a TOML file"),
         ("train d --resume", 1, "--resume should come with --run"),
         ("export nowhere", 1, "there is no run in nowhere"),
-        ("models list --name ../up", 0, ""),
-        ("predict a.png --models nowhere", 1, "no version of 'resnext50' is live"),
-        ("models show 9 --models nowhere", 1, "has no version 9; it has: none"),
+        ("models list --models nowhere", 1, "there is no model 'resnext50' in nowhere; that folder is not there"),
+        ("models list --models docs", 1, "there is no model 'resnext50' in docs; resnext train DIR makes one"),
+        ("models list --name ../up", 1, "there is no model '../up' in models"),
+        ("predict a.png --models nowhere", 1, "there is no model 'resnext50' in nowhere"),
+        ("models show 9 --models nowhere", 1, "there is no model 'resnext50' in nowhere"),
+        ("models prune --models nowhere", 1, "there is no model 'resnext50' in nowhere"),
+        ("runs list --folder nowhere", 1, "the folder of the runs should be a folder, nowhere is not there"),
     ],
 )
 def test_what_is_asked_for_wrongly_is_answered_in_a_line(
@@ -186,14 +238,18 @@ def test_what_is_asked_for_wrongly_is_answered_in_a_line(
     assert message in capsys.readouterr().err
 
 
-def test_flags_beat_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_beat_the_file(tmp_path: Path) -> None:
+    for name, shade in (("black", 0), ("white", 255)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for k in range(4):
+            Image.new("L", (8, 8), abs(shade - k)).save(tmp_path / "data" / name / f"{k}.png")
     file = tmp_path / "run.toml"
-    file.write_text("epochs = 7\nseed = 5\n[augmentation]\nrotation = 3\n")
-    flags = ["--config", str(file), "--epochs", "2", "--augmentation.zoom", "0.4"]
-    assert (
-        main(["train", str(tmp_path / "empty"), *flags, "--run", str(tmp_path / "run")]) == 1
-    )  # there is no such data
-    assert "is not there" in capsys.readouterr().err
+    file.write_text(
+        "epochs = 7\nseed = 5\nimage_size = 32\naugment = 'tutorial'\n[augmentation]\nrotation = 3\n"
+        "[architecture]\ndepths = [1]\ncardinality = 1\nstem_width = 8\n[gate]\ndry_run = true\n"
+    )
+    flags = ["--config", str(file), "--epochs", "1", "--augmentation.zoom", "0.4", "--no-int8.enabled"]
+    assert main(["train", str(tmp_path / "data"), *flags, "--run", str(tmp_path / "run")]) == 0
     config = Run(tmp_path / "run").config()
-    assert (config.epochs, config.seed, config.augmentation.rotation, config.augmentation.zoom) == (2, 5, 3, 0.4)
+    assert (config.epochs, config.seed, config.augmentation.rotation, config.augmentation.zoom) == (1, 5, 3, 0.4)
     assert config.augmentation.shear == 0.2

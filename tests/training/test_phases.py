@@ -68,24 +68,14 @@ def test_a_finished_run_does_nothing_more(trained: Trained) -> None:
 
 def test_a_used_folder_is_not_overwritten(trained: Trained) -> None:
     with pytest.raises(RunError, match="holds a run already"):
-        trained.run.claim(trained.config, resume=False)
-
-
-def test_a_resumed_run_keeps_its_config(trained: Trained) -> None:
-    with pytest.raises(RunError, match="keeps its config; epochs would change"):
-        trained.run.claim(trained.config.model_copy(update={"epochs": 9}), resume=True)
-
-
-def test_there_has_to_be_a_run_to_resume(trained: Trained, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="there is no run in"):
-        Run(tmp_path).claim(trained.config, resume=True)
+        trained.run.claim(trained.config)
 
 
 def test_a_phase_by_command_says_why_it_failed(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Run(tmp_path / "run")
-    run.claim(trained.config.model_copy(update={"data": tmp_path / "nowhere"}), resume=False)
+    run.claim(trained.config.model_copy(update={"data": tmp_path / "nowhere"}))
     assert main([str(run.folder), "checking", f"--models={tmp_path}"]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"error: the dataset should be a folder, {tmp_path}/nowhere is not there"
@@ -98,7 +88,7 @@ def test_a_full_disk_is_the_reason_in_words(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Run(tmp_path / "run")
-    run.claim(trained.config, resume=False)
+    run.claim(trained.config)
     (run.folder / ".checking.json.tmp").symlink_to("/dev/full")  # the record's first name
     assert main([str(run.folder), "checking", f"--models={tmp_path}"]) == 1
     assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]

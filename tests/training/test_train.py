@@ -73,7 +73,7 @@ def test_a_training_that_diverges_says_so_and_keeps_its_good_epoch(trained: Trai
     """Its first epoch warms up from a rate of 0; the second one goes to 1e8."""
     run = Run(tmp_path / "run")
     rates = {"optimizer": "sgd", "schedule": "cosine", "warmup_epochs": 2, "learning_rate": 1e8, "epochs": 6}
-    run.claim(TrainConfig.model_validate(trained.config.model_dump() | rates), resume=False)
+    run.claim(TrainConfig.model_validate(trained.config.model_dump() | rates))
     console = Console(file=io.StringIO(), width=120)
     run_phase(run, "checking", trained.repository, console)
     with pytest.raises(
@@ -108,7 +108,7 @@ def test_a_killed_training_ends_like_an_unbroken_one(
     """Killed in its second epoch: at the end of the first, and after the 14th step of the second."""
     run = Run(tmp_path / "run")
     config = trained.config.model_copy(update={"checkpoint_every": every})
-    run.claim(config, resume=False)
+    run.claim(config)
     console = Console(quiet=True)
     run_phase(run, "checking", trained.repository, console)
     train_until(run, trained, steps_done or 7, epochs_done)

@@ -9,6 +9,7 @@ from training.images import ImageError
 from training.intervals import Proportion
 
 FEW_TRAINING = 1000  # images, of all classes
+NAME_WIDTH = 48  # columns of a class's name; its figures take the rest of 80
 
 
 class Unreadable(BaseModel):
@@ -128,6 +129,7 @@ def _listing(title: str, lines: list[str], most: int) -> list[str]:
 
 def _table(rows: list[list[str]]) -> str:
     """First column to the left, the others to the right; a CJK character is two columns wide."""
+    rows = [line for row in rows for line in _folded(row)]
     widths = [max(_width(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
@@ -137,6 +139,16 @@ def _table(rows: list[list[str]]) -> str:
         )
         for row in rows
     )
+
+
+def _folded(row: list[str]) -> list[list[str]]:
+    """The row's lines: a long name goes on in those below, so that the table fits a terminal."""
+    parts = [""]
+    for char in row[0]:
+        if _width(parts[-1] + char) > NAME_WIDTH:
+            parts.append("")
+        parts[-1] += char
+    return [[parts[0], *row[1:]], *([part, *[""] * (len(row) - 1)] for part in parts[1:])]
 
 
 def _width(text: str) -> int:

@@ -25,6 +25,7 @@ from training.jobs.job import DatasetRef, JobState
 from training.jobs.jobs import ENGINE_VERSION, WORKFLOW, Jobs
 from training.jobs.places import Places
 from training.jobs.presence import Presence
+from training.records import PublishRecord
 from training.run import PHASES, Phase, Run
 
 Command = Callable[[Run, Phase], list[str]]
@@ -129,7 +130,7 @@ class Worker:
 
     async def _phases(self, run: Run, request: dict[str, Any]) -> Outcome:
         try:
-            self._claim(run, request)
+            await asyncio.to_thread(self._claim, run, request)
             for phase in PHASES:
                 await self._step(run, phase)
             verdict = run.record("gating", Verdict)
@@ -146,7 +147,12 @@ class Worker:
         """Makes the job's folder, with the place of its images on this machine."""
         images = images_of(self.places.datasets, DatasetRef.model_validate(request["dataset"]))
         config = TrainConfig.model_validate({**request["config"], "data": images})
-        run.claim(config, resume=run.config_file.exists())
+        if run.config_file.exists():
+            from training.resume import resume  # which reads samples: with what decodes them
+
+            resume(run, config)
+        else:
+            run.claim(config)
 
     async def _step(self, run: Run, phase: Phase) -> None:
         """Raises PhaseFailed."""
@@ -183,7 +189,8 @@ class Worker:
             if finished:
                 await asyncio.to_thread(shutil.rmtree, run.checkpoints, ignore_errors=True)
                 repository = ModelRepository(self.places.models, run.config().name)
-                await asyncio.to_thread(repository.prune, self.keep_versions)
+                made = run.record("publishing", PublishRecord).version if run.done("publishing") else None
+                await asyncio.to_thread(repository.prune, self.keep_versions, spared=made)
             await self.jobs.prune(self.keep_jobs - 1)  # this one is about to be the newest
         except (TrainingError, OSError) as error:
             logger.warning("could not tidy up after job %s: %s", run.name, error)

@@ -1,0 +1,112 @@
+"""The terminal: what is printed there, and in which form."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions
+from rich.filesize import decimal
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+WIDEST = 10_000  # of a table in a pipe
+TEXT_LEAST = 10
+GAP = 2  # between two columns
+
+
+class Terminal(Console):
+    """A console that can take away the bars that it draws."""
+
+    def __init__(self) -> None:
+        super().__init__(soft_wrap=True)
+        self._bars: list[Live] = []
+
+    @property
+    def options(self) -> ConsoleOptions:
+        """Rich's own, less two columns: a terminal writes ^C behind a bar, and one that is wrapped cannot be erased."""
+        options = super().options
+        return options.update(max_width=options.max_width - 2) if self.is_terminal else options
+
+    def set_live(self, live: Live) -> bool:
+        """Called by rich as a bar starts."""
+        self._bars.append(live)
+        return super().set_live(live)
+
+    def end_bars(self) -> None:
+        """Takes the bars away and shows the cursor again."""
+        while self._bars:
+            self._bars.pop().stop()
+
+
+console = Terminal()
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A column's: whole and figures stay on one line, words are folded between words, text is folded anywhere."""
+
+    name: str
+    kind: Literal["whole", "figures", "words", "text"]
+
+    def least(self, cells: Sequence[str]) -> int:
+        """The fewest columns of the terminal that the cells can do with."""
+        if self.kind in ("whole", "figures"):
+            return _longest(cells, str.splitlines)
+        longest = _longest(cells, str.split)
+        return longest if self.kind == "words" else min(longest, TEXT_LEAST)
+
+
+def table(headings: Sequence[Heading], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table: as wide as the terminal at most, with nothing cut off."""
+    drawn = Table(
+        box=None, pad_edge=False, padding=(0, 1), header_style="bold", show_header=any(h.name for h in headings)
+    )
+    cells = [[heading.name, *(row[i] for row in rows)] for i, heading in enumerate(headings)]
+    room = console.options.max_width if console.is_terminal else WIDEST
+    for heading, width in zip(headings, _widths(headings, cells, room - GAP * (len(headings) - 1)), strict=True):
+        drawn.add_column(
+            heading.name, justify="right" if heading.kind == "figures" else "left", overflow="fold", width=width
+        )
+    for row in rows:
+        drawn.add_row(*map(Text, row))  # a label such as "[red]" is markup to rich
+    console.print(drawn, soft_wrap=False, highlight=False, width=min(room, WIDEST))
+
+
+def _widths(headings: Sequence[Heading], cells: Sequence[Sequence[str]], room: int) -> list[int]:
+    """What text and words do not have room for, they are folded to; text, such as a name, gets room first."""
+    widths = [heading.least(column) for heading, column in zip(headings, cells, strict=True)]
+    room -= sum(widths)
+    for kind in ("text", "words"):
+        lacks = {
+            i: _longest(cells[i], str.splitlines) - widths[i]
+            for i, heading in enumerate(headings)
+            if heading.kind == kind
+        }
+        share = min(1.0, max(0, room) / (sum(lacks.values()) or 1))
+        for i, lack in lacks.items():
+            widths[i] += (more := int(lack * share))
+            room -= more
+    return widths
+
+
+def _longest(cells: Sequence[str], split: Callable[[str], list[str]]) -> int:
+    return max((cell_len(part) for cell in cells for part in split(cell)), default=0)
+
+
+def moment(time: datetime) -> str:
+    """A time as all tables have it, in the time zone of this machine."""
+    return f"{time.astimezone():%Y-%m-%d %H:%M}"
+
+
+def size(count: int) -> str:
+    """`685 MB`."""
+    return decimal(count, precision=0)
+
+
+def error(message: object) -> None:
+    """Prints a line for stderr."""
+    sys.stderr.write(f"error: {message}\n")

@@ -1,0 +1,85 @@
+"""Ctrl-C: one line and a prompt end, also while TensorFlow computes.
+
+Python handles a signal in the main thread, between two instructions of its own: a step of TensorFlow on large images
+holds it up for seconds. Here the signal wakes a thread as well. The main thread gets a moment to unwind, which removes
+what is half written; then the process ends where it stands. No run loses by that: what it keeps is written by renames.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+STATUS = 128 + signal.SIGINT  # as a shell has it
+UNWIND_S = 0.7
+
+
+class Interrupt:
+    """What Ctrl-C does to this process."""
+
+    def __init__(self) -> None:
+        self.came = False
+        self._words: Callable[[], str] = lambda: "stopped"
+        self._stderr = 2
+        self._ending = threading.Lock()
+
+    def watch(self) -> None:
+        """Takes Ctrl-C over from Python; a process that was started to ignore it goes on ignoring it."""
+        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            return
+        self._stderr = os.dup(2)
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.signal(signal.SIGINT, self._interrupted)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        threading.Thread(target=self._wait, args=(reading,), name="interrupt", daemon=True).start()
+
+    def run(self, command: Callable[[list[str]], int]) -> NoReturn:
+        """Runs the command with what was typed, and ends the process with its status."""
+        try:
+            status = command(sys.argv[1:])
+        finally:
+            if self.came:  # whatever became of it on the way up
+                self.end()
+            if self._watched():  # for the last moments, in which there is nothing to say any more
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+        sys.exit(status)
+
+    def says(self, words: Callable[[], str]) -> None:
+        """What the line will be; `words` is called in any thread, as the process ends."""
+        self._words = words
+
+    def end(self) -> NoReturn:
+        """Says the line and ends the process."""
+        with self._ending:  # never let go of: the second that comes here waits for the end of the process
+            try:
+                start = "\r" if os.isatty(self._stderr) else ""  # a terminal has written ^C
+                os.write(self._stderr, f"{start}{self._words()}\n".encode(errors="surrogateescape"))
+            finally:
+                os._exit(STATUS)  # not sys.exit: TensorFlow's own end takes seconds
+
+    def _watched(self) -> bool:
+        return signal.getsignal(signal.SIGINT) == self._interrupted
+
+    def _interrupted(self, *_: object) -> None:
+        if not self.came:  # a second Ctrl-C has nothing to add
+            self._come()
+            raise KeyboardInterrupt
+
+    def _come(self) -> None:
+        self.came = True
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)  # what the libraries say as they are torn down
+
+    def _wait(self, pipe: int) -> None:
+        while signal.SIGINT not in os.read(pipe, 64) or not self._watched():
+            pass
+        time.sleep(UNWIND_S)
+        self._come()
+        self.end()
+
+
+INTERRUPT = Interrupt()
