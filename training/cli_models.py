@@ -159,5 +159,4 @@ def _accuracy(manifest: Manifest) -> str:
 
 def _started_from(manifest: Manifest) -> str:
     """The version whose weights the training began with; a dash for random ones."""
-    init = str(manifest.config.get("init", "random"))
-    return {"random": "-", "live": str(manifest.parent or "-")}.get(init, init)
+    return str(manifest.init_version or "-")

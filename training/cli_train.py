@@ -15,6 +15,7 @@ from training.contract import REPORT_FOLDER, ModelRepository, Verdict
 from training.errors import TrainingError
 from training.extra import require_extra
 from training.interrupt import INTERRUPT
+from training.intervals import Proportion
 from training.records import PublishRecord
 from training.run import PHASES, Phase, Run, RunError, new_run
 
@@ -181,8 +182,9 @@ def _run_phases(run: Run, models: Path, skip: tuple[Phase, ...] = ()) -> None:
     console.print(_pictures(place / REPORT_FOLDER), highlight=False, markup=False)
     if not published.active:
         raise Rejected(f"version {published.version} is kept aside in {place}: {'; '.join(verdict.reasons)}")
+    accuracy = Proportion.of(verdict.accuracy, verdict.images or 0)
     console.print(
-        f"version {published.version} of {repository.name} is live: test accuracy {verdict.accuracy:.4f}, in {place}",
+        f"version {published.version} of {repository.name} is live: test accuracy {accuracy}, in {place}",
         highlight=False,
         markup=False,
     )

@@ -140,7 +140,8 @@ class Manifest(BaseModel):
     parameters: dict[str, int]
     training_seconds: float
     libraries: dict[str, str]
-    parent: int | None = None
+    parent: int | None = Field(None, description="the version that was live when this one was published")
+    init_version: int | None = Field(None, description="the version whose weights it started from, if any")
     run: str | None = Field(None, description="name of the run's folder; the job's id")
     gate: Verdict | None = None
     files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of every other file, by relative path")

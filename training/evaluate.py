@@ -17,6 +17,7 @@ from rich.text import Text
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from training.contract import Metrics
+from training.intervals import Proportion
 
 TOP_K = 5
 CALIBRATION_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks" (2017)
@@ -102,7 +103,7 @@ class Evaluation(BaseModel):
         totals = Table(box=None, show_header=False)
         totals.add_column(no_wrap=True)
         totals.add_column(justify="right", no_wrap=True)
-        totals.add_row("accuracy", f"{self.accuracy:.4f}")
+        totals.add_row("accuracy", str(Proportion.of(self.accuracy, self.images)))
         if len(self.classes) > TOP_K:  # of fewer it is 1
             totals.add_row(f"top-{TOP_K} accuracy", f"{self.top5_accuracy:.4f}")
         totals.add_row("loss", f"{self.loss:.4f}")

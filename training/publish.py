@@ -10,7 +10,14 @@ from training.datasets.report import DatasetReport
 from training.disk.links import link_or_copy
 from training.gate import gate
 from training.progress import ProgressLog
-from training.records import ExportRecord, PublishRecord, QuantizationRecord, VerificationRecord, verdict_of
+from training.records import (
+    ExportRecord,
+    PublishRecord,
+    QuantizationRecord,
+    TrainingRecord,
+    VerificationRecord,
+    verdict_of,
+)
 from training.run import Run, read_progress
 from training.seen import write_seen
 from training.variants import make_variants
@@ -84,6 +91,7 @@ def make_manifest(run: Run, repository: ModelRepository) -> Manifest:
         training_seconds=read_progress(run.progress).seconds_of("training"),
         libraries=library_versions(),
         parent=repository.active(),
+        init_version=run.record("training", TrainingRecord).init_version if run.done("training") else None,
         run=run.name,
         gate=verdict_of(run),
     )

@@ -60,25 +60,24 @@ def models(trained: Trained, tmp_path: Path) -> Path:
     """Versions 1 earlier live, 2 live, 3 rejected, 4 failed, 5 a copy under way; 2 began with the weights of 1."""
     repository = ModelRepository(tmp_path / "models", "small")
 
-    def publish(run: str, data: str, init: str, *, passed: bool) -> int:
+    def publish(run: str, data: str, init: int | None, *, passed: bool) -> int:
         with repository.staging() as staged:
             shutil.copytree(trained.repository.path(1), staged, dirs_exist_ok=True)
             (staged / "manifest.json").unlink()
             manifest: Manifest = trained.manifest.model_copy(
                 update={
                     "run": run,
-                    "config": trained.manifest.config | {"init": init},
+                    "init_version": init,
                     "dataset": DatasetRecord(path=data, fingerprint="f", images={"test": 269}, seed=0),
                     "gate": verdict(passed),
-                    "parent": repository.active(),
                 }
             )
             return repository.publish(staged, manifest).version
 
-    repository.activate(publish("a", "/data/datasets/fashion/3/images", "random", passed=True))
-    repository.activate(publish("b", f"/data/{LONG}", "live", passed=True))
-    publish("c", "/data/digits", "random", passed=False)
-    repository.activate(publish("d", "/data/digits", "1", passed=True))
+    repository.activate(publish("a", "/data/datasets/fashion/3/images", None, passed=True))
+    repository.activate(publish("b", f"/data/{LONG}", 1, passed=True))
+    publish("c", "/data/digits", None, passed=False)
+    repository.activate(publish("d", "/data/digits", 1, passed=True))
     repository.roll_back(2, bad={4: "calls cats dogs"})
     (repository.folder / "5").mkdir()
     return tmp_path / "models"
