@@ -186,7 +186,7 @@ class DatasetSummary(BaseModel):
 
 
 class DatasetDetail(DatasetSummary):
-    """One dataset with what `python -m training dataset check` reports of it."""
+    """One dataset with what `resnext dataset check` reports of it."""
 
     report: DatasetReport | None
 

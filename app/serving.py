@@ -251,6 +251,6 @@ class Serving:
         if self.loading:
             return "the model is being loaded; try again in a moment"
         return (
-            f"no version of {self.repository.name!r} is active: train one with `python -m training train DIR`, "
+            f"no version of {self.repository.name!r} is active: train one with `resnext train DIR`, "
             "or make one with `make starter`; it is served as soon as it is published"
         )

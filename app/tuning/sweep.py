@@ -74,7 +74,7 @@ class Sweep:
         if version is None:
             raise NothingToTune(
                 f"no version of {settings.model!r} is active in {settings.models}: "
-                "train one with `python -m training train DIR`, or make one with `make starter`"
+                "train one with `resnext train DIR`, or make one with `make starter`"
             )
         self.version = version
         self.settings = settings

@@ -365,7 +365,7 @@ async def test_no_model(serve: Serve) -> None:
     async with serve() as (client, _):
         answer = await client.post("/predict", files=[good(0)])
     assert (answer.status_code, answer.json()["code"]) == (503, "no_model")
-    assert "python -m training train DIR" in answer.json()["detail"]
+    assert "resnext train DIR" in answer.json()["detail"]
 
 
 def hold_decoders(services: Services) -> threading.Event:

@@ -67,7 +67,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_first_publish_makes_it_ready_without_a_restart(repository: ModelRepository) -> None:
     async with serving_of(repository) as serving:
         await serving.refresh()
-        with pytest.raises(NoModel, match="python -m training train DIR"):
+        with pytest.raises(NoModel, match="resnext train DIR"):
             serving.deployment()
         publish(repository)
         await until(lambda: serving.ready)
