@@ -46,7 +46,7 @@ def gate(run: Run, repository: ModelRepository, log: ProgressLog) -> Verdict:
     live = live_answers(run, repository, active) if active is not None and compared else None
     verdict = judge(config, np.array(labels)[test], candidate, live, active)
     if (baseline := report.baseline) and verdict.accuracy <= baseline.accuracy and baseline.images == verdict.images:
-        verdict.notes.append(f"it takes no network to be as good: {baseline.render()}")
+        verdict.notes.append(f"the baseline is as good without a network: {baseline.render()}")
     log.tell(render(verdict))
     return verdict
 

@@ -51,8 +51,7 @@ def train(run: Run, repository: ModelRepository, log: ProgressLog) -> TrainingRe
     best = checkpoint.state["best"]
     val = Proportion.of(best["rank"][0], len(splits["val"]))
     log.console.print(
-        f"best of {len(checkpoint.history)} epochs is {best['epoch']}, validation accuracy {val}; "
-        f"trained for {duration(seconds)}",
+        f"best epoch {best['epoch']} of {len(checkpoint.history)}: val accuracy {val}; trained for {duration(seconds)}",
         highlight=False,
     )
     return TrainingRecord(

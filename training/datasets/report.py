@@ -55,7 +55,7 @@ class Baseline(BaseModel):
 
     def render(self) -> str:
         """The accuracy in a phrase."""
-        return f"a forest on colours and edges reaches test accuracy {Proportion.of(self.accuracy, self.images)}"
+        return f"trees on colours and edges, test accuracy {Proportion.of(self.accuracy, self.images)}"
 
 
 class DatasetReport(BaseModel):
@@ -103,13 +103,13 @@ class DatasetReport(BaseModel):
         """What so many images allow."""
         train, test = self.images["train"], self.images["test"]
         low, high = Proportion.of(0.8, test).interval
-        lines = [f"{test} test images: an accuracy of 0.80 on them would mean {low:.2f} to {high:.2f} (95 %)"]
+        lines = [f"{test} test images: an accuracy of 0.80 on them means {low:.2f} to {high:.2f} (95 %)"]
         if train < FEW_TRAINING:
             lines.append(
                 f"{train} training images are few for a network from random weights: compare it with a baseline"
             )
         if self.baseline:
-            lines.append(f"baseline: {self.baseline.render()}, in {self.baseline.seconds:.0f} s")
+            lines.append(f"baseline: {self.baseline.render()}")
         return lines
 
     def __str__(self) -> str:
