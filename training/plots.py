@@ -65,7 +65,7 @@ def plot_history(history: Mapping[str, Sequence[float]], path: Path) -> None:
         raise ValueError("there is no history to draw: expected at least one epoch, got 0")
     figure = Figure(figsize=(11, 4.2), layout="constrained", dpi=DPI)
     for axes, name in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-        _plot_curves(axes, history, name)
+        plot_curves(axes, history, name)
         _mark_drops(axes, history, at_top=name == "loss")
     figure.savefig(path, format="png")
 
@@ -191,7 +191,8 @@ def drawable(labels: Iterable[str]) -> tuple[list[str], dict[str, Any]]:  # Any:
     return [label.translate(table) for label in composed], {"fontfamily": list(families), "parse_math": False}
 
 
-def _plot_curves(axes: Axes, history: Mapping[str, Sequence[float]], name: str) -> None:
+def plot_curves(axes: Axes, history: Mapping[str, Sequence[float]], name: str) -> None:
+    """Draws a figure of all epochs, `loss` or `accuracy`, and that of the validation images where there is one."""
     epochs = history["epoch"]
     axes.plot(epochs, history[name], ".-", color=TRAINING, label="training")
     if f"val_{name}" in history:

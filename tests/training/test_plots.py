@@ -24,6 +24,7 @@ from training.plots import (
     choose_examples,
     drawable,
     plot_confusion,
+    plot_curves,
     plot_history,
     plot_predictions,
 )
@@ -156,6 +157,18 @@ def test_history_marks_the_surer_of_equally_accurate_epochs(tmp_path: Path) -> N
 def test_history_of_any_run_is_drawn(epochs: dict[str, list[float]], tmp_path: Path) -> None:
     plot_history(epochs, tmp_path / "history.png")
     assert_margins_are_white(pixels(tmp_path / "history.png"))
+
+
+def test_the_legend_hides_no_epoch(tmp_path: Path) -> None:
+    """The first epochs of few images have a high loss, just where a legend would lie."""
+    falling = {"loss": [9 / n for n in range(1, 31)], "val_loss": [12 / n for n in range(1, 31)]}
+    figure = Figure(figsize=(5.5, 4.2), layout="constrained", dpi=150)
+    axes = figure.subplots()
+    plot_curves(axes, history(30, **falling), "loss")
+    figure.savefig(tmp_path / "loss.png")
+    legend = axes.get_legend()
+    assert legend
+    assert legend.get_window_extent().y1 <= axes.get_window_extent().y0
 
 
 def test_history_without_an_epoch_is_an_error(tmp_path: Path) -> None:
