@@ -62,8 +62,7 @@ class Evaluate(Repository):
 
     def cli_cmd(self) -> None:
         from training import plots
-        from training.classifier import published, read_folder
-        from training.datasets.layout import split_folders
+        from training.classifier import folder_to_measure, published, read_folder
         from training.datasets.report import Unreadable
         from training.evaluate import evaluate
         from training.seen import rows_of, splits_of, told
@@ -71,11 +70,11 @@ class Evaluate(Repository):
         repository = self.repository
         version = self.version or live_version(repository)
         manifest, classify = published(repository, version)
-        given = split_folders(self.data).get(self.split) if self.split else None
+        folder, is_split = folder_to_measure(self.data, manifest, self.split)
         skipped: list[Unreadable] = []
-        images, true, names = read_folder(given or self.data, manifest, skipped.append)
-        splits = splits_of(repository.path(version), given or self.data, manifest.labels, names)
-        if self.split and not given:
+        images, true, names = read_folder(folder, manifest, skipped.append)
+        splits = splits_of(repository.path(version), folder, manifest.labels, names)
+        if self.split and not is_split:
             rows = rows_of(self.split, splits, version)
             images, true, names, splits = images[rows], true[rows], [names[row] for row in rows], None
         if line := told(splits):

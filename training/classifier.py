@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from training import cpu
 from training.contract import INPUT_NAME, OUTPUT_NAME, Manifest, ModelRepository
-from training.datasets.layout import DatasetError, Sample, classes_of, few, samples_of, split_folders
+from training.datasets.layout import DatasetError, Sample, classes_of, few, reading_of, samples_of, text
+from training.datasets.listing import entries
 from training.datasets.report import Unreadable
 from training.images import ImageError, decode
 
@@ -40,18 +41,32 @@ def published(repository: ModelRepository, version: int) -> tuple[Manifest, Clas
     return manifest, onnx_classifier(repository.path(version) / manifest.variants["fp32"].file_on("cpu"))
 
 
+def folder_to_measure(folder: Path, manifest: Manifest, split: str | None = None) -> tuple[Path, bool]:
+    """The folder that holds the classes to measure on, and whether it holds nothing but `split`.
+
+    It is `folder/<split>`, without `split` `folder/test`; `folder` where there are no splits; and the train that a
+    split without a folder was dealt from. What lies around all is taken off, as for a training. Raises DatasetError.
+    """
+    if any(text(path.name) in manifest.labels for path in entries(folder)[0]):
+        return folder, False
+    reading = reading_of(folder)
+    if not reading.splits:
+        return reading.root, False
+    if given := reading.splits.get(split or "test"):
+        return given, split is not None
+    if split and (train := reading.splits.get("train")):
+        return train, False
+    raise DatasetError(f"{folder} has splits and no {split or 'test'}: name the folder whose images to measure on")
+
+
 def read_folder(
     folder: Path, manifest: Manifest, skip: Callable[[Unreadable], object] = lambda _: None
 ) -> tuple[Uint8Images, NDArray[np.int32], list[str]]:
-    """Images, labels and names of `folder/test/<class>/*`, or `folder/<class>/*` where it has no splits.
+    """Images, labels and names of `folder/<class>/*`.
 
     A file that gives no image is left out; `skip` is called with it. Raises DatasetError when a class is not one of the
     model's, and when there is no image.
     """
-    if splits := split_folders(folder):
-        if "test" not in splits:
-            raise DatasetError(f"{folder} has splits and no test: name the folder whose images to measure on")
-        folder = splits["test"]
     classes = classes_of(folder, folder)
     if unknown := sorted(set(classes) - set(manifest.labels)):
         raise DatasetError(f"{folder} has the classes {few(unknown)}; the model knows {few(manifest.labels)}")

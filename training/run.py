@@ -105,7 +105,8 @@ class Run:
         except FileNotFoundError:
             raise RunError(f"{self.folder} should hold {phase}.json: that phase is not done") from None
         except ValidationError as error:
-            raise RunError(_damaged(self._record(phase), error)) from None
+            damaged = _damaged(self._record(phase), error)
+            raise RunError(f"{damaged}. Remove the file, and the run does this phase again") from None
 
     def finish(self, phase: Phase, record: BaseModel) -> None:
         """Writes a phase's record: the phase is done."""

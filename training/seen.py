@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.contract import ContractError
-from training.datasets.layout import SPLITS, Sample, classes_of, samples_of, split_folders
+from training.datasets.layout import SPLITS, Sample, classes_of, samples_of
 
 SEEN_FILE = "seen.json"
 DIGITS = 16  # of 64: a million images are told apart, in a quarter of the room
@@ -31,7 +31,6 @@ def splits_of(version: Path, folder: Path, labels: list[str], names: Sequence[st
     except FileNotFoundError:
         return None
     split_by_hash = {sha256: split for split in SPLITS for sha256 in seen[split]}
-    folder = split_folders(folder).get("test", folder)
     paths = {sample.name: sample.path for sample in samples_of(classes_of(folder, folder), labels)}
     return [split_by_hash.get(_sha256(paths[name])[:DIGITS]) for name in names]
 

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from tests.training.conftest import Trained
-from training.classifier import images_per_second, onnx_classifier, published, read_folder
+from training.classifier import folder_to_measure, images_per_second, onnx_classifier, published, read_folder
 from training.contract import Preprocessing
 from training.datasets.layout import DatasetError
 from training.verify import ParityError, compare
@@ -106,11 +106,32 @@ def test_splits_without_a_test_are_refused(trained: Trained, tmp_path: Path) -> 
     for split in ("train", "validation"):
         (tmp_path / split / "1").mkdir(parents=True)
     with pytest.raises(DatasetError, match="has splits and no test: name the folder whose images to measure on"):
-        read_folder(tmp_path, trained.manifest)
+        folder_to_measure(tmp_path, trained.manifest)
+
+
+@pytest.mark.parametrize(
+    ("layout", "split", "expected"),
+    [
+        ("ds/flowers/1/a.png ds/flowers/2/a.png ds/README", None, ("ds/flowers", False)),
+        ("ds/1/deep/er/a.png", None, ("ds", False)),
+        ("ds/my_train/my_train/1/a.png ds/my_test/my_test/1/a.png", None, ("ds/my_test/my_test", False)),
+        ("ds/train/1/a.png ds/test/1/a.png", "train", ("ds/train", True)),
+        ("ds/train/1/a.png ds/test/1/a.png", "val", ("ds/train", False)),  # it was dealt from there
+    ],
+)
+def test_images_to_measure_on_are_found_where_a_training_finds_them(
+    trained: Trained, tmp_path: Path, layout: str, split: str | None, expected: tuple[str, bool]
+) -> None:
+    for name in layout.split():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    folder, is_split = folder_to_measure(tmp_path / "ds", trained.manifest, split)
+    assert (folder.relative_to(tmp_path).as_posix(), is_split) == expected
 
 
 def test_a_pipe_is_not_opened(trained: Trained, tmp_path: Path) -> None:
     (tmp_path / "Testing" / "1").mkdir(parents=True)
     os.mkfifo(tmp_path / "Testing" / "1" / "x.png")
+    folder, _ = folder_to_measure(tmp_path, trained.manifest)
     with pytest.raises(DatasetError, match=r"1/x\.png  unreadable_file: it should be a file, it is a named pipe"):
-        read_folder(tmp_path, trained.manifest)
+        read_folder(folder, trained.manifest)

@@ -76,6 +76,11 @@ def test_a_record_is_read_back_and_can_be_forgotten(run: Run) -> None:
     run.finish("publishing", PublishRecord(version=3, active=True))
     assert run.done("publishing")
     assert run.record("publishing", PublishRecord).version == 3
+    (run.folder / "publishing.json").write_text("")
+    with pytest.raises(
+        RunError, match=r"publishing\.json is damaged: .*\. Remove the file, and the run does this phase"
+    ):
+        run.record("publishing", PublishRecord)
     run.forget("gating", "publishing")
     assert not run.done("publishing")
 

@@ -24,6 +24,7 @@ from training.contract import Preprocessing
 from training.datasets.layout import (
     SPLITS,
     DatasetError,
+    Layout,
     Sample,
     classes_of,
     few,
@@ -33,12 +34,12 @@ from training.datasets.layout import (
     samples_of,
     text,
 )
-from training.datasets.listing import entries
 from training.datasets.report import DatasetReport, Suspicious, Unreadable
 from training.datasets.shortage import causes
 from training.datasets.split import divide
 from training.datasets.split_names import split_of
 from training.datasets.suspicion import Look, Suspicion
+from training.disk.durable import write_atomically
 from training.images import ImageError, decode, read_file
 from training.limits import Limits
 
@@ -101,7 +102,6 @@ def scan(folder: Path, val_fraction: float, test_fraction: float, seed: int) -> 
     layout = layout_of(folder)
     root, splits = layout.root, layout.splits
     labels, samples = _of_splits(root, splits) if splits else _of_classes(root)
-    loose = [file for place in (root, *splits.values()) for file in entries(place)[1]]
     return Dataset(
         root,
         labels,
@@ -111,8 +111,8 @@ def scan(folder: Path, val_fraction: float, test_fraction: float, seed: int) -> 
         seed,
         root=text(root.relative_to(folder).as_posix()) if root != folder else "",
         given=tuple(splits),
-        passed_over=[text(path.relative_to(folder).as_posix()) for path in [*layout.beside, *loose]],
-        notes=_notes(labels, samples, classes_at=2 if splits else 1),
+        passed_over=[text(path.relative_to(folder).as_posix()) for path in layout.beside],
+        notes=_notes(labels, samples, layout),
     )
 
 
@@ -131,28 +131,44 @@ def _of_splits(root: Path, splits: dict[str, Path]) -> tuple[list[str], list[Sam
         if unknown := sorted(set(classes) - set(labels)):
             raise DatasetError(f"{splits[split]} has {few(unknown)}, which {splits['train']} has not: {few(labels)}")
         if missing := [label for label in labels if not classes.get(label)]:
-            raise DatasetError(f"{splits[split]} should have images of every class, it has none of {few(missing)}")
+            raise DatasetError(
+                f"{splits[split]} should have images of every class, it has none of {few(missing)}. Move it away "
+                f"to have a {split} dealt from train"
+            )
     whole = len(splits) == len(SPLITS)
     given = {split: split if whole or split != "train" else None for split in by_split}
     return labels, [s for split, classes in by_split.items() for s in samples_of(classes, labels, given[split])]
 
 
-def _notes(labels: list[str], samples: list[Sample], classes_at: int) -> list[str]:
-    """What the reading took for granted. `classes_at` is how many parts of a sample's name end with its class."""
+def _notes(labels: list[str], samples: list[Sample], layout: Layout) -> list[str]:
+    """What the reading took for granted."""
+    # how many parts of a sample's name end with its class, by the name's first part
+    parts_of = {path.relative_to(layout.root).parts for path in layout.splits.values()}
+    classes_at = {text(parts[0]): len(parts) + 1 for parts in parts_of}
     inside: dict[int, set[str]] = defaultdict(set)
     for sample in samples:
-        parts = sample.name.split("/")[classes_at:]
+        parts = sample.name.split("/")
+        parts = parts[classes_at.get(parts[0], 1) if layout.splits else 1 :]
         if len(parts) > 1 or is_picture(sample.name):
             inside[sample.label].add(parts[0] if len(parts) > 1 else "")
     deep = [
-        f"{labels[label]!r} ({few(sorted(folders))})"
+        f"{labels[label]!r} ({few(sorted(folders - {''}))}){' and beside them' if '' in folders else ''}"
         for label, folders in inside.items()
-        if len(folders) > 1 and "" not in folders
+        if len(folders - {""}) > 1
     ]
     notes = [f"read as one class, with the pictures of the folders in it: {few(deep, quote=False)}"] if deep else []
-    if classes_at == 1 and (named := [label for label in labels if split_of(label)]):
+    if not layout.splits and (named := [label for label in labels if split_of(label)]):
         notes.append(f"read as a class and not as a split, as its neighbours are classes: {few(named)}")
-    return notes
+    return notes + [
+        f"read as different classes, though only their case or blanks differ: {few(a)}" for a in _alike(labels)
+    ]
+
+
+def _alike(labels: list[str]) -> list[list[str]]:
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        alike[" ".join(label.casefold().split())].append(label)
+    return [group for group in alike.values() if len(group) > 1]
 
 
 def check(
@@ -208,12 +224,17 @@ def load(
 def write_samples(path: Path, samples: list[Sample]) -> None:
     """Keeps a survey's files for `read_samples`; their paths may hold bytes that are no UTF-8, which JSON escapes."""
     rows = [[str(s.path), s.name, s.label, s.split, s.sha256] for s in samples]
-    path.write_text(json.dumps(rows))
+    write_atomically(path, json.dumps(rows))  # the check's record says that it is there
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """What `write_samples` has kept."""
-    return [Sample(Path(place), *rest) for place, *rest in json.loads(path.read_text())]
+    """What `write_samples` has kept. Raises DatasetError when it is damaged."""
+    try:
+        return [Sample(Path(place), *rest) for place, *rest in json.loads(path.read_text())]
+    except (ValueError, TypeError) as error:
+        raise DatasetError(
+            f"{path} is damaged: {error}. Remove checking.json beside it, and the run checks the images again"
+        ) from None
 
 
 def _read(

@@ -5,18 +5,19 @@ What can be read in two ways is refused, and both are told: a guess would train 
 
 import os
 import unicodedata
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, replace
+from itertools import combinations, islice
 from pathlib import Path
 
 from PIL import Image
 
 from training.datasets.listing import DatasetError as DatasetError  # also from here: most who raise it read a layout
 from training.datasets.listing import entries, files_below, names_in
-from training.datasets.split_names import split_of
+from training.datasets.split_names import split_of, splits_among
 
 SPLITS = ("train", "val", "test")
 PICTURES = frozenset({*Image.registered_extensions(), ".heic", ".heif", ".hif", ".jxl"})
+STRAY = 3  # pictures that may lie beside class folders: a cover, a sample
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a dataset's folder is read: `root` holds the classes, or `splits` do; `beside` are files around `root`."""
+    """How a dataset's folder is read: `root` holds the classes, or each of `splits` does; `beside` are other files."""
 
     root: Path
     splits: dict[str, Path]
     beside: list[Path]
+
+    @property
+    def places(self) -> list[Path]:
+        """The folders that hold classes."""
+        return list(self.splits.values()) or [self.root]
 
 
 def layout_of(folder: Path) -> Layout:
@@ -47,71 +53,96 @@ def layout_of(folder: Path) -> Layout:
     if not folder.is_dir():
         found = "a file" if folder.exists() else "not there"
         raise DatasetError(f"the dataset should be a folder, {folder} is {found}")
-    root, beside = unwrapped(folder)
-    splits = split_folders(root)
+    layout = reading_of(folder)
+    root, splits = layout.root, layout.splits
     if splits and "train" not in splits:
-        names = few([path.name for path in splits.values()])
+        names = few([path.relative_to(root).parts[0] for path in splits.values()])
         raise DatasetError(
             f"{root} should have a folder train beside {names}, it has none. Rename {names} if these are no splits"
         )
     _require_two_classes(splits.get("train", root))
-    for place in splits.values() or [root]:
+    for place in layout.places:
         _require_one_reading(place)
-    return Layout(root, splits, beside)
+    return layout
 
 
-def unwrapped(folder: Path) -> tuple[Path, list[Path]]:
+def reading_of(folder: Path) -> Layout:
+    """Where the classes of a folder lie, whether they are enough to train on or not. Raises DatasetError."""
+    root, beside = _unwrapped(folder)
+    splits: dict[str, Path] = {}
+    for split, path in _split_folders(root).items():
+        splits[split], around = _unwrapped(path, in_split=True)
+        beside += around
+    layout = Layout(root, splits, beside)
+    loose = [file for place in dict.fromkeys((root, *layout.places)) for file in entries(place)[1]]
+    return replace(layout, beside=beside + loose)
+
+
+def _unwrapped(folder: Path, in_split: bool = False) -> tuple[Path, list[Path]]:
     """The folder below those that hold one folder of folders each, and the files beside them: `flowers/rose/1.jpg`."""
     folders, beside = entries(folder)
     if len(folders) != 1:
         return folder, []
     inner = [path.name for path in entries(folders[0])[0]]
-    # a lone `train` holds classes, unless it holds splits
-    if not inner or (split_of(folders[0].name) and not any(map(split_of, inner))):
+    # a lone `train` holds classes, unless it holds splits, or is the one in `train/train/rose`
+    if not inner or (not in_split and split_of(folders[0].name) and not splits_among(inner)):
         return folder, []
-    root, more = unwrapped(folders[0])
+    root, more = _unwrapped(folders[0], in_split)
     return root, beside + more
 
 
-def split_folders(folder: Path) -> dict[str, Path]:
+def _split_folders(folder: Path) -> dict[str, Path]:
     """The folders of the splits that there are; empty where `folder` holds classes instead. Raises DatasetError."""
-    named = [(path, split) for path in entries(folder)[0] if (split := split_of(path.name))]
-    others = [path.name for path in entries(folder)[0] if not split_of(path.name)]
+    folders = {path.name: path for path in entries(folder)[0]}
+    named = splits_among(folders)
+    others = [name for name in folders if name not in named]
     if others and named:
         # a class may be called "train": then it holds images, and folders of classes no more than its neighbours do
-        if len({split for _, split in named}) == 1 and all(len(entries(path)[0]) < 2 for path, _ in named):
+        if len(set(named.values())) == 1 and not any(_holds_classes(folders[name]) for name in named):
             return {}
-        names = few([path.name for path, _ in named])
+        names = few(list(named))
         raise DatasetError(
             f"{folder} should hold splits or classes: {names} would be splits, beside them {few(others)} would be "
             f"classes. Move {few(others)} away to use the splits, or rename {names} to have classes of those names"
         )
     splits: dict[str, Path] = {}
-    for path, split in named:
+    for name, split in named.items():
         if split in splits:
-            raise DatasetError(f"{folder} has two folders for {split}: {splits[split].name!r} and {path.name!r}")
-        splits[split] = path
+            raise DatasetError(f"{folder} has two folders for {split}: {splits[split].name!r} and {name!r}")
+        splits[split] = folders[name]
     return splits
+
+
+def _holds_classes(folder: Path) -> bool:
+    return len(entries(_unwrapped(folder, in_split=True)[0])[0]) > 1
 
 
 def _require_two_classes(folder: Path) -> None:
     folders, files = entries(folder)
     if len(folders) < 2:
-        found = f"only {text(folders[0].name)!r}" if folders else f"no folder and {len(files)} files"
+        found = f"only {text(folders[0].name)!r}" if folders else f"no folder and {_counted(files)}"
         raise DatasetError(f"{folder} should hold at least two class folders, it has {found}")
+
+
+def _counted(files: list[Path]) -> str:
+    if not files:
+        return "no file"
+    return f"{len(files)} {'file' if len(files) == 1 else 'files'} ({few([text(file.name) for file in files], 3)})"
 
 
 def _require_one_reading(folder: Path) -> None:
     """Raises DatasetError where the folders may be classes, or parts of one dataset.
 
-    Those hold no picture of their own, and two of them have two folders of the same names (`fold1/cat fold1/dog
-    fold2/cat fold2/dog`).
+    Those hold no picture of their own, or a stray one, and two of them have two folders of the same names
+    (`fold1/cat fold1/dog fold2/cat fold2/dog`).
     """
-    inside = {}
+    several = {}
     for path in entries(folder)[0]:
-        if not any(is_picture(name) for name in names_in(path)):  # the first of 100,000 names ends it
-            inside[path.name] = {split_of(inner.name) or text(inner.name).casefold() for inner in entries(path)[0]}
-    several = {name: folders for name, folders in inside.items() if len(folders) > 1}
+        if not _has_pictures(path):
+            inner, _ = _unwrapped(path, in_split=True)
+            names = {split_of(part.name) or text(part.name).casefold() for part in entries(inner)[0]}
+            if len(names) > 1:
+                several[path.name] = names
     for (one, of_one), (other, of_other) in combinations(several.items(), 2):
         common = sorted(of_one & of_other)
         if len(common) > 1 and set(common) <= set(SPLITS):
@@ -126,6 +157,12 @@ def _require_one_reading(folder: Path) -> None:
                 "them train, val and test, or merge them into one folder a class; if they are classes, put their "
                 "pictures into them directly"
             )
+
+
+def _has_pictures(folder: Path) -> bool:
+    """Whether a folder has more than stray pictures of its own: of 100,000 names, the first few tell."""
+    pictures = (name for name in names_in(folder) if is_picture(name))
+    return next(islice(pictures, STRAY, None), None) is not None
 
 
 def is_picture(name: str) -> bool:

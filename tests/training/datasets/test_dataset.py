@@ -224,6 +224,13 @@ def test_surveyed_files_can_be_kept(tmp_path: Path) -> None:
     assert path in {sample.path for sample in samples}
 
 
+@pytest.mark.parametrize("kept", ["", '[["a/1.jpg", "1.jpg"', "[1]", '[["a/1.jpg"]]'])
+def test_a_damaged_list_of_a_surveys_files_is_told(tmp_path: Path, kept: str) -> None:
+    (tmp_path / "samples.json").write_text(kept)
+    with pytest.raises(DatasetError, match=r"samples\.json is damaged: .*\. Remove checking\.json beside it"):
+        read_samples(tmp_path / "samples.json")
+
+
 @pytest.mark.parametrize("change", ["other bytes", "gone"])
 def test_a_file_that_changed_after_the_survey_is_refused(tmp_path: Path, change: str) -> None:
     samples = survey(scan(flat(tmp_path, 4), 0.2, 0.2, 0), SIZE)[1]
@@ -303,7 +310,7 @@ def test_names_that_are_no_utf8_reach_the_report(tmp_path: Path) -> None:
 def test_a_split_without_class_folders_is_refused(tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         write(tmp_path / split / "0.jpg", 0)
-    assert "should hold at least two class folders, it has no folder and 1 files" in refusal(tmp_path)
+    assert "should hold at least two class folders, it has no folder and 1 file ('0.jpg')" in refusal(tmp_path)
 
 
 def test_two_folders_for_one_split_are_refused(tmp_path: Path) -> None:

@@ -91,6 +91,70 @@ def test_a_stray_file_does_not_hide_that(tmp_path: Path) -> None:
     assert "'fold1' and 'fold2' as classes" in refusal(tmp_path)
 
 
+def test_a_stray_picture_in_each_does_not_hide_that_either(tmp_path: Path) -> None:
+    for name in ("fold1", "fold2"):
+        write(parts(tmp_path, name) / name / "cover.jpg", 99)
+    assert "'fold1' and 'fold2' as classes" in refusal(tmp_path)
+
+
+def test_folders_around_the_same_folders_do_not_hide_that(tmp_path: Path) -> None:
+    assert "'fold1' and 'fold2' as classes" in refusal(parts(tmp_path, "fold1/fold1", "fold2/images"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("train/train", "test/test"), ("train/images", "test/images"), ("seg_train/seg_train", "seg_test/seg_test")],
+)
+def test_a_folder_around_a_splits_classes_is_taken_off(tmp_path: Path, names: tuple[str, ...]) -> None:
+    folder = parts(tmp_path, *names, count=20)
+    (folder / names[0] / "about.txt").write_text("x")
+    found = report(folder)
+    assert found.labels == ["cat", "dog"]
+    assert found.images == {"train": 16, "val": 4, "test": 20}
+    assert found.passed_over == [f"{names[0]}/about.txt"]
+    assert found.notes == []
+
+
+def test_what_else_lies_beside_splits_of_a_common_word_is_named(tmp_path: Path) -> None:
+    folder = parts(tmp_path, "seg_train/seg_train", "seg_test/seg_test")
+    write(folder / "seg_pred/seg_pred/1.jpg", 90)
+    assert "'seg_test', 'seg_train' would be splits, beside them 'seg_pred' would be classes" in refusal(folder)
+
+
+def test_a_folder_around_splits_classes_does_not_make_a_class_of_it(tmp_path: Path) -> None:
+    write(parts(tmp_path, "train/train") / "unlabeled/1.jpg", 90)
+    assert "'train' would be splits, beside them 'unlabeled' would be classes" in refusal(tmp_path)
+
+
+def test_a_split_without_classes_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    write(parts(tmp_path, "entrenamiento") / "prueba/1.jpg", 90)
+    message = refusal(tmp_path)
+    assert "prueba should have images of every class, it has none of 'cat', 'dog'" in message
+    assert "Move it away to have a test dealt from train" in message
+
+
+def test_a_folder_without_class_folders_is_told_what_it_holds(tmp_path: Path) -> None:
+    for i in range(4):
+        write(tmp_path / f"cat.{i}.jpg", i)
+    message = refusal(tmp_path)
+    assert "at least two class folders, it has no folder and 4 files" in message
+    assert "('cat.0.jpg', 'cat.1.jpg', 'cat.2.jpg' and 1 more)" in message
+
+
+def test_classes_that_differ_in_case_alone_are_told(tmp_path: Path) -> None:
+    found = report(flat(tmp_path, 4, ("Cat", "cat", "dog")))
+    assert found.labels == ["Cat", "cat", "dog"]
+    assert found.notes == ["read as different classes, though only their case or blanks differ: 'Cat', 'cat'"]
+
+
+def test_pictures_beside_a_classs_folders_are_told(tmp_path: Path) -> None:
+    folder = flat(tmp_path, 4)
+    for name in ("old", "new"):
+        write(folder / "cat" / name / "1.jpg", 70 + len(name) + ord(name[0]))
+    (note,) = report(folder).notes
+    assert note.endswith("the folders in it: 'cat' ('new', 'old') and beside them")
+
+
 def test_parts_of_train_are_no_classes_either(tmp_path: Path) -> None:
     assert "can be read in two ways" in refusal(
         parts(tmp_path, "train/fold1", "train/fold2", "test/fold1", "test/fold2")
