@@ -5,6 +5,7 @@ Whatever happens to pixels before the graph happens here, so the two cannot drif
 
 import errno
 import io
+import os
 import stat
 import warnings
 from pathlib import Path
@@ -93,7 +94,14 @@ def read_file(path: Path) -> bytes:
 
     Raises ImageError when the file is too large, OSError when it cannot be read.
     """
-    found = path.stat()
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        if not path.is_symlink():
+            raise
+        raise FileNotFoundError(
+            errno.ENOENT, f"it is a link to {os.readlink(path)}, which is not there", str(path)
+        ) from None
     if not stat.S_ISREG(found.st_mode):
         link, kind = "a link to " * path.is_symlink(), OTHER_KINDS.get(stat.S_IFMT(found.st_mode), "something else")
         raise OSError(errno.EINVAL, f"it should be a file, it is {link}{kind}", str(path))

@@ -98,7 +98,7 @@ class _Writer:
         original = self._folder / _safe_name(member.copied)
         if not original.is_file():  # there are no links below the folder
             raise ArchiveError(
-                f"{member.name!r} is a hard link to {member.copied!r}, which does not come before it in the archive: "
+                f"{member.name!r} is a hard link to {member.copied!r}, which is no file that was unpacked before it: "
                 "pack with tar --hard-dereference"
             )
         return Metered(original.open("rb"), self._meter)

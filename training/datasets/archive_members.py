@@ -141,6 +141,10 @@ def members(file: IO[bytes], meter: Meter) -> Iterator[Member]:
         return _zip_members(file, meter)
     for magic, unpacked in PACKED_TAR.items():
         if head.startswith(magic):
+            begin = unpacked(file).read(tarfile.BLOCKSIZE)
+            file.seek(0)
+            if not _is_tar_header(begin):
+                raise ArchiveError(f"what is packed should be a tar archive, unpacked it starts with {begin[:16]!r}")
             return _tar_members(unpacked(file), meter)
     if not _is_tar_header(head):
         came = f"it starts with {head[:16]!r}" if head else "it is empty"

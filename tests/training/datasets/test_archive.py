@@ -148,6 +148,11 @@ def test_a_hard_link_is_a_copy(tmp_path: Path, format: int) -> None:
     assert (tmp_path / "folder/cat/2.jpg").read_bytes() == b"good"
 
 
+def test_what_is_packed_and_is_no_tar_is_named(tmp_path: Path) -> None:
+    message = refusal(tmp_path, gzip.compress(zipped({"cat/1.jpg": bytes(900)})))
+    assert message.startswith("what is packed should be a tar archive, unpacked it starts with b'PK\\x03\\x04")
+
+
 @pytest.mark.parametrize("target", ["/etc/passwd", "../archive", "cat/../../archive"])
 def test_a_hard_link_that_leads_elsewhere_is_refused(tmp_path: Path, target: str) -> None:
     message = refusal(tmp_path, tar_of(hard_link("cat/trick.jpg", target)))
@@ -160,7 +165,7 @@ def test_a_hard_link_to_what_was_not_unpacked_is_refused(tmp_path: Path, target:
     later = (member("cat/later.jpg", 4), b"good")
     message = refusal(tmp_path, tar_of(*members, hard_link("cat/trick.jpg", target), later))
     assert message == (
-        f"'cat/trick.jpg' is a hard link to {target!r}, which does not come before it in the archive: "
+        f"'cat/trick.jpg' is a hard link to {target!r}, which is no file that was unpacked before it: "
         "pack with tar --hard-dereference"
     )
 
