@@ -243,7 +243,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _require_finite(self, logs: dict[str, float] | None) -> None:
         figures = {name: float(value) for name, value in (logs or {}).items()}
-        require_finite(figures, self.epochs_done + 1, float(self.model.optimizer.learning_rate))
+        require_finite(figures, self.epochs_done + 1)
 
     def _restore_metrics(self) -> None:
         if len(self._metrics()) != len(self.state["metrics"]):  # Keras makes their variables in its first step

@@ -10,14 +10,11 @@ class Diverged(TrainingError):
     """A training whose loss is NaN or infinite."""
 
 
-def require_finite(logs: Mapping[str, float], epoch: int, learning_rate: float) -> None:
+def require_finite(logs: Mapping[str, float], epoch: int) -> None:
     """Raises Diverged where a figure of `logs` is NaN or infinite; `epoch` counts from 1."""
     for name, value in logs.items():
         if not math.isfinite(value):
-            raise Diverged(
-                f"the training diverged in epoch {epoch}: its {name.replace('_', ' ')} is {value}; "
-                f"lower the learning rate, it is {learning_rate:g}"
-            )
+            raise Diverged(f"the training diverged in epoch {epoch}: its {name.replace('_', ' ')} is {value}")
 
 
 def at_least(value: float) -> float:

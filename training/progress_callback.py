@@ -54,7 +54,7 @@ class ProgressCallback(keras.callbacks.Callback):
             return
         self.shown = now
         logs = {name: float(value) for name, value in (logs or {}).items()}
-        require_finite(logs, self.epoch + 1, float(self.model.optimizer.learning_rate))
+        require_finite(logs, self.epoch + 1)
         step = self.first_step + batch + 1
         done = self.epoch * self.steps + step
         step_seconds = (now - self.clock) / (done - self.start - 1)  # validation and checkpoints included

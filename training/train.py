@@ -160,9 +160,11 @@ def fit(
             epoch += 1
         if epoch < epochs and not checkpoint.state["stopped"]:
             go_on(epoch, 0, epochs)
-    except Diverged:
+    except Diverged as error:
         checkpoint.keep_best()
-        raise
+        best = checkpoint.state["best"]
+        kept = f"; the weights of epoch {best['epoch']} are kept" if best else ""
+        raise Diverged(f"{error}; lower the learning rate, it is {config.learning_rate:g}{kept}") from None
 
 
 def class_weight(split: Split, classes: int) -> dict[int, float]:

@@ -186,7 +186,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_the_good_epoch_stays(
     checkpoint.on_epoch_end(1, {"val_accuracy": 0.9, "val_loss": 0.4})
     checkpoint.on_epoch_begin(2)
     checkpoint.model.get_layer("logits").bias.assign([math.nan] * 2)
-    with pytest.raises(Diverged, match=r"diverged in epoch 3: its (val )?loss is (nan|inf); lower the learning rate"):
+    with pytest.raises(Diverged, match=r"diverged in epoch 3: its (val )?loss is (nan|inf)"):
         checkpoint.on_epoch_end(2, {"val_accuracy": 0.95} | logs)
     checkpoint.keep_best()
     again, epoch, _ = restored(tmp_path)

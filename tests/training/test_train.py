@@ -77,7 +77,7 @@ def test_a_training_that_diverges_says_so_and_keeps_its_good_epoch(trained: Trai
     console = Console(file=io.StringIO(), width=120)
     run_phase(run, "checking", trained.repository, console)
     with pytest.raises(
-        Diverged, match=r"diverged in epoch \d: its (val )?loss is (nan|-?inf); lower the learning rate"
+        Diverged, match=r"diverged in epoch \d: its (val )?loss is (nan|-?inf); lower the learning rate, it is 1e\+08"
     ):
         run_phase(run, "training", trained.repository, console)
     assert not run.done("training")
