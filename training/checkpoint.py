@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from training.contract import sha256
 from training.disk.durable import fsync, write_atomically
 from training.divergence import require_finite
 from training.errors import TrainingError
@@ -59,6 +60,7 @@ class Checkpoint(keras.callbacks.Callback):
             "epochs_done": 0,
             "steps_done": 0,  # of the epoch after those
             "weights": None,
+            "sha256": None,  # of their file: HDF5 has no checksum, and zeros load as well as weights
             "history": [],
             "best": None,
             "callbacks": {},
@@ -81,19 +83,17 @@ class Checkpoint(keras.callbacks.Callback):
         """
         model.optimizer.build(model.trainable_variables)
         states = self._states()
-        untouched = _values(model) if states else []
         if not states and any(self.folder.glob("*.weights.h5")):
             tell(f"the checkpoints in {self.folder} are damaged: the training starts anew")
         for state in states:
             weights = self.folder / state["weights"]
+            if state.get("sha256") not in (None, sha256(weights)):  # None: of a release that kept none
+                tell(f"{weights} is damaged and is passed over")
+                continue
             try:
                 model.load_weights(weights)
             except ValueError as error:
                 raise CheckpointError(f"{weights} does not fit this run's network: {error}") from error
-            except (OSError, KeyError, RuntimeError) as error:  # h5py's, of a file that is cut short or overwritten
-                _assign(model, untouched)
-                tell(f"{weights} is damaged and is passed over: {error}")
-                continue
             self.state = state
             tell(f"going on after epoch {self.epochs_done}" + (f", step {self.steps_done}" if self.steps_done else ""))
             return True
@@ -219,7 +219,7 @@ class Checkpoint(keras.callbacks.Callback):
         except Exception:  # h5py's own, for one cause: a full disk
             weights.unlink(missing_ok=True)  # leave the room to others
             raise
-        self.state["weights"] = weights.name
+        self.state |= {"weights": weights.name, "sha256": sha256(weights)}
         write_atomically(_state_of(weights), json.dumps(self.state, indent=1))
 
     def _point_to(self, last: Path) -> None:
