@@ -1,4 +1,9 @@
-"""`python -m app`: the service, until SIGTERM; `python -m app tune` looks for its best settings."""
+"""`python -m app`, also `resnext serve`: the service, until SIGTERM; with `tune` it looks for its best settings."""
+
+from training.interrupt import INTERRUPT
+
+if __name__ == "__main__":
+    INTERRUPT.watch()  # the imports below take a second, in which Ctrl-C may come
 
 import argparse
 import contextlib
@@ -30,33 +35,29 @@ KEEP_ALIVE_S = 75
 log = logging.getLogger(__name__)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Exits with 2 and one line on settings that can not work, with 0 after a drain."""
+def main(arguments: Sequence[str]) -> int:
+    """Runs the service, or `tune`; 2 and one line on settings that can not work, 0 after a drain."""
     parser = argparse.ArgumentParser(
         prog="python -m app", description="Serves the active version. docs/settings.md says what may be set."
     )
     parser.add_argument(MEMBER, action="store_true", dest="member", help=argparse.SUPPRESS)
     commands = parser.add_subparsers(dest="command")
     help_line = "measure on this machine, with the active version, which settings are best"
-    add_arguments(commands.add_parser("tune", help=help_line, description=help_line))
+    add_arguments(commands.add_parser("tune", prog="resnext tune", help=help_line, description=help_line))
     options = parser.parse_args(arguments)
-    if options.command == "tune":
-        _tune(options)
-    else:
-        _serve(options.member)
+    return _tune(options) if options.command == "tune" else _serve(options.member)
 
 
-def _tune(options: argparse.Namespace) -> None:
+def _tune(options: argparse.Namespace) -> int:
     try:
         tune(options)
     except (SettingsError, ProviderError, NothingToTune, ModelError, InferenceFailed, TrainingError) as error:
-        print(f"python -m app tune: {error}", file=sys.stderr)  # noqa: T201  a command's own output
-        sys.exit(BAD_SETTINGS)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+        print(f"resnext tune: {error}", file=sys.stderr)  # noqa: T201  a command's own output
+        return BAD_SETTINGS
+    return 0
 
 
-def _serve(member: bool) -> None:
+def _serve(member: bool) -> int:
     try:
         settings = read_settings()
         configure(settings)
@@ -64,11 +65,13 @@ def _serve(member: bool) -> None:
             for complaint in unknown_variables(os.environ):
                 log.warning("%s", complaint)
         if settings.processes > 1 and not member:
-            sys.exit(serve_in_processes(settings))
+            INTERRUPT.leave()
+            return serve_in_processes(settings)
         serve(settings, member)
     except (SettingsError, ProviderError) as error:
         print(f"resnext-service can not start: {error}", file=sys.stderr)  # noqa: T201  a command's own output
-        sys.exit(BAD_SETTINGS)
+        return BAD_SETTINGS
+    return 0
 
 
 def serve(settings: Settings, member: bool) -> None:
@@ -91,9 +94,10 @@ def serve(settings: Settings, member: bool) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if member:
         lifeline.follow(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    INTERRUPT.leave()  # Ctrl-C is a drain from here on
     with contextlib.suppress(KeyboardInterrupt):
         DrainingServer(config, services_of(app).serving, settings.drain_delay).run(sockets)
 
 
 if __name__ == "__main__":
-    main()
+    INTERRUPT.run(main)

@@ -22,6 +22,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.came = False
+        self._running = False
         self._words: Callable[[], str] = lambda: "stopped"
         self._stderr = 2
         self._ending = threading.Lock()
@@ -39,18 +40,26 @@ class Interrupt:
 
     def run(self, command: Callable[[list[str]], int]) -> NoReturn:
         """Runs the command with what was typed, and ends the process with its status."""
+        self._running = True
         try:
             status = command(sys.argv[1:])
         finally:
             if self.came:  # whatever became of it on the way up
                 self.end()
-            if self._watched():  # for the last moments, in which there is nothing to say any more
+            if (
+                signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+            ):  # for the last moments, in which there is nothing to say any more
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
         sys.exit(status)
 
     def says(self, words: Callable[[], str]) -> None:
         """What the line will be; `words` is called in any thread, as the process ends."""
         self._words = words
+
+    def leave(self) -> None:
+        """Gives Ctrl-C back to Python: what follows has an end of its own."""
+        if self._watched():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def end(self) -> NoReturn:
         """Says the line and ends the process."""
@@ -67,6 +76,8 @@ class Interrupt:
     def _interrupted(self, *_: object) -> None:
         if not self.came:  # a second Ctrl-C has nothing to add
             self._come()
+            if not self._running:  # the program is being imported: there is nothing to unwind
+                self.end()
             raise KeyboardInterrupt
 
     def _come(self) -> None:

@@ -1,9 +1,10 @@
 """A process that is kept alive beside this one: the training worker, or one of several that serve."""
 
 import asyncio
-import contextlib
 import logging
+import math
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ LONGEST_DELAY_S = 30.0
 STEADY_S = 60.0  # a process that lived so long is started again as if it were the first time
 GRACE_S = 10.0  # between SIGTERM and SIGKILL
 POLL_S = 0.2
+END_POLL_S = 0.02
 
 NICENESS = 10  # of a training beside requests: a ninth of their share, all of it where there are none
 TRAINING_WORKER = (sys.executable, "-m", "training", "worker", "--lifeline", "--nice", str(NICENESS))
@@ -100,30 +102,30 @@ class Keeper:
     async def _run(self, command: Sequence[str]) -> int | str | None:
         """The status that the process ended with, or why it did not start; None when it was ended from here."""
         try:
-            # it leaves the terminal's group by itself (`training.lifeline`): what the event loop offers is a session of
-            # its own, and Linux shares processors out by session first, so that niceness would count for nothing
-            process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.PIPE, env=self._environment
-            )
+            process = self._start(command)
         except OSError as error:
             return str(error)
         self.pid = process.pid
-        ended = asyncio.create_task(process.wait())
         started = time.monotonic()
         try:
             while not self._ending:
-                done, _ = await asyncio.wait({ended}, timeout=POLL_S)
-                if done:
-                    return ended.result()
+                await asyncio.sleep(POLL_S)
+                if (status := process.poll()) is not None:
+                    return status
                 if time.monotonic() - started >= self._steady_s:
                     self.error = None
             return None
         finally:
             self.pid = None
-            if process.returncode is None:
-                await self._end(process, ended)
+            await self._end(process)
             if self._on_end:
                 self._on_end(process.pid)
+
+    def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        # a group of its own from the first moment: Ctrl-C in the terminal is for this process, which ends that one. The
+        # event loop offers a session of its own, and Linux shares processors out by session first, so that niceness
+        # would count for nothing
+        return subprocess.Popen(command, stdin=subprocess.PIPE, env=self._environment, process_group=0)
 
     async def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -131,15 +133,17 @@ class Keeper:
         while not self._ending and (left := end - time.monotonic()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left, POLL_S))
 
-    async def _end(self, process: asyncio.subprocess.Process, ended: "asyncio.Task[int]") -> None:
-        with contextlib.suppress(ProcessLookupError):  # it ends in this moment
-            process.terminate()
-        done, _ = await asyncio.wait({ended}, timeout=self._grace_s)
-        if not done:
-            log.error("the %s has not ended within %g s of SIGTERM, it is killed", self._name, self._grace_s)
-            with contextlib.suppress(ProcessLookupError):
+    async def _end(self, process: subprocess.Popen[bytes]) -> None:
+        process.terminate()  # nothing happens to one that has ended
+        end = time.monotonic() + self._grace_s
+        while process.poll() is None:
+            if time.monotonic() > end:
+                log.error("the %s has not ended within %g s of SIGTERM, it is killed", self._name, self._grace_s)
                 process.kill()
-            await ended
+                end = math.inf
+            await asyncio.sleep(END_POLL_S)
+        assert process.stdin
+        process.stdin.close()
 
 
 def training_worker(settings: Settings, ending: Callable[[], bool]) -> Keeper:

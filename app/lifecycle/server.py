@@ -41,3 +41,5 @@ class DrainingServer(uvicorn.Server):
             await asyncio.sleep(0.1)
         self._serving.closing.set()
         await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn then leaves the application as it is, and the loop's end tears it apart
+            await self.lifespan.shutdown()

@@ -94,6 +94,14 @@ def test_the_end_waits_for_no_step(tmp_path: Path, body: str) -> None:
     assert interrupted(terminal, lambda terminal: "begun" in terminal.text) == "stopped here"
 
 
+@pytest.mark.parametrize(("module", "imported"), [("training", "pydantic_settings"), ("app", "uvicorn")])
+def test_a_program_that_is_still_being_imported_ends_with_a_line(tmp_path: Path, module: str, imported: str) -> None:
+    command = (sys.executable, "-X", "importtime", "-m", module)  # each import writes a line
+    terminal = Terminal(*command, environment=environment() | {"PYTHONPATH": str(ROOT)}, columns=200, cwd=tmp_path)
+    interrupted(terminal, lambda terminal: imported.encode() in terminal.transcript)
+    assert terminal.transcript.endswith(b"\rstopped\r\n")  # the start of its line may have one of the imports
+
+
 def test_a_command_in_the_background_of_a_shell_goes_on_ignoring_it() -> None:
     program = (
         "import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"

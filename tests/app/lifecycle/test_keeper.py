@@ -112,6 +112,13 @@ signal.pause()
         assert gone(starts(tmp_path)[0])
 
 
+async def test_ctrl_c_in_the_terminal_does_not_reach_it(tmp_path: Path) -> None:
+    async with keeper_of(tmp_path, "sys.stdin.read()"):
+        await becomes(lambda: len(starts(tmp_path)) == 1)
+        (pid,) = starts(tmp_path)
+        assert (os.getpgid(pid), os.getsid(pid)) == (pid, os.getsid(0))
+
+
 async def test_without_a_command_there_is_nothing(tmp_path: Path) -> None:
     async with Keeper("pet", None, environment(), lambda: False, {}) as keeper:
         assert (keeper.pid, keeper.error) == (None, None)

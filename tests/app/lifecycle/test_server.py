@@ -2,13 +2,15 @@
 
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.app.network import encoded, publish, random_images
-from tests.process import answers, run, service, until
+from tests.process import answers, environment, free_port, run, service, until
+from tests.terminal import END_OF_TEXT, Terminal
 from training.contract import ModelRepository
 
 IMAGE = encoded(random_images(1)[0])
@@ -119,3 +121,15 @@ def test_the_log_of_a_start_with_a_model_has_no_warning(repository: ModelReposit
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=20)
     assert "WARNING" not in log
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_ends_it_without_a_traceback(repository: ModelRepository, tmp_path: Path, presses: int) -> None:
+    publish(repository)
+    variables = environment(models=str(tmp_path), state=str(tmp_path / "state"), port=str(free_port()), worker="true")
+    with Terminal(sys.executable, "-m", "app", environment=variables, seconds=60) as terminal:
+        terminal.until(lambda terminal: "Ctrl-C ends it" in terminal.text)
+        terminal.press(END_OF_TEXT * presses)
+        assert terminal.to_end() == 0
+    assert "Traceback" not in terminal.text
+    assert "ERROR" not in terminal.text
