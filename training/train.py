@@ -10,7 +10,7 @@ from training.contract import ModelRepository
 from training.datasets.dataset import Split, load, read_samples
 from training.datasets.report import DatasetReport
 from training.divergence import Diverged
-from training.histograms import TensorBoard
+from training.histograms import Histograms
 from training.initial import load_initial, pinned_version
 from training.intervals import Proportion
 from training.pipeline import evaluation_batches, steps_per_epoch, training_batches
@@ -137,7 +137,10 @@ def fit(
     epoch, step, epochs = checkpoint.epochs_done, checkpoint.steps_done, epochs_of(config, steps)
     callbacks = [*rules, checkpoint, ProgressCallback(log, epochs, steps, config.batch_size, epoch, step)]
     if config.tensorboard:
-        callbacks.append(TensorBoard(run.tensorboard))
+        callbacks += [
+            keras.callbacks.TensorBoard(run.tensorboard, write_graph=False),
+            Histograms(run.tensorboard),
+        ]
 
     def go_on(epoch: int, step: int, epochs: int) -> None:
         model.fit(

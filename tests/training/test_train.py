@@ -19,11 +19,11 @@ from training.config import TrainConfig
 from training.datasets.dataset import Split
 from training.divergence import Diverged
 from training.export import trained_network
-from training.histograms import TensorBoard
+from training.histograms import Histograms
 from training.phases import run_phase
 from training.records import TrainingRecord
 from training.run import Run
-from training.runtime import keras
+from training.runtime import keras, tf
 from training.train import class_weight, epochs_of, optimizer, stopping_rules
 
 
@@ -43,18 +43,24 @@ def test_tensorboard_has_histograms(trained: Trained) -> None:
 
 def test_histograms_follow_the_clock(tmp_path: Path) -> None:
     """Of the first epoch; then only when what they cost is a fiftieth of the time."""
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
-    tensorboard = TensorBoard(tmp_path)
-    tensorboard.set_model(model)
-    tensorboard.params = {"epochs": 3}
-    written = []
-    for epoch, due in enumerate([0.0, math.inf, 0.0]):
-        tensorboard.due = due
-        tensorboard.on_epoch_end(epoch, {"loss": 1.0})
-        written.append(tensorboard.histogram_freq)
-    assert written == [1, 0, 1]
-    assert tensorboard.due > time.monotonic()
+    histograms = Histograms(tmp_path)
+    histograms.set_model(keras.Sequential([keras.Input((1000,)), keras.layers.Dense(100)]))
+    histograms.on_train_begin()
+    due = []
+    for epoch, until in enumerate([0.0, math.inf, 0.0]):
+        histograms.due = until
+        histograms.on_epoch_end(epoch)
+        due.append(histograms.due)
+    histograms.on_train_end()
+    assert due[1] == math.inf
+    assert due[2] > time.monotonic()
+    found = [
+        (value.tag, event.step)
+        for file in (tmp_path / "train").iterdir()
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        for value in event.summary.value
+    ]
+    assert sorted(step for tag, step in found if tag.endswith("dense/kernel")) == [0, 2]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +140,7 @@ def train_until(run: Run, trained: Trained, step: int, epochs_done: int) -> None
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from training.runtime import keras
+from training.runtime import keras, tf
 from training import train
 from training.export import trained_network
 from training.phases import run_phase
