@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 def main(arguments: Sequence[str]) -> int:
     """Runs the service, or `tune`; 2 and one line on settings that can not work, 0 after a drain."""
     parser = argparse.ArgumentParser(
-        prog="python -m app", description="Serves the active version. docs/settings.md says what may be set."
+        prog="resnext", description="Serves the active version. docs/settings.md says what may be set."
     )
     parser.add_argument(MEMBER, action="store_true", dest="member", help=argparse.SUPPRESS)
     commands = parser.add_subparsers(dest="command")

@@ -7,6 +7,8 @@ if __name__ == "__main__":
 
 import argparse
 import json
+import os
+import signal
 import sys
 import tempfile
 import tomllib
@@ -21,6 +23,7 @@ from pydantic_settings import (
     CliSettingsSource,
     CliSubCommand,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from training import console as terminal
@@ -36,10 +39,11 @@ from training.console import Heading, console
 from training.contract import Preprocessing
 from training.errors import TrainingError
 from training.extra import PACKAGES, missing_extra
-from training.usage import HelpFormatter, complaints
+from training.usage import HelpFormatter, mistakes
 
 # TensorFlow takes seconds to import: each command imports what it needs
 
+PIPE_CLOSED = 128 + signal.SIGPIPE  # as a shell has it
 
 SHAPE_COLUMNS = Heading("layer", "text"), Heading("output", "text")
 LAYER_COLUMNS = (
@@ -201,6 +205,7 @@ class CommandLine(BaseSettings):
         cli_implicit_flags=True,
         cli_hide_none_type=True,
         cli_enforce_required=True,
+        cli_exit_on_error=False,
         cli_use_class_docs_for_groups=True,
     )
 
@@ -225,18 +230,18 @@ def main(arguments: list[str]) -> int:
     """Runs one command; 0 when it worked, 1 when it could not, 2 when it was asked for wrongly."""
     if arguments[:1] == ["tune"]:
         become_app(arguments)
+    source = CliSettingsSource[argparse.ArgumentParser](CommandLine, formatter_class=HelpFormatter)
     try:
-        source = CliSettingsSource[CommandLine](CommandLine, formatter_class=HelpFormatter)
         CliApp.run(CommandLine, arguments, source, **_settings_file(arguments))
-    except ValidationError as error:
-        for line in complaints(error, arguments):
+    except (ValidationError, SettingsError, UsageError) as error:
+        for line in mistakes(error, source.root_parser, arguments):
             terminal.error(line)
         return 2
-    except UsageError as error:
-        terminal.error(error)
-        return 2
+    except BrokenPipeError:  # `resnext predict DIR | head`: the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be written
+        return PIPE_CLOSED
     except (TrainingError, OSError) as error:  # OSError: a file that is not there, a full disk
-        terminal.error(error)
+        terminal.error(terminal.reason(error))
         return 1
     except ModuleNotFoundError as error:
         if not (package := PACKAGES.get((error.name or "").split(".")[0])):
@@ -249,14 +254,23 @@ def main(arguments: list[str]) -> int:
 def _settings_file(arguments: list[str]) -> dict[Literal["train"], Any]:
     """The TOML file that `train --config FILE` names, as values that flags override."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", type=Path)
+    parser.add_argument("--config", type=Path, nargs="?")  # one without a file is the command's own complaint
     file = parser.parse_known_args(arguments)[0].config
     if arguments[:1] != ["train"] or not file:
         return {}
     try:
-        return {"train": tomllib.loads(file.read_text())}
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise TrainingError(f"--config should name a TOML file, {file} is none: {error}") from None
+        return {"train": _underscored(tomllib.loads(file.read_text("utf-8")))}
+    except (OSError, ValueError) as error:  # ValueError: no TOML, or no UTF-8
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise TrainingError(f"--config should name a TOML file, {file} is none: {reason}") from None
+
+
+def _underscored(table: dict[str, Any]) -> dict[str, Any]:
+    """The table with names as fields have them: `image-size`, as the flag is called, is image_size."""
+    return {
+        name.replace("-", "_"): _underscored(value) if isinstance(value, dict) else value
+        for name, value in table.items()
+    }
 
 
 def _made(counts: dict[str, int], folder: Path) -> None:

@@ -17,6 +17,7 @@ from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand
 from training import console as terminal
 from training import lifeline
 from training.console import Heading, console
+from training.errors import TrainingError
 from training.jobs.job import DatasetRef, Job, JobState
 from training.jobs.jobs import Jobs
 from training.jobs.places import Places
@@ -39,6 +40,10 @@ COLUMNS = (
 
 NOT_INSTALLED = 2
 NAME_TAKEN = 3
+
+
+class NoJobs(TrainingError):
+    """A folder that holds no jobs, as it is not there."""
 
 
 class Work(Places):
@@ -86,7 +91,7 @@ class ListJobs(Places):
     json_: bool = Field(False, alias="json", description="print JSON")
 
     def cli_cmd(self) -> None:
-        jobs, total = ask(self, lambda jobs: jobs.list(self.only, limit=self.limit))
+        jobs, total = ask_of_those_there(self, lambda jobs: jobs.list(self.only, limit=self.limit))
         if self.json_:
             sys.stdout.write(json.dumps([job.model_dump(mode="json") for job in jobs], indent=2) + "\n")
             return
@@ -106,7 +111,7 @@ class ShowJob(OneJob):
     json_: bool = Field(False, alias="json", description="print JSON")
 
     def cli_cmd(self) -> None:
-        job = ask(self, lambda jobs: jobs.get(self.id))
+        job = ask_of_those_there(self, lambda jobs: jobs.get(self.id))
         if self.json_:
             sys.stdout.write(job.model_dump_json(indent=2) + "\n")
             return
@@ -117,7 +122,7 @@ class CancelJob(OneJob):
     """Takes a job from the queue, or ends its process; what it has done so far stays."""
 
     def cli_cmd(self) -> None:
-        job = ask(self, lambda jobs: jobs.cancel(self.id))
+        job = ask_of_those_there(self, lambda jobs: jobs.cancel(self.id))
         console.print(f"job {job.id} is {job.state}", highlight=False)
 
 
@@ -125,7 +130,7 @@ class ResumeJob(OneJob):
     """Queues a cancelled or failed job again; it goes on from its last checkpoint."""
 
     def cli_cmd(self) -> None:
-        job = ask(self, lambda jobs: jobs.resume(self.id))
+        job = ask_of_those_there(self, lambda jobs: jobs.resume(self.id))
         console.print(f"job {job.id} is {job.state}, attempt {job.attempt}", highlight=False)
 
 
@@ -135,7 +140,7 @@ class Reassign(Places):
     worker_name: CliPositionalArg[str] = Field(description="name of the worker that is gone")
 
     def cli_cmd(self) -> None:
-        moved = ask(self, lambda jobs: jobs.reassign(self.worker_name))
+        moved = ask_of_those_there(self, lambda jobs: jobs.reassign(self.worker_name))
         console.print(f"queued again: {', '.join(job.id for job in moved) or 'none'}", highlight=False)
 
 
@@ -145,7 +150,7 @@ class PruneJobs(Places):
     keep: int = Field(20, ge=0, description="how many stay, those that ended last")
 
     def cli_cmd(self) -> None:
-        gone = ask(self, lambda jobs: jobs.prune(self.keep))
+        gone = ask_of_those_there(self, lambda jobs: jobs.prune(self.keep))
         console.print(f"deleted jobs: {', '.join(gone) or 'none'}", highlight=False)
 
 
@@ -174,6 +179,13 @@ def ask(places: Places, question: Callable[[Jobs], Awaitable[T]]) -> T:
             await jobs.close()
 
     return asyncio.run(answer())
+
+
+def ask_of_those_there(places: Places, question: Callable[[Jobs], Awaitable[T]]) -> T:
+    """As `ask`, and makes no folder by it. Raises NoJobs where there is none."""
+    if not places.database and not places.state.is_dir():
+        raise NoJobs(f"there are no jobs in {places.state}; that folder is not there")
+    return ask(places, question)
 
 
 def _row(job: Job) -> tuple[str, ...]:

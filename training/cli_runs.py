@@ -81,7 +81,11 @@ class ListRuns(Folder):
             if entry.damage:
                 console.print(entry.damage, highlight=False, markup=False)
         total = terminal.size(sum(entry.bytes for entry in entries))
-        console.print(f"{len(entries)} runs, {total} in {self.folder}", highlight=False, markup=False)
+        console.print(
+            f"{len(entries)} {'run' if len(entries) == 1 else 'runs'}, {total} in {self.folder}",
+            highlight=False,
+            markup=False,
+        )
 
 
 class PruneRuns(Folder):

@@ -1,6 +1,7 @@
 """`resnext train` and `resnext export`: run the phases of a run, in this process."""
 
 import contextlib
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,7 @@ class Train(TrainConfig):
         config = TrainConfig.model_validate(self._typed)
         models = self.models or MODELS
         _check_precision(config.precision)
+        _check_writable(models)
         made = self.run is None or not self.run.exists()
         run = Run(self.run) if self.run else new_run(RUNS, config.name)
         INTERRUPT.says(lambda: _stopped(run, f"resnext train --run {_quoted(run)} --resume", begun=made))
@@ -77,16 +79,18 @@ class Train(TrainConfig):
             _run_phases(run, models)
 
     def _resume(self) -> None:
-        from training.resume import resume, wants_more
+        from training.resume import require_images, resume, wants_more
 
         if not self.run:
-            raise RunError("--resume should come with --run, the folder of the run to continue")
+            raise UsageError("--resume should come with --run, the folder of the run to continue")
         run = Run(self.run)
         recorded = run.config()
         config = TrainConfig.model_validate(_merged(recorded.model_dump(mode="json"), self._typed))
         if not run.next_phase() and not wants_more(run, config):
             raise RunError(f"{run.folder} is finished: there is nothing to resume; with more --epochs it trains on")
         _check_precision(config.precision)
+        if "data" not in self._typed:
+            require_images(run)
         resume(run, config)
         INTERRUPT.says(lambda: _stopped(run, f"resnext train --run {_quoted(run)} --resume"))
         _run_phases(run, self.models or run.models() or MODELS)
@@ -122,6 +126,14 @@ def _check_precision(precision: str) -> None:
         from training.runtime import check_precision  # seconds, which the training would take in any case
 
         check_precision(precision)
+
+
+def _check_writable(models: Path) -> None:
+    """Refuses a repository that no version could be published into, before the training rather than after it."""
+    place = next(folder for folder in (models.absolute(), *models.absolute().parents) if folder.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        why = "cannot be written to" if place.is_dir() else "is no folder"
+        raise TrainingError(f"--models should be a folder that versions can be published into; {place} {why}")
 
 
 def _check_initial(run: Run, config: TrainConfig, models: Path) -> None:

@@ -1,12 +1,25 @@
 """TrainConfig: one model for the command line's flags, a TOML file, the API's body and the job's record."""
 
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from training.contract import Preprocessing
 from training.names import Name
+
+INIT = "^(random|live|[1-9][0-9]*)$"
+
+
+def _usable_init(text: str) -> str:
+    if not re.fullmatch(INIT, text):
+        raise ValueError(f"should be random, live or the number of a version, it is {text!r}")
+    return text
+
+
+Init = Annotated[str, AfterValidator(_usable_init), WithJsonSchema({"type": "string", "pattern": INIT})]
+Blocks = Annotated[int, Field(ge=1)]
 
 
 class Architecture(BaseModel):
@@ -14,7 +27,7 @@ class Architecture(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    depths: tuple[int, ...] = Field((3, 4, 6, 3), min_length=1, max_length=6, description="blocks in each stage")
+    depths: tuple[Blocks, ...] = Field((3, 4, 6, 3), min_length=1, max_length=6, description="blocks in each stage")
     cardinality: int = Field(32, ge=1, description="groups of the 3x3 convolutions")
     base_width: int = Field(4, ge=1, description="channels of a group in the first stage")
     stem_width: int = Field(64, ge=1, description="channels of the 7x7 stem; a stage's output is 4 times as wide")
@@ -123,9 +136,8 @@ class TrainConfig(BaseModel):
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field("bilinear", description="of the resize")
     architecture: Architecture = Architecture()
 
-    init: str = Field(
+    init: Init = Field(
         "random",
-        pattern="^(random|live|[1-9][0-9]*)$",
         description="where the weights start: random, those of the live version, or of the version with this number",
     )
 

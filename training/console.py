@@ -27,9 +27,12 @@ class Terminal(Console):
 
     @property
     def options(self) -> ConsoleOptions:
-        """Rich's own, less two columns: a terminal writes ^C behind a bar, and one that is wrapped cannot be erased."""
+        """Rich's own, less two columns: a terminal writes ^C behind a bar, and one that is wrapped cannot be erased.
+
+        A pipe has room for every line: rich takes it for a terminal of 80 columns.
+        """
         options = super().options
-        return options.update(max_width=options.max_width - 2) if self.is_terminal else options
+        return options.update(max_width=options.max_width - 2 if self.is_terminal else WIDEST)
 
     def set_live(self, live: Live) -> bool:
         """Called by rich as a bar starts."""
@@ -66,14 +69,14 @@ def table(headings: Sequence[Heading], rows: Sequence[Sequence[str]]) -> None:
         box=None, pad_edge=False, padding=(0, 1), header_style="bold", show_header=any(h.name for h in headings)
     )
     cells = [[heading.name, *(row[i] for row in rows)] for i, heading in enumerate(headings)]
-    room = console.options.max_width if console.is_terminal else WIDEST
+    room = console.options.max_width
     for heading, width in zip(headings, _widths(headings, cells, room - GAP * (len(headings) - 1)), strict=True):
         drawn.add_column(
             heading.name, justify="right" if heading.kind == "figures" else "left", overflow="fold", width=width
         )
     for row in rows:
         drawn.add_row(*map(Text, row))  # a label such as "[red]" is markup to rich
-    console.print(drawn, soft_wrap=False, highlight=False, width=min(room, WIDEST))
+    console.print(drawn, soft_wrap=False, crop=False, highlight=False)
 
 
 def _widths(headings: Sequence[Heading], cells: Sequence[Sequence[str]], room: int) -> list[int]:
@@ -105,6 +108,13 @@ def moment(time: datetime) -> str:
 def size(count: int) -> str:
     """`685 MB`."""
     return decimal(count, precision=0)
+
+
+def reason(error: Exception) -> str:
+    """What an error says, without the system's numbers."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 def error(message: object) -> None:

@@ -30,7 +30,7 @@ def pinned_version(run: Run, init: str, repository: ModelRepository) -> int | No
     if not pin.exists():
         version = repository.active() if init == "live" else int(init)
         if version is None:
-            raise InitialWeightsError(f"init is live, and no version of {repository.name!r} is")
+            raise InitialWeightsError(f"init is live, and model {repository.name!r} has no live version")
         replace_text(pin, f"{version}\n")
     return int(pin.read_text())
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -55,6 +56,19 @@ def wants_more(run: Run, config: TrainConfig) -> bool:
     if config.epochs < planned:
         raise RunError(f"a resumed run may get more epochs: {run.folder} has {planned}, --epochs is {config.epochs}")
     return config.epochs > planned
+
+
+def require_images(run: Run) -> None:
+    """Raises RunError when images that the run was checked with are gone: their folder may have moved."""
+    if not run.done("checking") or run.next_phase() == "publishing":
+        return
+    samples = read_samples(run.samples)
+    if gone := [sample.path for sample in samples if not sample.path.is_file()]:
+        command = shlex.join(["resnext", "train", "DIR", "--run", str(run.folder), "--resume"])
+        raise RunError(
+            f"images of {run.folder} are gone: {len(gone)} of {len(samples)}, the first is {gone[0]}; where they lie "
+            f"elsewhere now, go on with: {command}"
+        )
 
 
 def move_images(run: Run, old: Path, new: Path) -> None:

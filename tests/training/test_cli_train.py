@@ -36,14 +36,14 @@ def runs(folder: Path) -> list[Path]:
         ),
         ("train nowhere", 1, "the dataset should be a folder, "),
         ("train DATA --init 99", 1, "model 'small' has no version 99; it has: 1"),
-        ("train DATA --init live --name other", 1, "init is live, and no version of 'other' is"),
+        ("train DATA --init live --name other", 1, "init is live, and model 'other' has no live version"),
         ("train DATA --init 1", 1, "version 1 is resnext8_4x4d with depths (1, 1), this training is resnext50_32x4d"),
         pytest.param(
             *("train DATA --precision mixed_float16", 1, "precision mixed_float16 needs a GPU"),
             marks=pytest.mark.skipif(bool(GPUS), reason="there is a GPU"),
         ),
         ("train DATA --run nowhere --resume", 1, "there is no run in nowhere: config.json is missing"),
-        ("train DATA --resume", 1, "--resume should come with --run"),
+        ("train DATA --resume", 2, "--resume should come with --run"),
     ],
 )
 def test_a_mistake_is_told_in_a_line_and_leaves_no_run(

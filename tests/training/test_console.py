@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.process import environment
+from tests.process import ROOT, environment
 from tests.terminal import Terminal
 from tests.training.conftest import Trained
 from tests.training.engine import Engine, ask
@@ -98,6 +99,33 @@ def test_models_list(models: Path, trained: Trained, variables: dict[str, str]) 
     assert [rows[version].split()[-1] for version in "1234"] == ["-", "1", "-", "1"]
     assert "images a second" not in text
     assert text.endswith("calls cats dogs")
+
+
+def test_a_pipe_has_room_for_every_line(models: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "training", "models", "list", "--name", "small", "--models", models],
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    head, first = done.stdout.splitlines()[1:3]
+    assert head.split() == [
+        "version",
+        "state",
+        "created",
+        "dataset",
+        "classes",
+        "the",
+        "test,",
+        "95",
+        "%",
+        "started",
+        "from",
+    ]
+    assert "earlier live" in first
+    assert LONG in done.stdout
 
 
 def test_prune_takes_rejected_and_failed_versions_before_any_that_was_live(

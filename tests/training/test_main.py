@@ -3,12 +3,16 @@
 import csv
 import io
 import json
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.process import ROOT
 from tests.training.conftest import Trained
 from training.__main__ import main
 from training.contract import ModelRepository
@@ -219,8 +223,26 @@ def test_dataset_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ("train", 2, "train needs the folder of images: resnext train DIR"),
         ("train d --epochs x", 2, "epochs: Input should be a valid integer"),
         ("train d --augment wild", 2, "augment: Input should be 'none'"),
-        ("train d --config /nowhere.toml", 1, "--config should name a TOML file"),
-        ("train d --resume", 1, "--resume should come with --run"),
+        ("train d --config /nowhere.toml", 1, "--config should name a TOML file, /nowhere.toml is none: No such file"),
+        ("train d --config", 2, "--config: expected one argument"),
+        ("", 2, "resnext needs a command: train, evaluate, "),
+        ("models", 2, "resnext models needs a command: list, show, "),
+        ("trian d", 2, "resnext has no command trian; did you mean train?"),
+        ("dataset chek d", 2, "resnext dataset has no command chek; did you mean check?"),
+        ("models fetch", 2, "resnext models has no command fetch; resnext models --help lists them"),
+        ("train d --image_size 32", 2, "resnext train has no flag --image_size; did you mean --image-size?"),
+        ("train d --gate.polcy=never", 2, "resnext train has no flag --gate.polcy; did you mean --gate.policy?"),
+        ("train d --foo 3", 2, "resnext train has no flag --foo; resnext train --help lists them"),
+        ("train d e", 2, "resnext train has one word too many: e"),
+        ("train d --epochs", 2, "--epochs: expected one argument"),
+        ("export", 2, "resnext export needs RUN"),
+        ("train d --architecture.depths 1,0", 2, "--architecture.depths: Input should be greater than or equal to 1"),
+        ("train d --architecture.depths x", 2, "--architecture.depths: Input should be a valid integer"),
+        ("train d --init best", 2, "--init: should be random, live or the number of a version, it is 'best'"),
+        ("train d --gate 3", 2, "--gate: should be a table of settings, it is 3"),
+        ("train d --models README.md", 1, "--models should be a folder that versions can be published into"),
+        ("jobs list --state nowhere", 1, "there are no jobs in nowhere; that folder is not there"),
+        ("train d --resume", 2, "--resume should come with --run"),
         ("export nowhere", 1, "there is no run in nowhere"),
         ("models list --models nowhere", 1, "there is no model 'resnext50' in nowhere; that folder is not there"),
         ("models list --models docs", 1, "there is no model 'resnext50' in docs; resnext train DIR makes one"),
@@ -235,7 +257,38 @@ def test_what_is_asked_for_wrongly_is_answered_in_a_line(
     command: str, code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command.split()) == code
-    assert message in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"image_sise = 32", "image_sise: there is no such setting; did you mean image_size?"),
+        (b"[gate]\npolcy = 'never'", "gate.polcy: there is no such setting; did you mean policy?"),
+        (b"[train]\nepochs = 3", "train: there is no such setting; resnext train --help lists them"),
+        (b"run = 3", "run: should be the path of a file or folder, it is 3"),
+        (b"# \xff", "none: 'utf-8' codec can't decode byte 0xff"),
+        (b"image-size = 5", "image_size: Input should be greater than or equal to 32"),
+    ],
+)
+def test_a_mistake_in_the_file_is_told_in_a_line(
+    text: bytes, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_bytes(text)
+    assert main(["train", str(tmp_path), "--config", str(file)]) in (1, 2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_reader_that_leaves_is_no_error(models: Path) -> None:
+    command = (
+        f"{shlex.quote(sys.executable)} -m training models show 1 --name small --models {shlex.quote(str(models))}"
+    )
+    done = subprocess.run(["bash", "-c", f"{command} | true; exit ${{PIPESTATUS[0]}}"], cwd=ROOT, capture_output=True)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_flags_beat_the_file(tmp_path: Path) -> None:

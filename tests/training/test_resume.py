@@ -9,7 +9,7 @@ import pytest
 
 from tests.training.conftest import Trained
 from training.datasets.dataset import load, read_samples
-from training.resume import resume
+from training.resume import require_images, resume
 from training.run import PHASES, Run, RunError
 
 
@@ -60,6 +60,20 @@ def test_a_folder_of_other_images_is_refused_and_changes_nothing(
     with pytest.raises(RunError, match=rf"should hold the 1797 images .* was checked with; {victim} is {said}"):
         resume(run, run.config().model_copy(update={"data": tmp_path / "moved"}))
     assert {path.name: path.read_bytes() for path in run.folder.glob("*.json")} == before
+
+
+def test_a_folder_that_has_moved_unseen_is_told_with_the_command_that_helps(
+    run: Run, digits: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(digits, tmp_path / "moved")
+    resume(run, run.config().model_copy(update={"data": tmp_path / "moved"}))
+    (tmp_path / "moved").rename(tmp_path / "again")
+    run.forget("gating", "publishing")
+    gone = rf"are gone: 1797 of 1797, the first is {tmp_path}/moved/.*go on with: resnext train DIR --run \S+ --resume"
+    with pytest.raises(RunError, match=gone):
+        require_images(run)
+    resume(run, run.config().model_copy(update={"data": tmp_path / "again"}))
+    require_images(run)
 
 
 def test_any_other_change_is_refused_and_named_as_it_is_typed(run: Run) -> None:

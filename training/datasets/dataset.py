@@ -354,7 +354,8 @@ def _decode_unchanged(sample: Sample, preprocessing: Preprocessing, max_pixels: 
         if hashlib.sha256(data).hexdigest() == sample.sha256:
             return decode(data, preprocessing, max_pixels)
     except (OSError, ImageError) as error:
-        raise DatasetError(f"{sample.path} was readable when the dataset was checked, now: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DatasetError(f"{sample.path} was readable when the dataset was checked, now: {reason}") from error
     raise DatasetError(f"{sample.path} has changed since the dataset was checked: train on a dataset that stays")
 
 
