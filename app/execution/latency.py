@@ -6,6 +6,7 @@ LARGEST_BATCH = 128
 GROWTH = 1.04  # a doubled batch that gives less than 4 % more images a second only adds latency
 RUNS = 10  # timed runs of one size, at most; the fastest counts, since all that disturbs a run makes it slower
 SECONDS_PER_SIZE = 0.1
+TICK_S = 1e-6  # at least, of a run: on a virtual machine the clock of a thread may not have moved in a short one
 SECONDS = 1.0  # of all sizes together: a swap should not wait for a curve of a slow model
 
 
@@ -55,7 +56,7 @@ def fastest_run(run: Callable[[int], float], size: int, runs: int = RUNS) -> flo
     run(size)  # allocates, and picks algorithms for the shape
     spent, fastest = 0.0, float("inf")
     for _ in range(runs):
-        seconds = run(size)
+        seconds = max(run(size), TICK_S)
         spent, fastest = spent + seconds, min(fastest, seconds)
         if spent > SECONDS_PER_SIZE:
             break

@@ -1,6 +1,6 @@
 import pytest
 
-from app.execution.latency import SECONDS, measure, powers_of_two, smallest_worthwhile
+from app.execution.latency import SECONDS, TICK_S, fastest_run, measure, powers_of_two, smallest_worthwhile
 
 
 class Machine:
@@ -54,3 +54,7 @@ def test_powers_of_two_end_with_the_limit() -> None:
     assert powers_of_two(24) == [1, 2, 4, 8, 16, 24]
     assert powers_of_two(8) == [1, 2, 4, 8]
     assert powers_of_two(1) == [1]
+
+
+def test_a_clock_that_does_not_move_is_no_infinite_speed() -> None:
+    assert fastest_run(lambda _: 0.0, 1) == TICK_S
