@@ -15,6 +15,8 @@ GRACE_S = 2.0  # between SIGTERM and SIGKILL
 TAIL_BYTES = 16_384
 REASON_CHARACTERS = 2_000
 
+_running: set[subprocess.Popen[bytes]] = set()
+
 
 class ChildFailed(TrainingError):
     """It ended by itself, and not well; the message is its own last words."""
@@ -47,7 +49,7 @@ async def run_child(command: Sequence[str], log: Path, environment: Mapping[str,
 def _start(command: Sequence[str], log: Path, environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
     """Takes milliseconds. Not asyncio's: cancelled with all other tasks, as the engine stops, that waits for ever."""
     with FileIO(log, "a") as file:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=file,
@@ -57,17 +59,28 @@ def _start(command: Sequence[str], log: Path, environment: Mapping[str, str] | N
             # by session first, and niceness counts within one alone
             process_group=0,
         )
+    _running.add(process)
+    return process
 
 
 def _follow(process: subprocess.Popen[bytes], log: Path) -> tuple[int, bytes]:
     """To its end; returns its status and the last that it wrote to stderr, all of which goes to the log."""
     tail = b""
-    with process, FileIO(log, "a") as file:
-        assert isinstance(process.stderr, BufferedReader)
-        while chunk := process.stderr.read1():
-            file.write(chunk)
-            tail = (tail + chunk)[-TAIL_BYTES:]
-        return process.wait(), tail
+    try:
+        with process, FileIO(log, "a") as file:
+            assert isinstance(process.stderr, BufferedReader)
+            while chunk := process.stderr.read1():
+                file.write(chunk)
+                tail = (tail + chunk)[-TAIL_BYTES:]
+            return process.wait(), tail
+    finally:
+        _running.discard(process)
+
+
+def end_children() -> None:
+    """Ends what still runs. An event loop that stops may not come to tell `run_child` that it is cancelled."""
+    for process in list(_running):
+        _end(process)
 
 
 def _last_words(tail: bytes) -> str:

@@ -18,7 +18,7 @@ from training.contract import ModelRepository, Verdict
 from training.datasets.store import DatasetStore, DatasetStoreError
 from training.errors import TrainingError
 from training.jobs.attempts import MAX_RECOVERIES
-from training.jobs.child import ChildKilled, run_child
+from training.jobs.child import ChildKilled, end_children, run_child
 from training.jobs.database import APPLICATION
 from training.jobs.epoch_log import epochs_logged
 from training.jobs.job import DatasetRef, JobState
@@ -108,6 +108,7 @@ class Worker:
             stop.wait()
         finally:
             DBOS.destroy()
+            end_children()  # on a busy machine the engine's loop ends before a phase hears that it is cancelled
         logger.info("worker %s ends", self.name)
 
     async def _work(self, id: str, request: dict[str, Any]) -> Outcome:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from tests.process import until
 from tests.training.engine import gone
 from training.jobs import child
-from training.jobs.child import ChildFailed, ChildKilled, run_child
+from training.jobs.child import ChildFailed, ChildKilled, end_children, run_child
 
 
 def python(code: str) -> list[str]:
@@ -86,3 +87,22 @@ def test_cancelled_while_it_starts_with_all_else_it_ends(tmp_path: Path, turns: 
     since = time.monotonic()
     asyncio.run(cancel())
     assert time.monotonic() - since < 30
+
+
+def test_children_end_though_the_loop_that_waits_for_them_has_stopped(tmp_path: Path) -> None:
+    """As at the end of a worker on a busy machine: nobody tells `run_child` that it is cancelled."""
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(run_child(["sleep", "60"], tmp_path / "log"))
+
+    async def started() -> None:
+        while not child._running:
+            await asyncio.sleep(0.01)
+
+    loop.run_until_complete(started())
+    (process,) = child._running
+    end_children()
+    assert process.poll() == -signal.SIGTERM
+    with pytest.raises(ChildKilled, match="SIGTERM"):
+        loop.run_until_complete(task)
+    assert not child._running
+    loop.close()

@@ -240,7 +240,7 @@ def test_a_stop_is_quick_and_the_next_start_goes_on(engine: Engine) -> None:
     since = time.monotonic()
     worker.terminate()
     assert worker.wait(10) == 0
-    assert time.monotonic() - since < 1.5
+    assert time.monotonic() - since < 5  # a second where nothing else runs
     assert gone(child)
     assert "dbos" not in engine.log()
     assert ask(engine.jobs.get(id)).state == "running"
