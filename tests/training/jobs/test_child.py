@@ -93,12 +93,7 @@ def test_children_end_though_the_loop_that_waits_for_them_has_stopped(tmp_path: 
     """As at the end of a worker on a busy machine: nobody tells `run_child` that it is cancelled."""
     loop = asyncio.new_event_loop()
     task = loop.create_task(run_child(["sleep", "60"], tmp_path / "log"))
-
-    async def started() -> None:
-        while not child._running:
-            await asyncio.sleep(0.01)
-
-    loop.run_until_complete(started())
+    loop.run_until_complete(asyncio.sleep(0))  # it starts the process in its first step
     (process,) = child._running
     end_children()
     assert process.poll() == -signal.SIGTERM
