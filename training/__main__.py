@@ -33,11 +33,11 @@ from training.cli_models import Repository, live_version
 from training.cli_predict import Predict
 from training.cli_runs import RunsCommand
 from training.cli_serve import Serve, Tune, become_app
-from training.cli_train import Export, Train, UsageError
+from training.cli_train import Export, Train
 from training.config import Architecture, TrainConfig
 from training.console import Heading, console
 from training.contract import Preprocessing
-from training.errors import TrainingError
+from training.errors import TrainingError, UsageError
 from training.extra import PACKAGES, missing_extra
 from training.usage import HelpFormatter, mistakes
 
@@ -85,7 +85,7 @@ class Evaluate(Repository):
             console.print(line, highlight=False)
         probabilities = classify(images)
         evaluation = evaluate(manifest.labels, true, probabilities, names)
-        console.print(evaluation.render(), markup=False)
+        console.print(evaluation.render(console.options.max_width), markup=False)
         if skipped:
             lines = [f"unreadable, left out: {len(skipped)}", *(f"  {bad}" for bad in skipped)]
             console.print("\n".join(lines), markup=False, highlight=False)

@@ -17,13 +17,13 @@ from training.cli_models import Repository, live_version
 from training.console import console
 from training.datasets.layout import text
 from training.datasets.listing import files_below
-from training.errors import TrainingError
+from training.errors import TrainingError, UsageError
 
 Answer = list[tuple[str, float]]  # label and probability, the most probable first
 
 
 class FilesFailed(TrainingError):
-    """Some of the files are no images."""
+    """Some of the files cannot be read as images, or there are none."""
 
 
 class Predict(Repository):
@@ -36,6 +36,8 @@ class Predict(Repository):
     csv_: bool = Field(False, alias="csv", description="print CSV: file,label,probability,label_2,probability_2,...")
 
     def cli_cmd(self) -> None:
+        if self.json_ and self.csv_:
+            raise UsageError("--json or --csv, not both")
         from training.classifier import published
         from training.images import ImageError, decode
 
@@ -55,8 +57,10 @@ class Predict(Repository):
                 continue
             top = (-probabilities).argsort()[:top_k]
             write(text(str(path)), [(manifest.labels[i], float(probabilities[i])) for i in top])
+        if not files:
+            raise FilesFailed(f"there are no files in {', '.join(self.images)}")
         if failed:
-            raise FilesFailed(f"{failed} of {files} {'file is no image' if files == 1 else 'files are no images'}")
+            raise FilesFailed(f"{failed} of {files} {'file' if files == 1 else 'files'} cannot be read as an image")
 
 
 class Writer(Protocol):

@@ -13,7 +13,7 @@ from pydantic_settings import CliPositionalArg
 from training.config import TrainConfig
 from training.console import console
 from training.contract import REPORT_FOLDER, ModelRepository, Verdict
-from training.errors import TrainingError
+from training.errors import TrainingError, UsageError
 from training.extra import require_extra
 from training.interrupt import INTERRUPT
 from training.intervals import Proportion
@@ -26,10 +26,6 @@ MODELS = Path("models")
 
 class Rejected(TrainingError):
     """Trained, and not good enough to go live."""
-
-
-class UsageError(TrainingError):
-    """A command that lacks what it cannot do without."""
 
 
 class Train(TrainConfig):

@@ -7,3 +7,7 @@ class TrainingError(Exception):
 
 class ContractError(TrainingError):
     """A model repository that is not as the contract says, or a version that is not there."""
+
+
+class UsageError(TrainingError):
+    """A command that was typed without what it cannot do without, or with flags that exclude each other."""

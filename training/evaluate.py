@@ -19,6 +19,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from training.contract import Metrics
 from training.intervals import Proportion
 
+WIDEST = 100  # cells of a table
 TOP_K = 5
 CALIBRATION_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks" (2017)
 MISTAKES = 25
@@ -71,9 +72,9 @@ class Evaluation(BaseModel):
         """The totals as the manifest keeps them."""
         return Metrics(images=self.images, loss=self.loss, accuracy=self.accuracy, top5_accuracy=self.top5_accuracy)
 
-    def render(self, width: int = 100) -> str:
-        """Tables of all classes and of the totals for a terminal of `width` cells; a CJK character takes two."""
-        console = Console(file=io.StringIO(), width=width, color_system=None)
+    def render(self, width: int = WIDEST) -> str:
+        """Tables of all classes and of the totals, at most `width` cells wide; a CJK character takes two."""
+        console = Console(file=io.StringIO(), width=min(width, WIDEST), color_system=None)
         with console.capture() as capture:
             console.print(self._class_table(), self._totals())
         return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"

@@ -142,5 +142,5 @@ def write_report(
         (folder / f"{name}.json").write_text(evaluation.model_dump_json(indent=1))
     plots.plot_confusion(evaluations["test"], labels, folder / "confusion.png")
     plots.plot_predictions(test.images, test.labels, probabilities["test"], labels, folder / "predictions.png")
-    log.console.print(evaluations["test"].render(), markup=False)
+    log.console.print(evaluations["test"].render(log.console.options.max_width), markup=False)
     return {name: evaluation.metrics() for name, evaluation in evaluations.items()}

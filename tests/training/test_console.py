@@ -232,6 +232,22 @@ def test_summary_of_layers() -> None:
     assert "trainable parameters: 23,000,394" in text
 
 
+def test_evaluate(trained: Trained, digits: Path, tmp_path: Path) -> None:
+    repository = ModelRepository(tmp_path / "models", "small")
+    labels = [LONG if label == "3" else label for label in trained.manifest.labels]
+    with repository.staging() as staged:
+        shutil.copytree(trained.repository.path(1), staged, dirs_exist_ok=True)
+        (staged / "manifest.json").unlink()
+        repository.activate(repository.publish(staged, trained.manifest.model_copy(update={"labels": labels})).version)
+    for label in ("3", "4"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for file in sorted((digits / label).iterdir())[:3]:
+            shutil.copy(file, tmp_path / "images" / label)
+    (tmp_path / "images" / "3").rename(tmp_path / "images" / LONG)
+    text = shown("evaluate", tmp_path / "images", "--name=small", f"--models={tmp_path}/models", NO_COLOR="1")
+    assert LONG in squeezed(text, slice(1, 38))
+
+
 def test_dataset_check(tmp_path: Path) -> None:
     for name in ("short", "a class with a name that is longer than what most people would write " * 2):
         (tmp_path / "data" / name.strip()).mkdir(parents=True)

@@ -127,9 +127,18 @@ def test_predict_goes_on_after_a_bad_file_and_names_it(
     assert first == f"error: {absent}: No such file or directory"
     assert second.startswith(f"error: {mixed}/5.png: ")
     assert "no known image format" in second
-    assert last == "error: 2 of 5 files are no images"
+    assert last == "error: 2 of 5 files cannot be read as an image"
     assert main(["predict", str(tmp_path / "*.jpg"), *place]) == 1
     assert "*.jpg: No such file or directory" in capsys.readouterr().err
+
+
+def test_predict_says_that_a_folder_is_empty(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert call(f"predict {tmp_path}/empty", models, capsys) == (
+        1,
+        "",
+        f"error: there are no files in {tmp_path}/empty\n",
+    )
 
 
 def test_predict_writes_csv(models: Path, mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,6 +250,7 @@ def test_dataset_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ("train d --init best", 2, "--init: should be random, live or the number of a version, it is 'best'"),
         ("train d --gate 3", 2, "--gate: should be a table of settings, it is 3"),
         ("train d --models README.md", 1, "--models should be a folder that versions can be published into"),
+        ("predict a.png --json --csv", 2, "--json or --csv, not both"),
         ("jobs list --state nowhere", 1, "there are no jobs in nowhere; that folder is not there"),
         ("train d --resume", 2, "--resume should come with --run"),
         ("export nowhere", 1, "there is no run in nowhere"),
