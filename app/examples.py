@@ -88,7 +88,7 @@ ERRORS = {
     "idempotency_key_reused": "the key 'monday' came with another request before",
     "no_file": "the body should be one or more multipart/form-data parts named 'file'; it has no parts",
     "wrong_field": "the body should be one or more multipart/form-data parts named 'file'; a part is named 'image'",
-    "no_valid_image": "none of the 1 images can be used; `results` says why",
+    "no_valid_image": "the image cannot be used; `results` says why",
     "archive_unusable": "the archive is damaged or cut short",
     "dataset_unusable": "should hold at least two class folders, it has only 'flowers'",
     "client_gone": "the client left before it was answered",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 from training.contract import Preprocessing
 from training.names import Name
@@ -14,7 +15,7 @@ INIT = "^(random|live|[1-9][0-9]*)$"
 
 def _usable_init(text: str) -> str:
     if not re.fullmatch(INIT, text):
-        raise ValueError(f"should be random, live or the number of a version, it is {text!r}")
+        raise PydanticCustomError("init", "should be random, live or the number of a version")
     return text
 
 
@@ -25,7 +26,7 @@ Blocks = Annotated[int, Field(ge=1)]
 class Architecture(BaseModel):
     """The network's table of stages. The defaults are ResNeXt-50 (32x4d)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     depths: tuple[Blocks, ...] = Field((3, 4, 6, 3), min_length=1, max_length=6, description="blocks in each stage")
     cardinality: int = Field(32, ge=1, description="groups of the 3x3 convolutions")
@@ -36,7 +37,7 @@ class Architecture(BaseModel):
 class Augmentation(BaseModel):
     """Random geometry applied to each training image, as one affine map with one resampling."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     rotation: float = Field(20.0, ge=0, le=180, description="at most this many degrees either way")
     width_shift: float = Field(0.2, ge=0, lt=1, description="at most this fraction of the width either way")
@@ -58,7 +59,7 @@ AUGMENTATIONS = {
 class Gate(BaseModel):
     """When a trained candidate becomes the live version. Accuracies are fractions of 1, on the test split."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     policy: Literal["better_or_equal", "better", "always", "never"] = Field(
         "better_or_equal",
@@ -104,7 +105,7 @@ CalibrationName = Literal["minmax", "percentile", "entropy"]
 class Int8(BaseModel):
     """The variant for CPUs, about three times as fast as float32."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     enabled: bool = Field(True, description="make it; the service takes it where it is faster")
     calibration_images: int = Field(128, ge=1, description="training images, at most, that the ranges are taken from")
@@ -118,7 +119,7 @@ class Int8(BaseModel):
 class Fp16(BaseModel):
     """The variant for GPUs; it is made on every machine, since a version may be served on another one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     enabled: bool = Field(True, description="make it; the service takes it on a GPU where it is faster, never on a CPU")
 
@@ -126,7 +127,7 @@ class Fp16(BaseModel):
 class TrainConfig(BaseModel):
     """Everything that decides a training run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     data: Path = Field(description="DIR/{train,val,test}/<class>/* or DIR/<class>/*, which is split")
     name: Name = Field("resnext50", description="model name in the repository")

@@ -55,9 +55,11 @@ async def read_form(request: Request, max_files: int) -> Form:
 def _form(parts: Iterator[Part], max_files: int) -> Form:
     uploads: list[Upload] = []
     fields: dict[str, str] = {}
-    texts = 0
+    texts, empty = 0, False
     for part in parts:
-        if _is_upload(part):
+        if part.filename == "" and not part.content:
+            empty = True  # what a browser sends for a field in which no file was chosen
+        elif _is_upload(part):
             uploads.append(Upload(part.filename, part.content))
         else:
             texts += 1
@@ -67,9 +69,14 @@ def _form(parts: Iterator[Part], max_files: int) -> Form:
         if texts > MAX_TEXT_FIELDS:
             raise TooManyFiles(f"a request should have at most {MAX_TEXT_FIELDS} text fields, this one has more")
     if not uploads:
-        came = f"it has the text fields {', '.join(map(repr, fields))[:200]} alone" if fields else "it has no parts"
-        raise NoFile(f"the body should be {EXPECTED}; {came}")
+        raise NoFile(f"the body should be {EXPECTED}; {_without_files(fields, empty)}")
     return Form(uploads, fields)
+
+
+def _without_files(fields: Mapping[str, str], empty: bool) -> str:
+    if empty:
+        return "in its field for a file, none was chosen"
+    return f"it has the text fields {', '.join(map(repr, fields))[:200]} alone" if fields else "it has no parts"
 
 
 def _is_upload(part: Part) -> bool:

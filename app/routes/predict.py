@@ -119,10 +119,8 @@ def _respond(model: Model, uploads: list[Upload], outcomes: list[Outcome | Image
             predictions = best_classes(outcome.probabilities, model.labels, top_k)
             results.append(Classified(filename=upload.filename, predictions=predictions))
     if not done:
-        raise NoValidImage(
-            f"none of the {len(results)} images can be used; `results` says why",
-            results=[r.model_dump() for r in results],
-        )
+        those = "the image" if len(results) == 1 else f"the {len(results)} images"
+        raise NoValidImage(f"{those} cannot be used; `results` says why", results=[r.model_dump() for r in results])
     body = PredictResponse(model=ModelRef(name=model.name, version=model.version), results=results)
     timing = ", ".join(
         f"{stage};dur={1e3 * max(getattr(o, stage) for o in done):.2f}" for stage in ("decode", "queue", "inference")

@@ -144,6 +144,19 @@ async def test_no_good_image_is_422_with_all_reasons(serve: Serve, repository: M
     assert (answer.status_code, problem["code"]) == (422, "no_valid_image")
     assert answer.headers["content-type"] == "application/problem+json"
     assert [r["error"]["code"] for r in problem["results"]] == ["empty_file", "not_an_image"]
+    assert problem["detail"] == "the 2 images cannot be used; `results` says why"
+
+
+async def test_a_field_of_a_form_in_which_no_file_was_chosen_is_passed_over(
+    serve: Serve, repository: ModelRepository
+) -> None:
+    publish(repository)
+    empty = b'--x\r\nContent-Disposition: form-data; name="%s"; filename=""\r\nContent-Type: text/plain\r\n\r\n\r\n'
+    body = empty % b"file" + empty % b"avatar" + HEAD.replace(b"a.png", b"0.png") + PNG + b"\r\n--x--\r\n"
+    async with serve() as (client, _):
+        answer = await client.post("/predict", content=body, headers=BOUNDARY)
+    (result,) = answer.json()["results"]
+    assert_is(result, 0)
 
 
 def odd(make: Callable[[], Image.Image], format: str = "PNG", **options: Any) -> bytes:  # Any: Pillow's options
@@ -194,6 +207,10 @@ BAD_BODIES: dict[str, tuple[dict[str, Any], int, str, str]] = {  # Any: httpx' a
     "wrong field": ({"files": [good(0), part(b"x", field="image")]}, 422, "wrong_field", "a part is named 'image'"),
     "text field": ({"files": [("file", (None, b"words"))]}, 422, "wrong_field", "it came as text: 'words'"),
     "no parts": ({"content": b"--x--\r\n", "headers": BOUNDARY}, 422, "no_file", "it has no parts"),
+    "no file chosen": (
+        {"content": HEAD.replace(b"a.png", b"") + b"\r\n--x--\r\n", "headers": BOUNDARY},
+        *(422, "no_file", "none was chosen"),
+    ),
     "empty body": ({"content": b""}, 422, "no_file", "it is empty"),
     "empty multipart": ({"content": b"", "headers": BOUNDARY}, 400, "malformed_body", "breaks off"),
     "no boundary": (

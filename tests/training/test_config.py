@@ -38,6 +38,9 @@ def test_a_record_reads_back_the_same() -> None:
         ({"val_fraction": 0.6, "test_fraction": 0.5}, "below 1, they are 1.1"),
         ({"warmup_epochs": 2}, "goes with schedule cosine, the schedule is plateau"),
         ({"augmentation": {"spin": 1}}, "spin"),
+        ({"learning_rate": float("inf")}, "finite number"),
+        ({"gate": {"tolerance": float("nan")}}, "finite number"),
+        ({"init": "best"}, "should be random, live or the number of a version"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(change: dict[str, object], message: str) -> None:
