@@ -40,30 +40,18 @@ def training_batches(
     count, batch_size = len(split), min(batch_size, len(split))
     steps = steps_per_epoch(count, batch_size)
     base = tf.constant([seed % 2**31, seed >> 31], tf.int64)
-
-    def epoch_rows(epoch: tf.Tensor) -> tf.data.Dataset:
-        key = tf.random.fold_in(base, epoch)
-        order = tf.random.experimental.stateless_shuffle(tf.range(count), key)
-        rows = tf.gather(order, tf.range(steps * batch_size) % count)
-        batches = tf.data.Dataset.from_tensor_slices(tf.reshape(rows, (steps, batch_size)))
-        return batches.enumerate().map(lambda step, rows: (rows, tf.random.fold_in(key, step)))
-
     read = _reader(split, classes)
     augmented = augmentation != AUGMENTATIONS["none"]
 
-    def batch(rows: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, targets = read(rows)
-        return (augment(images, augmentation, key) if augmented else images), targets
+    def batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        epoch, step = number // steps, number % steps
+        key = tf.random.fold_in(base, epoch)
+        places = (step * batch_size + tf.range(batch_size, dtype=tf.int64)) % count
+        images, targets = read(tf.random.experimental.index_shuffle(places, key, count - 1))
+        return (augment(images, augmentation, tf.random.fold_in(key, step)) if augmented else images), targets
 
-    endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-    return (
-        tf.data.Dataset.counter(first_epoch)
-        .flat_map(epoch_rows)
-        .skip(first_step)
-        .map(batch, tf.data.AUTOTUNE, deterministic=True)
-        .apply(endless)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    numbers = tf.data.Dataset.counter(first_epoch * steps + first_step)
+    return numbers.map(batch, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 
 def evaluation_batches(split: Split, classes: int, batch_size: int) -> tf.data.Dataset:
