@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the service, or `tune`; 2 and one line on settings that can not work, 0 after a drain."""
+    """Runs the service, or `tune`. Returns the exit status: 0 after a drain, 2 for settings that cannot work."""
     parser = argparse.ArgumentParser(
         prog="resnext", description="Serves the active version. docs/settings.md says what may be set."
     )

@@ -1,4 +1,4 @@
-"""What is wrong with a request's parameters and body, in the words of whoever wrote them."""
+"""Says what is wrong with a request: each field as the client wrote it, the rule, and the value that came."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ class Complaint(NamedTuple):
 
 
 def complaints_of(error: RequestValidationError) -> list[Complaint]:
-    """One for each field."""
+    """Returns one complaint for each field."""
     return [
         _of_json(item, error.body) if item["type"] == "json_invalid" else _of_field(item, error.body)
         for item in error.errors()

@@ -1,4 +1,4 @@
-"""What the schema of the API shows as examples: answers, errors by their code, and bodies to try out."""
+"""Examples for the API's schema: answers, errors by their code, and bodies to try out."""
 
 from typing import Any
 

@@ -130,7 +130,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _add_inner_middleware(app: FastAPI, settings: Settings, keys: Keys | None) -> None:
-    """What may fail, or refuse a request."""
+    """Adds the middleware that may fail or refuse a request."""
     app.add_middleware(
         Shortcut,
         endpoints={predict.PATH: predict.predict, inference_v2.path_of(settings.model): inference_v2.infer},
@@ -141,7 +141,7 @@ def _add_inner_middleware(app: FastAPI, settings: Settings, keys: Keys | None) -
 
 
 def _add_outer_middleware(app: FastAPI, services: Services, requests: Requests, paths: list[str]) -> None:
-    """What every answer goes through, whoever gives it."""
+    """Adds the middleware that every answer passes, also one from the inner middleware."""
     settings = services.settings
     if settings.cors_origins:
         app.add_middleware(

@@ -179,7 +179,7 @@ def read_settings() -> Settings:
 
 
 def unknown_variables(names: Iterable[str]) -> list[str]:
-    """A complaint of each variable that looks like a setting and is none: it is mostly a slip of the pen."""
+    """Returns a complaint for each variable that looks like a setting and is not one: mostly it is a typing error."""
     known = [name.upper() for name in Settings.model_fields]
     complaints = []
     for name in sorted(names):

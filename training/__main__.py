@@ -37,7 +37,7 @@ from training.cli_train import Export, Train
 from training.config import Architecture, TrainConfig
 from training.console import Heading, console
 from training.contract import Preprocessing
-from training.errors import TrainingError, UsageError
+from training.errors import TrainingError, UsageError, words_of
 from training.extra import PACKAGES, missing_extra
 from training.usage import HelpFormatter, mistakes
 
@@ -261,8 +261,7 @@ def _settings_file(arguments: list[str]) -> dict[Literal["train"], Any]:
     try:
         return {"train": _underscored(tomllib.loads(file.read_text("utf-8")))}
     except (OSError, ValueError) as error:  # ValueError: no TOML, or no UTF-8
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise TrainingError(f"--config should name a TOML file, {file} is none: {reason}") from None
+        raise TrainingError(f"--config should name a TOML file, {file} is none: {words_of(error)}") from None
 
 
 def _underscored(table: dict[str, Any]) -> dict[str, Any]:

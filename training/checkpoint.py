@@ -14,10 +14,10 @@ from training.contract import sha256
 from training.disk.durable import fsync, write_atomically
 from training.divergence import require_finite
 from training.errors import TrainingError
+from training.pace import next_due
 from training.runtime import keras
 
 STATE_FILE = "state.json"
-SHARE = 0.02  # of the time, at most, that goes into checkpoints between epochs: one of ResNeXt-50 takes seconds
 MOST_LOST_S = 600.0  # of an epoch: a longer one has checkpoints within
 # what these callbacks carry from epoch to epoch; their own on_train_begin forgets it
 CALLBACK_STATE: dict[type, tuple[str, ...]] = {
@@ -31,7 +31,7 @@ class CheckpointError(TrainingError):
 
 
 class Snapshot(NamedTuple):
-    """A training at the end of an epoch: its state, and the values of the model's and the optimizer's variables."""
+    """A training at the end of an epoch: its state, and the values of all variables of model and optimizer."""
 
     state: dict[str, Any]
     values: list[NDArray[Any]]  # of several types
@@ -177,11 +177,9 @@ class Checkpoint(keras.callbacks.Callback):
             self.unwritten_best = Snapshot(dict(self.state), _values(self.model))
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
-        if self.epochs_done and not self._is_saved():
-            self._write(self._of_epoch(self.epochs_done).name)
-
-    def _is_saved(self) -> bool:
-        return bool(self.state["weights"] == self._of_epoch(self.epochs_done).name)
+        last = self._of_epoch(self.epochs_done).name
+        if self.epochs_done and self.state["weights"] != last:
+            self._write(last)
 
     def keep_best(self) -> None:
         """Makes the best epoch the last checkpoint, where memory alone has it: what came after it is no good."""
@@ -201,7 +199,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._save(self.folder / name)
         self._point_to(self.folder / name)
         self.saved_at = time.monotonic()
-        self.due = self.saved_at + (self.saved_at - begun) * (1 / SHARE - 1)
+        self.due = next_due(begun)
 
     def _write_best(self) -> None:
         """Leaves the model as it was in its best epoch."""

@@ -97,7 +97,7 @@ def batches(images: Uint8Images) -> Iterator[Uint8Images]:
 def images_per_second(classifiers: Sequence[Classifier], images: Uint8Images) -> list[float] | None:
     """Speeds on this machine, one image at a time, to compare variants; None where other processes kept it busy.
 
-    Of each the best of nine calls, in three rounds that take turns: a busy moment should not hit one of them alone.
+    The best of nine calls counts for each. They run in three rounds that take turns, so that a busy moment hits all.
     """
     best = [math.inf] * len(classifiers)
     with cpu.others() as share:

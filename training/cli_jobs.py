@@ -66,7 +66,7 @@ class Work(Places):
     def cli_cmd(self) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
         if importlib.util.find_spec("tensorflow") is None:
-            sys.stderr.write("error: training needs TensorFlow: install the extra `train`\n")
+            terminal.error("training needs TensorFlow: install the extra `train`")
             sys.exit(NOT_INSTALLED)
         os.nice(self.nice)  # before there are threads: each has its own, and what they start inherits it
         stop = threading.Event()
@@ -79,7 +79,7 @@ class Work(Places):
         try:
             Worker(self, self.name, keep_jobs=self.keep_jobs, keep_versions=self.keep_versions).run(stop)
         except PresenceError as error:
-            sys.stderr.write(f"error: {error}\n")
+            terminal.error(error)
             sys.exit(NAME_TAKEN)
 
 

@@ -17,7 +17,7 @@ from training.cli_models import Repository, live_version
 from training.console import console
 from training.datasets.layout import text
 from training.datasets.listing import files_below
-from training.errors import TrainingError, UsageError
+from training.errors import TrainingError, UsageError, words_of
 
 Answer = list[tuple[str, float]]  # label and probability, the most probable first
 
@@ -52,8 +52,7 @@ class Predict(Repository):
                 (probabilities,) = classify(decode(path, manifest.preprocessing)[None])
             except (ImageError, OSError) as error:
                 failed += 1
-                reason = error.strerror if isinstance(error, OSError) else error
-                terminal.error(f"{text(str(path))}: {reason}")
+                terminal.error(f"{text(str(path))}: {words_of(error)}")
                 continue
             top = (-probabilities).argsort()[:top_k]
             write(text(str(path)), [(manifest.labels[i], float(probabilities[i])) for i in top])

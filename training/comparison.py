@@ -10,7 +10,7 @@ MOST = 100  # times the images there are: no advice to collect more
 
 
 def compare_answers(candidate: NDArray[np.bool_], live: NDArray[np.bool_], significance: float) -> Comparison:
-    """Compares what is right of two classifiers' answers to the same images, bool [N] each.
+    """Compares two classifiers on the same images. `candidate` and `live` say which answers are right, bool [N].
 
     McNemar, "Note on the sampling error of the difference between correlated proportions" (1947), in its exact form:
     of the images on which one alone is right, each is a coin's toss if the two are equally good.
@@ -33,7 +33,7 @@ def _p_value(hits: int, tosses: int) -> float:
 
 
 def _images_to_tell(images: int, hits: int, tosses: int, significance: float) -> int | None:
-    """How many images more, when a share of them as now differs, and these lean as now."""
+    """Returns how many more images would tell the two apart, if as many of them differ, in the same direction."""
     if not tosses or hits * 2 == tosses:
         return None
     for more in range(tosses + 1, MOST * tosses):

@@ -13,6 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from training.errors import words_of
+
 WIDEST = 10_000  # of a table in a pipe
 TEXT_LEAST = 10
 GAP = 2  # between two columns
@@ -111,10 +113,9 @@ def size(count: int) -> str:
 
 
 def reason(error: Exception) -> str:
-    """What an error says, without the system's numbers."""
-    if not isinstance(error, OSError) or not error.strerror:
-        return str(error)
-    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    """Returns what an error says, with the file that the system complains of."""
+    file = error.filename if isinstance(error, OSError) else None
+    return f"{file}: {words_of(error)}" if file else words_of(error)
 
 
 def error(message: object) -> None:

@@ -23,7 +23,7 @@ def has_amx(cpuinfo: Path = CPUINFO) -> bool:
 
 @contextlib.contextmanager
 def others() -> Iterator[Callable[[], float]]:
-    """Hands out a function that says, after the block, which share of all cores other processes had within it.
+    """Yields a function that returns, after the block, the share of all cores that other processes used within it.
 
     0 where the system does not say. A virtual machine's stolen time counts as theirs.
     """

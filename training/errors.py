@@ -11,3 +11,8 @@ class ContractError(TrainingError):
 
 class UsageError(TrainingError):
     """A command that was typed without what it cannot do without, or with flags that exclude each other."""
+
+
+def words_of(error: Exception) -> str:
+    """Returns what an error says, without the system's number and the file's name."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -67,15 +67,16 @@ def judge(
     """
     right = candidate.named == true
     accuracy = Proportion(int(right.sum()), len(true))
-    minimum = gate.minimum
-    reasons = _below_minimum(gate, true, accuracy)
-    if minimum is None:
-        minimum = _most_frequent(true)
+    most_frequent = float(np.unique(true, return_counts=True)[1].max() / len(true))
+    recalls = _recalls(true, candidate, live)
+    reasons = _below_minimum(gate, most_frequent, accuracy)
     notes: list[str] = []
-    comparison = None
+    comparison = live_accuracy = None
     if live is not None:
-        comparison = compare_answers(right, live.named == true, gate.significance)
-        reasons += _against_live(gate, true, candidate, live, live_version, comparison)
+        live_right = live.named == true
+        live_accuracy = Proportion(int(live_right.sum()), len(true))
+        comparison = compare_answers(right, live_right, gate.significance)
+        reasons += _against_live(gate, candidate, live, live_version, comparison, recalls)
         if lost := sorted(set(live.labels) - set(candidate.labels)):
             sentence = f"the live version knows classes that the candidate lacks: {few(lost)}"
             (reasons if gate.keep_classes else notes).append(sentence)
@@ -83,7 +84,6 @@ def judge(
         notes, reasons = [*notes, *reasons], []
     elif gate.policy == "never":
         reasons.append("gate.policy is never")
-    live_right = None if live is None else Proportion(int((live.named == true).sum()), len(true))
     return Verdict(
         passed=not reasons,
         reasons=reasons,
@@ -93,24 +93,20 @@ def judge(
         images=len(true),
         accuracy=accuracy.share,
         accuracy_interval=accuracy.interval,
-        minimum=minimum,
+        minimum=most_frequent if gate.minimum is None else gate.minimum,
         live_version=live_version,
-        live_accuracy=None if live_right is None else live_right.share,
-        live_accuracy_interval=None if live_right is None else live_right.interval,
+        live_accuracy=live_accuracy and live_accuracy.share,
+        live_accuracy_interval=live_accuracy and live_accuracy.interval,
         comparison=comparison,
-        classes=_recalls(true, candidate, live),
+        classes=recalls,
     )
 
 
-def _most_frequent(true: NDArray[np.str_]) -> float:
-    return float(np.unique(true, return_counts=True)[1].max() / len(true))
-
-
-def _below_minimum(gate: Gate, true: NDArray[np.str_], accuracy: Proportion) -> list[str]:
-    minimum = _most_frequent(true)
-    if gate.minimum is None and accuracy.share <= minimum:
+def _below_minimum(gate: Gate, most_frequent: float, accuracy: Proportion) -> list[str]:
+    if gate.minimum is None and accuracy.share <= most_frequent:
         return [
-            f"accuracy {accuracy} should be above {minimum:.4f}, what always naming the most frequent class would reach"
+            f"accuracy {accuracy} should be above {most_frequent:.4f}, what always naming the most frequent class "
+            "would reach"
         ]
     if gate.minimum is not None and accuracy.share < gate.minimum:
         return [f"accuracy {accuracy} should be at least gate.minimum, {gate.minimum:.4f}"]
@@ -131,11 +127,11 @@ def _recalls(true: NDArray[np.str_], candidate: Answers, live: Answers | None) -
 
 def _against_live(
     gate: Gate,
-    true: NDArray[np.str_],
     candidate: Answers,
     live: Answers,
     live_version: int | None,
     comparison: Comparison,
+    recalls: dict[str, ClassRecall],
 ) -> list[str]:
     if not set(candidate.labels) & set(live.labels):
         return [
@@ -150,19 +146,16 @@ def _against_live(
         reasons.append(f"it should not be worse than the live version{within}: {comparison.render()}")
     if gate.policy == "better" and comparison.outcome != "better":
         reasons.append(f"gate.policy is better: {comparison.render()}")
-    return reasons + _fallen_classes(gate, true, candidate, live)
+    return reasons + _fallen_classes(gate, recalls)
 
 
-def _fallen_classes(gate: Gate, true: NDArray[np.str_], candidate: Answers, live: Answers) -> list[str]:
+def _fallen_classes(gate: Gate, recalls: dict[str, ClassRecall]) -> list[str]:
     fallen = []
-    for label in sorted(set(candidate.labels) & set(live.labels)):
-        rows = true == label
-        ours, theirs, images = (
-            int((candidate.named[rows] == label).sum()),
-            int((live.named[rows] == label).sum()),
-            int(rows.sum()),
-        )
+    for label, recall in sorted(recalls.items()):
+        images = recall.images or 0
         allowed = max(CLASS_IMAGES, gate.class_tolerance * images)
+        ours = Proportion.of(recall.candidate, images).count
+        theirs = Proportion.of(recall.live or 0, images).count
         if theirs - ours > allowed:
             reason = (
                 f"class {label!r}: {ours} of {images} images right, the live version {theirs}; it should lose at most "

@@ -1,4 +1,4 @@
-"""Histograms of the weights for TensorBoard, now and then."""
+"""Writes histograms of the weights for TensorBoard, now and then."""
 
 import math
 import time
@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from training.pace import next_due
 from training.runtime import keras, tf
 
-SHARE = 0.02  # of the time, at most, that goes into them
 VALUES = 50_000  # of a weight, at most, evenly spread: of all 25 million they take 5 s and look the same
 
 
 class Histograms(keras.callbacks.Callback):
-    """Writes them beside Keras' own scalars, of the first epoch and then as their share of the time allows."""
+    """Writes histograms beside Keras' own scalars: after the first epoch, then as often as `next_due` allows."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -31,8 +31,7 @@ class Histograms(keras.callbacks.Callback):
             for weight in self.model.weights:
                 values = np.ravel(keras.ops.convert_to_numpy(weight))
                 tf.summary.histogram(weight.path, values[:: math.ceil(len(values) / VALUES)], step=epoch)
-        ended = time.monotonic()
-        self.due = ended + (ended - begun) * (1 / SHARE - 1)
+        self.due = next_due(begun)
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         self.writer.close()

@@ -46,10 +46,8 @@ class Interrupt:
         finally:
             if self.came:  # whatever became of it on the way up
                 self.end()
-            if (
-                signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-            ):  # for the last moments, in which there is nothing to say any more
-                signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)  # in the last moments there is nothing to say any more
         sys.exit(status)
 
     def says(self, words: Callable[[], str]) -> None:

@@ -11,14 +11,14 @@ Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 @dataclass(frozen=True)
 class Proportion:
-    """So many of so many images."""
+    """A count of images out of all `images`."""
 
     count: int
     images: int
 
     @classmethod
     def of(cls, share: float, images: int) -> Self:
-        """The proportion that a rounded share of the images stands for."""
+        """Returns the proportion that a share of so many images stands for."""
         return cls(round(share * images), images)
 
     @property

@@ -1,4 +1,4 @@
-"""When two networks give the same answer: the one rule of a version's verification and of each of its loads."""
+"""Decides when two networks give the same answer: one rule for a version's verification and for each load."""
 
 import numpy as np
 from numpy.typing import NDArray

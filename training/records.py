@@ -51,7 +51,7 @@ class PublishRecord(BaseModel):
 
 
 def verdict_of(run: Run) -> Verdict:
-    """The gate's verdict, with what was noted of the variants. Raises RunError before there is one."""
+    """Returns the gate's verdict with the notes on the variants. Raises RunError before there is a verdict."""
     verdict = run.record("gating", Verdict)
     if run.done("quantizing"):
         verdict.notes.extend(run.record("quantizing", QuantizationRecord).notes)

@@ -1,6 +1,5 @@
 """Going on with a run that was stopped: with the images in another place, or for more epochs than it had."""
 
-import hashlib
 import json
 import shlex
 from collections.abc import Iterable
@@ -9,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from training.config import TrainConfig
+from training.contract import sha256
 from training.datasets.dataset import read_samples, write_samples
 from training.datasets.layout import Sample, text
 from training.datasets.report import DatasetReport
@@ -97,8 +97,8 @@ def _same_folder(one: Path, other: Path) -> bool:
 def _first_other(samples: Iterable[Sample]) -> Sample | None:
     """The first whose file is missing or has other bytes than it had."""
     with ThreadPoolExecutor() as pool:
-        for sample, sha256 in pool.map(lambda sample: (sample, _sha256(sample.path)), samples):
-            if sha256 != sample.sha256:
+        for sample, now in pool.map(lambda sample: (sample, _sha256(sample.path)), samples):
+            if now != sample.sha256:
                 pool.shutdown(cancel_futures=True)
                 return sample
     return None
@@ -108,8 +108,7 @@ def _sha256(path: Path) -> str | None:
     if not path.is_file():  # to open a pipe would wait for ever
         return None
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(path)
     except OSError:
         return None
 

@@ -191,7 +191,7 @@ class Progress(BaseModel):
     )
 
     def seconds_of(self, name: Phase) -> float:
-        """Seconds spent in a phase so far, over all attempts."""
+        """Returns the seconds spent in a phase so far, over all attempts."""
         return sum(phase.seconds for phase in self.phases if phase.name == name)
 
 

@@ -3,12 +3,11 @@
 `seen.json` in a version's folder has the beginnings of the files' SHA-256, by split.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.contract import ContractError
+from training.contract import ContractError, sha256
 from training.datasets.layout import SPLITS, Sample, classes_of, samples_of
 
 SEEN_FILE = "seen.json"
@@ -30,9 +29,9 @@ def splits_of(version: Path, folder: Path, labels: list[str], names: Sequence[st
         seen = json.loads((version / SEEN_FILE).read_bytes())
     except FileNotFoundError:
         return None
-    split_by_hash = {sha256: split for split in SPLITS for sha256 in seen[split]}
+    split_by_hash = {digits: split for split in SPLITS for digits in seen[split]}
     paths = {sample.name: sample.path for sample in samples_of(classes_of(folder, folder), labels)}
-    return [split_by_hash.get(_sha256(paths[name])[:DIGITS]) for name in names]
+    return [split_by_hash.get(sha256(paths[name])[:DIGITS]) for name in names]
 
 
 def rows_of(split: str, splits: Sequence[str | None] | None, version: int) -> list[int]:
@@ -55,8 +54,3 @@ def told(splits: Sequence[str | None] | None) -> str | None:
     held_out = sum(split == "test" for split in splits)
     line = f"{count:,} of these {len(splits):,} images were trained on: that they are named right says little"
     return line + (f"; --split test measures on the {held_out:,} that were not" if held_out else "")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -64,12 +64,12 @@ def train(run: Run, repository: ModelRepository, log: ProgressLog) -> TrainingRe
 
 
 def epochs_of(config: TrainConfig, steps: int) -> int:
-    """How many epochs the training has, of so many `steps` each: those that were asked for, or the default's."""
+    """Returns how many epochs of `steps` steps the training has: as many as were asked for, or the default."""
     return config.epochs or stretched(EPOCHS, steps)
 
 
 def stretched(epochs: float, steps: int) -> int:
-    """So many epochs, or as many as make the same number of epochs of 16 steps where an epoch has fewer `steps`."""
+    """Returns `epochs`, or more where an epoch has fewer than 16 `steps`: each then stands for 16 steps."""
     return math.ceil(epochs * max(1, SHORT_EPOCH / steps))
 
 

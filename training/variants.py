@@ -166,7 +166,7 @@ def _judge(
 
 
 def why_dropped(gate: Gate, agreement: Proportion, lost: int) -> str | None:
-    """Why a variant does not answer as float32 does, None where it does. `lost` is HeldOut's; two images are none."""
+    """Returns why a variant is dropped, None where it is kept. `lost` is that of HeldOut. Two images never decide."""
     images = agreement.images
     differing, allowed = images - agreement.count, max(FEW_IMAGES, (1 - gate.agreement) * images)
     if differing > allowed:

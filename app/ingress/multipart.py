@@ -1,4 +1,4 @@
-"""multipart/form-data (RFC 7578, RFC 2046) in the dialects that clients speak: a body to its parts.
+"""Splits a multipart/form-data body (RFC 7578, RFC 2046) into its parts, in the dialects that clients speak.
 
 python-multipart's push parser takes neither a preamble nor a folded header, and leaves `filename*` out. Starlette's
 form parser is made of it, and also takes a body that breaks off for a whole one.
@@ -42,7 +42,7 @@ class Part:
 
 
 def read_parts(body: bytes, boundary: bytes) -> Iterator[Part]:
-    """The parts in order; what stands before the first and after the last boundary is passed over.
+    """Yields the parts in order. Passes over what stands before the first boundary and after the last.
 
     Raises MalformedBody.
     """
@@ -67,7 +67,7 @@ def read_parts(body: bytes, boundary: bytes) -> Iterator[Part]:
 
 
 def text_of(raw: bytes) -> str:
-    """UTF-8 as RFC 7578 has it; Latin-1 of clients that send something else."""
+    """Decodes UTF-8, as RFC 7578 asks for, or Latin-1 where a client sends something else."""
     try:
         return raw.decode()
     except UnicodeDecodeError:
@@ -108,7 +108,7 @@ def _headers(head: bytes) -> Headers:
 
 
 def _parameter(disposition: bytes, options: dict[bytes, bytes], name: str) -> str | None:
-    """Of a Content-Disposition: the plain one, else the one of RFC 2231, as name*=utf-8''%E7%8C%AB or in pieces."""
+    """Returns a parameter of a Content-Disposition: the plain one, else that of RFC 2231 (name*=utf-8''%E7%8C%AB)."""
     if (plain := options.get(name.encode())) is not None:
         return text_of(plain)
     if b"*" not in disposition:

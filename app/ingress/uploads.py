@@ -27,14 +27,14 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The images of a request, at least one, in order; and the text fields beside them, of equal ones the last."""
+    """The images of a request, at least one, in order, and its text fields. Of fields with one name the last counts."""
 
     uploads: list[Upload]
     fields: Mapping[str, str]
 
 
 async def read_form(request: Request, max_files: int) -> Form:
-    """A request's body; all in memory, of which the middleware bounds the size.
+    """Reads a request's body into memory; the middleware bounds its size.
 
     Raises MalformedBody, NoFile, TooManyFiles, UnsupportedBody, WrongField, and UploadTooLarge from the middleware.
     """
@@ -91,7 +91,7 @@ def _is_upload(part: Part) -> bool:
 
 
 def _shown(content: bytes) -> str:
-    """The beginning of a text; of anything else, its length."""
+    """Returns the beginning of a text, or the length of anything else."""
     text = content[:40].decode(errors="ignore")
     is_text = all(character.isprintable() or character.isspace() for character in text)
     return repr(text) if is_text else f"{len(content)} bytes that are no text"

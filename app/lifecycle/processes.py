@@ -144,7 +144,7 @@ def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[s
 
 @contextlib.contextmanager
 def _port_told(host: str, port: int, setting: str) -> Iterator[None]:
-    """What the system says of a port becomes the operator's one line."""
+    """Turns the system's error about a port into one line for the operator."""
     try:
         yield
     except OSError as error:

@@ -48,7 +48,7 @@ def _page(content: bytes, policy: str, root_path: str) -> Callable[[Request], Aw
 
 
 def _way_to_root(request: Request, root_path: str) -> str:
-    """Relative where no prefix is known: a proxy may have taken one off."""
+    """Returns the root's address. It is relative where no prefix is set, since a proxy may have taken one off."""
     if root_path:
         return f"{root_path}/"
     came: bytes = request.scope.get("raw_path", b"")  # with the slash that may have been at its end
@@ -63,6 +63,6 @@ async def _swagger(request: Request) -> Response:
 
 
 def _hashes(page: bytes, kind: str) -> str:
-    """Of what stands inline in a page, as its Content-Security-Policy names it."""
+    """Returns the hashes of a page's inline scripts or styles, as its Content-Security-Policy names them."""
     digests = [hashlib.sha256(text).digest() for found, text in _inline.findall(page) if found == kind.encode()]
     return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)

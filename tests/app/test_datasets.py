@@ -23,7 +23,7 @@ from app.ingress.intake import storage_told
 from tests.app.conftest import Serve
 from tests.process import service, until
 from training.config import TrainConfig
-from training.datasets.dataset import check, scan
+from training.datasets.dataset import scan, survey
 from training.jobs.job import DatasetRef
 
 pytestmark = pytest.mark.anyio
@@ -133,7 +133,8 @@ async def test_the_report_is_that_of_the_command(serve: Serve) -> None:
         report = (await client.put("/datasets/photos", content=zipped(photos(20)))).json()["report"]
         folder = services.datasets.resolve("photos").folder
     config = TrainConfig(data=folder)
-    expected = check(scan(folder, config.val_fraction, config.test_fraction, config.seed), config.preprocessing)
+    dataset = scan(folder, config.val_fraction, config.test_fraction, config.seed)
+    expected, _ = survey(dataset, config.preprocessing)
     assert report == {**expected.model_dump(), "folder": "photos"}
 
 

@@ -40,6 +40,7 @@ from training.datasets.split import divide
 from training.datasets.split_names import split_of
 from training.datasets.suspicion import Look, Suspicion
 from training.disk.durable import write_atomically
+from training.errors import words_of
 from training.images import ImageError, decode, read_file
 from training.limits import Limits
 
@@ -169,13 +170,6 @@ def _alike(labels: list[str]) -> list[list[str]]:
     for label in labels:
         alike[" ".join(label.casefold().split())].append(label)
     return [group for group in alike.values() if len(group) > 1]
-
-
-def check(
-    dataset: Dataset, preprocessing: Preprocessing, *, strict: bool = False, progress: Progress | None = None
-) -> DatasetReport:
-    """What `survey` finds out about the whole dataset."""
-    return survey(dataset, preprocessing, strict=strict, progress=progress)[0]
 
 
 def survey(
@@ -354,8 +348,9 @@ def _decode_unchanged(sample: Sample, preprocessing: Preprocessing, max_pixels: 
         if hashlib.sha256(data).hexdigest() == sample.sha256:
             return decode(data, preprocessing, max_pixels)
     except (OSError, ImageError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DatasetError(f"{sample.path} was readable when the dataset was checked, now: {reason}") from error
+        raise DatasetError(
+            f"{sample.path} was readable when the dataset was checked, now: {words_of(error)}"
+        ) from error
     raise DatasetError(f"{sample.path} has changed since the dataset was checked: train on a dataset that stays")
 
 

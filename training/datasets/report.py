@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from training.errors import words_of
 from training.images import ImageError
 from training.intervals import Proportion
 
@@ -12,36 +13,33 @@ FEW_TRAINING = 1000  # images, of all classes
 NAME_WIDTH = 48  # columns of a class's name; its figures take the rest of 80
 
 
-class Unreadable(BaseModel):
-    """A file that gives no image. `code` is an `ImageError`'s, or unreadable_file."""
+class Finding(BaseModel):
+    """What is odd about a file."""
 
     path: str
     code: str
     message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}  {self.code}: {self.message}"
+
+
+class Unreadable(Finding):
+    """A file that gives no image. `code` is an `ImageError`'s, or unreadable_file."""
 
     @classmethod
     def of(cls, path: str, error: ImageError | OSError) -> Self:
         """What `decode` or the disk has said of a file."""
         if isinstance(error, ImageError):
             return cls(path=path, code=error.code, message=error.message)
-        return cls(path=path, code="unreadable_file", message=error.strerror or str(error))
-
-    def __str__(self) -> str:
-        return f"{self.path}  {self.code}: {self.message}"
+        return cls(path=path, code="unreadable_file", message=words_of(error))
 
 
-class Suspicious(BaseModel):
-    """A file that gives an image, and is used, but hardly is what was meant.
+class Suspicious(Finding):
+    """A file that gives an image and is used, though the image is hardly what was meant.
 
     `code` is one_colour, almost_black, almost_white or same_picture.
     """
-
-    path: str
-    code: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.path}  {self.code}: {self.message}"
 
 
 class Baseline(BaseModel):

@@ -5,7 +5,7 @@ import shutil
 
 
 def link_or_copy(source: str, target: str) -> str:
-    """Makes `target` another name of the file `source`, or a copy where it lies on another file system."""
+    """Makes `target` a second name of the file `source`, or a copy of it on another file system. Returns `target`."""
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links

@@ -44,7 +44,7 @@ from training.jobs.job import (
 from training.jobs.places import Places
 from training.jobs.presence import WorkerInfo
 from training.records import PublishRecord, verdict_of
-from training.run import PHASES, Run, read_progress
+from training.run import Run, read_progress
 
 if TYPE_CHECKING:
     from dbos import DBOSClient, EnqueueOptions, WorkflowStatus
@@ -280,9 +280,7 @@ class Jobs:
         run, state = self.run(id), self._state(newest)
         verdict = verdict_of(run) if run.done("gating") else None
         started = _began(run)
-        phase = (
-            next((phase for phase in PHASES if not run.done(phase)), None) if started and state != "queued" else None
-        )
+        phase = run.next_phase() if started and state != "queued" else None
         return Job(
             id=id,
             state=state,

@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_image
 
 from tests.training.test_images import tiff
 from training.contract import Preprocessing
-from training.datasets.dataset import Dataset, Split, check, load, read_samples, scan, survey, write_samples
+from training.datasets.dataset import Dataset, Split, load, read_samples, scan, survey, write_samples
 from training.datasets.layout import DatasetError
 from training.datasets.report import DatasetReport
 from training.images import decode
@@ -60,7 +60,7 @@ def refusal(folder: Path) -> str:
 
 def test_a_folder_of_classes_is_split_by_class(tmp_path: Path) -> None:
     dataset = scan(flat(tmp_path, 20), 0.15, 0.25, seed=0)
-    report = check(dataset, SIZE)
+    report = survey(dataset, SIZE)[0]
     assert report.labels == ["cat", "dog"]
     assert report.images == {"train": 24, "val": 6, "test": 10}
     assert report.classes["val"] == {"cat": 3, "dog": 3}
@@ -77,8 +77,8 @@ def test_the_split_follows_the_seed_and_not_the_file_system(tmp_path: Path) -> N
     first, second, other = scan(folder, 0.2, 0.2, 7), scan(copy, 0.2, 0.2, 7), scan(folder, 0.2, 0.2, 8)
     assert names(first) == names(second)
     assert names(first)["test"] != names(other)["test"]
-    assert check(first, SIZE).fingerprint == check(second, SIZE).fingerprint
-    assert check(first, SIZE).fingerprint == check(other, SIZE).fingerprint  # it is of the files
+    assert survey(first, SIZE)[0].fingerprint == survey(second, SIZE)[0].fingerprint
+    assert survey(first, SIZE)[0].fingerprint == survey(other, SIZE)[0].fingerprint  # it is of the files
 
 
 def test_an_image_more_moves_few_others(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_copies_stay_on_one_side(tmp_path: Path) -> None:
     folder = flat(tmp_path, 12)
     for path in list(folder.rglob("*.jpg")):
         shutil.copy(path, path.with_name(f"copy-of-{path.name}"))
-    report = check(scan(folder, 0.3, 0.3, 0), SIZE)
+    report = survey(scan(folder, 0.3, 0.3, 0), SIZE)[0]
     assert report.leaks == []
     assert len(report.duplicates) == 24
     assert report.images == {"train": 16, "val": 16, "test": 16}
@@ -101,7 +101,7 @@ def test_copies_stay_on_one_side(tmp_path: Path) -> None:
 def test_an_image_under_two_labels_is_reported(tmp_path: Path) -> None:
     folder = flat(tmp_path, 6)
     shutil.copy(folder / "cat/000.jpg", folder / "dog/also.jpg")
-    report = check(scan(folder, 0.2, 0.2, 0), SIZE)
+    report = survey(scan(folder, 0.2, 0.2, 0), SIZE)[0]
     assert report.conflicts == [["cat/000.jpg", "dog/also.jpg"]]
     assert report.leaks == []
 
@@ -109,14 +109,14 @@ def test_an_image_under_two_labels_is_reported(tmp_path: Path) -> None:
 def test_a_given_split_is_kept(tmp_path: Path) -> None:
     dataset = scan(given(tmp_path), 0.9, 0.05, 0)
     assert names(dataset)["val"] == [f"val/cat/{i}.jpg" for i in (0, 2, 4)] + [f"val/dog/{i}.jpg" for i in (1, 3, 5)]
-    assert check(dataset, SIZE).images == {"train": 6, "val": 6, "test": 6}
+    assert survey(dataset, SIZE)[0].images == {"train": 6, "val": 6, "test": 6}
 
 
 def test_the_same_image_in_train_and_test_is_a_leak(tmp_path: Path) -> None:
     folder = given(tmp_path)
     shutil.copy(folder / "train/cat/0.jpg", folder / "test/cat/same.jpg")
     shutil.copy(folder / "val/dog/1.jpg", folder / "val/dog/twice.jpg")
-    report = check(scan(folder, 0.2, 0.2, 0), SIZE)
+    report = survey(scan(folder, 0.2, 0.2, 0), SIZE)[0]
     assert report.leaks == [["test/cat/same.jpg", "train/cat/0.jpg"]]
     assert report.duplicates == [["val/dog/1.jpg", "val/dog/twice.jpg"]]
     assert "leak" in str(report)
@@ -144,7 +144,7 @@ def test_bad_files_are_skipped_and_named(tmp_path: Path) -> None:
         np.testing.assert_array_equal(splits["train"].images[row], decode(sample.path, SIZE))
     assert "train/cat/notes.txt  not_an_image" in report.render()
     with pytest.raises(DatasetError, match=r"readable throughout, it is not: train/cat/cut\.jpg"):
-        check(dataset, SIZE, strict=True)
+        survey(dataset, SIZE, strict=True)
 
 
 def test_a_bad_file_never_empties_a_split(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_class_without_a_readable_image_is_refused(tmp_path: Path) -> None:
     for path in (folder / "val/dog").iterdir():
         path.write_bytes(b"broken")
     with pytest.raises(DatasetError) as error:
-        check(scan(folder, 0.2, 0.2, 0), SIZE)
+        survey(scan(folder, 0.2, 0.2, 0), SIZE)
     assert "has no readable image of 'dog': 'dog' has 0 in 3 files: 3 are not_an_image (val/dog/1.jpg: " in str(
         error.value
     )
@@ -177,7 +177,7 @@ def test_a_class_that_is_too_small_says_what_became_of_its_files(tmp_path: Path)
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{i:064x}\nsize 9\n" if i else "")
     with pytest.raises(DatasetError) as error:
-        check(scan(folder, 0.2, 0.2, 0), SIZE)
+        survey(scan(folder, 0.2, 0.2, 0), SIZE)
     assert "class 'owl' should have at least 3 different readable images, one each for train, val and test" in str(
         error.value
     )
@@ -194,7 +194,7 @@ def test_a_class_of_copies_says_of_which(tmp_path: Path) -> None:
     with pytest.raises(
         DatasetError, match=r"it has 0 in 5 files: 5 have the same bytes as in 'cat' \(other/000.jpg as cat/"
     ):
-        check(scan(folder, 0.2, 0.2, 0), SIZE)
+        survey(scan(folder, 0.2, 0.2, 0), SIZE)
 
 
 def test_load_gives_what_decode_gives(tmp_path: Path) -> None:
@@ -263,17 +263,17 @@ def test_a_cache_that_can_not_be_written_is_an_error(tmp_path: Path) -> None:
 
 def test_the_fingerprint_knows_content_label_and_given_split(tmp_path: Path) -> None:
     folder = given(tmp_path)
-    fingerprints = [check(scan(folder, 0.2, 0.2, 0), SIZE).fingerprint]
+    fingerprints = [survey(scan(folder, 0.2, 0.2, 0), SIZE)[0].fingerprint]
     write(folder / "test/cat/0.jpg", 100)
-    fingerprints.append(check(scan(folder, 0.2, 0.2, 0), SIZE).fingerprint)
+    fingerprints.append(survey(scan(folder, 0.2, 0.2, 0), SIZE)[0].fingerprint)
     (folder / "train/cat").rename(folder / "train/tmp")
     (folder / "train/dog").rename(folder / "train/cat")
     (folder / "train/tmp").rename(folder / "train/dog")
-    fingerprints.append(check(scan(folder, 0.2, 0.2, 0), SIZE).fingerprint)
+    fingerprints.append(survey(scan(folder, 0.2, 0.2, 0), SIZE)[0].fingerprint)
     (folder / "val").rename(folder / "tmp")
     (folder / "test").rename(folder / "val")
     (folder / "tmp").rename(folder / "test")
-    fingerprints.append(check(scan(folder, 0.2, 0.2, 0), SIZE).fingerprint)
+    fingerprints.append(survey(scan(folder, 0.2, 0.2, 0), SIZE)[0].fingerprint)
     assert len(set(fingerprints)) == 4
 
 
@@ -283,7 +283,7 @@ def test_clutter_is_passed_over_and_subfolders_are_read(tmp_path: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"clutter")
     write(folder / "cat/2024/may/deep.jpg", 50)
-    report = check(scan(folder, 0.2, 0.2, 0), SIZE, strict=True)
+    report = survey(scan(folder, 0.2, 0.2, 0), SIZE, strict=True)[0]
     assert report.labels == ["cat", "dog"]
     assert sum(report.images.values()) == 7
 
@@ -292,7 +292,7 @@ def test_names_are_compared_in_nfc(tmp_path: Path) -> None:
     decomposed = unicodedata.normalize("NFD", "žluťoučký")
     composed = unicodedata.normalize("NFC", decomposed)
     one, two = (flat(tmp_path / form, 4, (name, "猫")) for form, name in (("d", decomposed), ("c", composed)))
-    reports = [check(scan(folder, 0.2, 0.2, 0), SIZE) for folder in (one, two)]
+    reports = [survey(scan(folder, 0.2, 0.2, 0), SIZE)[0] for folder in (one, two)]
     assert reports[0].labels == reports[1].labels == [composed, "猫"]
     assert reports[0].fingerprint == reports[1].fingerprint
     (one / composed).mkdir()
@@ -302,7 +302,7 @@ def test_names_are_compared_in_nfc(tmp_path: Path) -> None:
 def test_names_that_are_no_utf8_reach_the_report(tmp_path: Path) -> None:
     folder = flat(tmp_path, 4)
     Path(os.fsdecode(os.fsencode(folder / "cat") + b"/caf\xe9.jpg")).write_bytes(b"broken")
-    report = check(scan(folder, 0.2, 0.2, 0), SIZE)
+    report = survey(scan(folder, 0.2, 0.2, 0), SIZE)[0]
     assert [bad.path for bad in report.unreadable] == ["cat/caf\\udce9.jpg"]
     assert report.model_dump_json()
 
@@ -340,7 +340,7 @@ def test_too_few_images_to_split_are_refused(tmp_path: Path) -> None:
     folder = flat(tmp_path, 3)
     shutil.copy(folder / "dog/000.jpg", folder / "dog/001.jpg")
     with pytest.raises(DatasetError, match=r"class 'dog' should have at least 3 different readable images.* it has 2"):
-        check(scan(folder, 0.2, 0.2, 0), SIZE)
+        survey(scan(folder, 0.2, 0.2, 0), SIZE)
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -421,7 +421,7 @@ def test_the_same_picture_in_other_bytes_is_listed(tmp_path: Path) -> None:
     with Image.open(folder / "train/cat/0.jpg") as image:
         image.save(folder / "test/dog/again.png")
     shutil.copy(folder / "train/dog/1.jpg", folder / "train/dog/copy.jpg")
-    report = check(scan(folder, 0.2, 0.2, 0), Preprocessing(height=64, width=64))
+    report = survey(scan(folder, 0.2, 0.2, 0), Preprocessing(height=64, width=64))[0]
     assert [str(odd) for odd in report.suspicious] == [
         "test/dog/again.png  same_picture: decodes to the same pixels as train/cat/0.jpg"
     ]
@@ -429,6 +429,6 @@ def test_the_same_picture_in_other_bytes_is_listed(tmp_path: Path) -> None:
 
 
 def test_a_report_of_before_is_read(tmp_path: Path) -> None:
-    report = check(scan(given(tmp_path), 0.2, 0.2, 0), SIZE)
+    report = survey(scan(given(tmp_path), 0.2, 0.2, 0), SIZE)[0]
     old = report.model_dump(exclude={"suspicious"})
     assert DatasetReport.model_validate(old) == report

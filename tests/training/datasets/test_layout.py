@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.datasets.test_dataset import SIZE, flat, given, refusal, write
-from training.datasets.dataset import check, scan
+from training.datasets.dataset import scan, survey
 from training.datasets.layout import DatasetError
 from training.datasets.report import DatasetReport
 
@@ -18,7 +18,7 @@ def parts(folder: Path, *names: str, count: int = 6, labels: tuple[str, ...] = (
 
 
 def report(folder: Path) -> DatasetReport:
-    return check(scan(folder, 0.2, 0.2, 0), SIZE)
+    return survey(scan(folder, 0.2, 0.2, 0), SIZE)[0]
 
 
 @pytest.mark.parametrize(
@@ -259,6 +259,6 @@ def test_what_systems_leave_is_clutter(tmp_path: Path, name: str) -> None:
     for place in (folder / name / "x", folder / "cat" / name / "x"):
         place.mkdir(parents=True)
         (place / "file").write_text("x")
-    found = check(scan(folder, 0.2, 0.2, 0), SIZE, strict=True)
+    found = survey(scan(folder, 0.2, 0.2, 0), SIZE, strict=True)[0]
     assert found.labels == ["cat", "dog"]
     assert found.passed_over == []

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from tests.training.datasets.test_dataset import SIZE, flat, write
-from training.datasets.dataset import check, load, scan, survey
+from training.datasets.dataset import load, scan, survey
 from training.datasets.layout import DatasetError
 from training.datasets.listing import files_below
 from training.datasets.report import DatasetReport
 
 
 def report(folder: Path) -> DatasetReport:
-    return check(scan(folder, 0.2, 0.2, 0), SIZE)
+    return survey(scan(folder, 0.2, 0.2, 0), SIZE)[0]
 
 
 def images(report: DatasetReport) -> dict[str, int]:
