@@ -18,6 +18,7 @@ from app.rollout.deployment import Deployment
 from app.rollout.probation import Probation
 from app.rollout.rollback import Cause, Rollback, RollbackPolicy, go_back, is_momentary
 from training.contract import ContractError, ModelRepository
+from training.errors import words_of
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ class Serving:
         try:
             yield
         except OSError as error:
-            raise StorageUnavailable(f"the model repository can not be written: {error.strerror or error}") from error
+            raise StorageUnavailable(f"the model repository can not be written: {words_of(error)}") from error
 
     async def _follow(self) -> None:
         while True:

@@ -17,7 +17,8 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from training.jobs.places import ENV_PREFIX, Places, SecretUnreadable
+from training.jobs.places import Places, SecretUnreadable
+from training.limits import ENV_PREFIX
 from training.names import Name
 
 # of the worker, and of docker-compose.yml

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from pydantic import BaseModel, Field
 
-from training.jobs.places import ENV_PREFIX
+from training.limits import ENV_PREFIX
 
 ROOT = Path(__file__).parents[1]  # where this release's `app` lies: the checkout, or the environment's packages
 

@@ -33,7 +33,7 @@ def _p_value(hits: int, tosses: int) -> float:
 
 
 def _images_to_tell(images: int, hits: int, tosses: int, significance: float) -> int | None:
-    """Returns how many more images would tell the two apart, if as many of them differ, in the same direction."""
+    """Returns how many more images would tell the two apart, if the same share differs in the same direction."""
     if not tosses or hits * 2 == tosses:
         return None
     for more in range(tosses + 1, MOST * tosses):

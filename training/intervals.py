@@ -11,14 +11,14 @@ Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 @dataclass(frozen=True)
 class Proportion:
-    """A count of images out of all `images`."""
+    """A number of images, `count`, out of `images`."""
 
     count: int
     images: int
 
     @classmethod
     def of(cls, share: float, images: int) -> Self:
-        """Returns the proportion that a share of so many images stands for."""
+        """Returns the proportion whose share of `images` is `share`, rounded to whole images."""
         return cls(round(share * images), images)
 
     @property

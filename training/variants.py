@@ -166,7 +166,7 @@ def _judge(
 
 
 def why_dropped(gate: Gate, agreement: Proportion, lost: int) -> str | None:
-    """Returns why a variant is dropped, None where it is kept. `lost` is that of HeldOut. Two images never decide."""
+    """Returns why a variant is dropped, None where it is kept. `lost` is as in HeldOut. Two images never decide."""
     images = agreement.images
     differing, allowed = images - agreement.count, max(FEW_IMAGES, (1 - gate.agreement) * images)
     if differing > allowed:

@@ -26,6 +26,7 @@ from app.errors import (
 )
 from training.datasets import store as dataset_store
 from training.datasets.store import ARCHIVE_FILE, REPORT_FILE, REVISION_FOLDER, SUMMARY_FILE, DatasetStore, Summary
+from training.errors import words_of
 from training.jobs.child import ChildFailed, ChildKilled, run_child
 
 WRITE_BYTES = 1024**2  # one hop to a thread for so many
@@ -136,4 +137,4 @@ def storage_told() -> Iterator[None]:
         log.error("the datasets folder: %s", error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull("the disk of the datasets folder is full, nothing was kept") from None
-        raise StorageUnavailable(f"the datasets folder can not be used: {error.strerror or error}") from None
+        raise StorageUnavailable(f"the datasets folder can not be used: {words_of(error)}") from None

@@ -21,6 +21,7 @@ from app.execution.cores import usable_cores
 from app.lifecycle.keeper import GRACE_S, Keeper, training_worker
 from app.observability.metrics import FOLDER, forget_process
 from app.settings import Settings, SettingsError
+from training.errors import words_of
 
 MEMBER = "--member"  # of `python -m app`: this process is one of several
 BAD_SETTINGS = 2
@@ -151,5 +152,5 @@ def _port_told(host: str, port: int, setting: str) -> Iterator[None]:
         if error.errno == errno.EADDRINUSE:
             why = f"is in use, by another service or by this one in another terminal; {setting} may name another port"
         else:
-            why = f"cannot be opened: {error.strerror}"
+            why = f"cannot be opened: {words_of(error)}"
         raise SettingsError(f"port {port} on {host} {why}") from None

@@ -25,6 +25,7 @@ from app.schemas import (
 )
 from app.services import Services, ServicesDep
 from app.serving import Serving
+from training.errors import words_of
 from training.jobs.presence import WorkerInfo
 
 JOBS_LIMIT_S = 0.5
@@ -75,7 +76,7 @@ async def _trainer(services: Services) -> TrainerHealth:
     try:
         workers = await asyncio.to_thread(services.jobs.workers)
     except OSError as unreadable:
-        error = f"the signs of life of the workers can not be read: {unreadable.strerror}"
+        error = f"the signs of life of the workers can not be read: {words_of(unreadable)}"
     return TrainerHealth(
         workers=workers,
         queued=None if states is None else sum(status.state == "queued" for status in states.values()),

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from training.jobs.places import ENV_PREFIX
+from training.limits import ENV_PREFIX
 
 TUNED = ("precision", "threads", "max_batch", "decode_threads")  # settings, as fields of Settings and of Candidate
 WORTHWHILE = 1.03  # times the images/s: what differs less is noise, or not worth a line of configuration

@@ -10,7 +10,7 @@ from app.execution.provider import EXECUTION_PROVIDERS
 from app.settings import read_settings
 from app.tuning.recommendation import WORTHWHILE, Candidate, Comparison, Figures, percentile
 from app.tuning.sweep import Outcome, Proposal, Stage, Sweep
-from training.jobs.places import ENV_PREFIX
+from training.limits import ENV_PREFIX
 
 SHARES = (0.5, 0.99)  # of the latencies
 

@@ -17,7 +17,7 @@ from app.observability.resources import gpu_metrics, process_metrics, room_metri
 from app.observation import Observation
 from app.settings import Settings
 from training import images
-from training.jobs.places import ENV_PREFIX
+from training.limits import ENV_PREFIX
 
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs/api.md").read_text()

@@ -365,4 +365,4 @@ def _array(shape: tuple[int, ...], cache: Path | None) -> NDArray[np.uint8]:
             os.posix_fallocate(file.fileno(), 0, size)
             return np.memmap(file, np.uint8, shape=shape)
     except OSError as error:
-        raise DatasetError(f"{cache} should take {size} bytes of decoded images: {error.strerror}") from error
+        raise DatasetError(f"{cache} should take {size} bytes of decoded images: {words_of(error)}") from error

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from training.clutter import is_clutter
-from training.errors import TrainingError
+from training.errors import TrainingError, words_of
 
 
 class DatasetError(TrainingError):
@@ -26,7 +26,7 @@ def entries(folder: Path) -> tuple[list[Path], list[Path]]:
                 if not is_clutter(entry.name):
                     (folders if _is_folder(entry, folder) else others).append(folder / entry.name)
     except OSError as error:
-        raise DatasetError(f"{folder} can not be listed: {error.strerror}") from error
+        raise DatasetError(f"{folder} can not be listed: {words_of(error)}") from error
     return folders, others
 
 
@@ -36,7 +36,7 @@ def names_in(folder: Path) -> Iterator[str]:
         with os.scandir(folder) as found:
             yield from (entry.name for entry in found if not is_clutter(entry.name) and not entry.is_dir())
     except OSError as error:
-        raise DatasetError(f"{folder} can not be listed: {error.strerror}") from error
+        raise DatasetError(f"{folder} can not be listed: {words_of(error)}") from error
 
 
 def files_below(folder: Path) -> Iterator[Path]:
@@ -47,7 +47,7 @@ def files_below(folder: Path) -> Iterator[Path]:
     """
 
     def stop(error: OSError) -> None:
-        raise DatasetError(f"{error.filename} can not be listed: {error.strerror}") from error
+        raise DatasetError(f"{error.filename} can not be listed: {words_of(error)}") from error
 
     read: set[str] = set()
     tops = deque([folder])

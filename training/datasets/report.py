@@ -14,7 +14,7 @@ NAME_WIDTH = 48  # columns of a class's name; its figures take the rest of 80
 
 
 class Finding(BaseModel):
-    """What is odd about a file."""
+    """A file of the dataset that a person should look at: a code for programs and a sentence for the person."""
 
     path: str
     code: str
@@ -29,7 +29,7 @@ class Unreadable(Finding):
 
     @classmethod
     def of(cls, path: str, error: ImageError | OSError) -> Self:
-        """What `decode` or the disk has said of a file."""
+        """Returns the finding for the error that `decode` or the disk raised."""
         if isinstance(error, ImageError):
             return cls(path=path, code=error.code, message=error.message)
         return cls(path=path, code="unreadable_file", message=words_of(error))

@@ -13,8 +13,7 @@ from pydantic_settings import (
 )
 
 from training.errors import TrainingError
-from training.limits import ENV_PREFIX as ENV_PREFIX  # also from here: most settings are places
-from training.limits import Limits
+from training.limits import ENV_PREFIX, Limits
 
 SECRETS = Path("/run/secrets")  # where Docker and Podman mount them
 CONNECT_TIMEOUT_S = 5  # the driver's own is more than two minutes
