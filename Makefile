@@ -25,7 +25,7 @@ starter: install ## train ResNeXt-50 on scikit-learn's handwritten digits, if no
 	@test -e $(MODELS)/resnext50/ACTIVE || { \
 	  echo "no model in $(MODELS) yet: training the starter, a few minutes on two cores"; \
 	  test -d data/digits || $(BIN)/python -m training dataset digits data/digits; } && \
-	test -e $(MODELS)/resnext50/ACTIVE || $(BIN)/python -m training train --config training/starter.toml --models $(MODELS)
+	test -e $(MODELS)/resnext50/ACTIVE || $(BIN)/python -m training train --config training/jobs/starter.toml --models $(MODELS)
 
 install: .venv/installed ## make .venv with the locked dependencies
 

@@ -1,6 +1,6 @@
 """`python -m app`, also `resnext serve`: the service, until SIGTERM; with `tune` it looks for its best settings."""
 
-from training.interrupt import INTERRUPT
+from training.system.interrupt import INTERRUPT
 
 if __name__ == "__main__":
     INTERRUPT.watch()  # the imports below take a second, in which Ctrl-C may come
@@ -16,18 +16,18 @@ from collections.abc import Sequence
 import uvicorn
 
 from app.errors import InferenceFailed
+from app.execution.model import ModelError
 from app.execution.provider import ProviderError
-from app.lifecycle.processes import BAD_SETTINGS, MEMBER, listening_sockets, serve_in_processes, sockets_of
-from app.lifecycle.server import DrainingServer
 from app.main import create_app
-from app.model import ModelError
 from app.observability.logs import configure
+from app.processes.group import BAD_SETTINGS, MEMBER, listening_sockets, serve_in_processes, sockets_of
+from app.processes.server import DrainingServer
 from app.services import services_of
 from app.settings import Settings, SettingsError, read_settings, unknown_variables
 from app.tuning.sweep import NothingToTune
 from app.tuning.tune import add_arguments, tune
-from training import lifeline
 from training.errors import TrainingError
+from training.system import lifeline
 
 # longer than the minute that load balancers keep a connection: they should be the ones to close it
 KEEP_ALIVE_S = 75

@@ -12,8 +12,8 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from app.complaints import complaints_of
-from app.examples import ERRORS
+from app.api.complaints import complaints_of
+from app.api.examples import ERRORS
 
 PROBLEM_TYPE = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is left to read it

@@ -13,33 +13,34 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from app import __version__
+from app.api import datasets, health, metrics, models, predict, train
+from app.api.middleware.auth import OPEN_PATHS, ApiKeys, Keys
+from app.api.middleware.drain import AnnounceDrain
+from app.api.middleware.limits import BodyLimit
+from app.api.middleware.observer import Observer
+from app.api.middleware.paths import OwnPaths
+from app.api.middleware.shortcut import Shortcut
+from app.api.open_inference import rest as inference_v2
+from app.api.page.routes import make_router
 from app.errors import install_error_handlers
 from app.execution.cores import usable_cores
+from app.execution.loading import load_model
 from app.execution.measured import Measurements
 from app.execution.provider import Execution, choose_provider
-from app.ingress.admission import Admission
-from app.ingress.auth import OPEN_PATHS, ApiKeys, Keys
-from app.ingress.intake import Intake
-from app.ingress.limits import BodyLimit
-from app.ingress.paths import OwnPaths
-from app.ingress.shortcut import Shortcut
-from app.jobs import LIMIT_S, JobStates
-from app.lifecycle.drain import AnnounceDrain
-from app.lifecycle.keeper import training_worker
-from app.lifecycle.processes import shared_folder
-from app.loading import load_model
+from app.inference.admission import Admission
 from app.observability.logs import RequestLog
 from app.observability.metrics import Metrics
-from app.observability.observer import Observer
+from app.observability.observation import Batch
 from app.observability.requests import Requests
-from app.observation import Batch
-from app.page.routes import make_router
+from app.processes.group import shared_folder
+from app.processes.keeper import training_worker
 from app.rollout.rollback import RollbackPolicy
-from app.routes import datasets, health, inference_v2, metrics, models, predict, train
+from app.rollout.serving import Serving
 from app.services import Services
-from app.serving import Serving
 from app.settings import Settings, SettingsError, read_settings
-from training.contract import ModelRepository
+from app.trainer.datasets import Intake
+from app.trainer.jobs import LIMIT_S, JobStates
+from training.contract.manifest import ModelRepository
 from training.datasets.store import DatasetStore
 from training.jobs.jobs import Jobs
 
@@ -175,7 +176,7 @@ def _tracing(settings: Settings) -> "Tracing | None":
 
 def _grpc_server(services: Services, requests: Requests, keys: Keys) -> contextlib.AbstractAsyncContextManager[object]:
     try:
-        from app.open_inference.grpc_server import GrpcServer  # an optional extra; importing it takes 0.3 s
+        from app.api.open_inference.grpc_server import GrpcServer  # an optional extra; importing it takes 0.3 s
     except ImportError as error:
         raise SettingsError(f"RESNEXT_GRPC_PORT needs the extra `grpc`, which is not installed: {error}") from None
     return GrpcServer(services, requests, keys)

@@ -7,13 +7,13 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
 
-from app.ingress.admission import Admission
-from app.ingress.intake import Intake
-from app.jobs import JobStates
-from app.lifecycle.keeper import Keeper
+from app.inference.admission import Admission
 from app.observability.metrics import Metrics
-from app.serving import Serving
+from app.processes.keeper import Keeper
+from app.rollout.serving import Serving
 from app.settings import Settings
+from app.trainer.datasets import Intake
+from app.trainer.jobs import JobStates
 from training.datasets.store import DatasetStore
 from training.jobs.jobs import Jobs
 

@@ -17,9 +17,9 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from training.jobs.places import Places, SecretUnreadable
+from training.contract.names import Name
+from training.jobs.settings import Places, SecretUnreadable
 from training.limits import ENV_PREFIX
-from training.names import Name
 
 # of the worker, and of docker-compose.yml
 ELSEWHERE = {"RESNEXT_NAME", "RESNEXT_API_KEYS_FILE", "RESNEXT_DATABASE_FILE"}

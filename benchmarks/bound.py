@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from app.execution.provider import Execution
 from benchmarks.servers import CORES, PROVIDER
-from training.contract import Preprocessing
-from training.images import decode
+from training.contract.manifest import Preprocessing
+from training.images.decode import decode
 
 T = TypeVar("T")
 Image = NDArray[np.uint8]

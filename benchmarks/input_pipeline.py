@@ -24,8 +24,8 @@ from sklearn.datasets import load_sample_image
 from benchmarks.machine import machine
 from training.config import AUGMENTATIONS, TrainConfig
 from training.datasets.dataset import load, scan, survey
-from training.pipeline import steps_per_epoch, training_batches
-from training.runtime import keras
+from training.network.pipeline import steps_per_epoch, training_batches
+from training.network.runtime import keras
 
 TUTORIAL = AUGMENTATIONS["tutorial"]
 CORES = len(os.sched_getaffinity(0))

@@ -16,10 +16,8 @@ import numpy as np
 
 from benchmarks.photos import small_photos
 from benchmarks.servers import MODEL, MODELS
-from training import resnext
-from training.classifier import Uint8Images, onnx_classifier
 from training.config import Architecture
-from training.contract import (
+from training.contract.manifest import (
     CPU_FILE,
     FP16_FILE,
     GOLDEN_FILE,
@@ -34,12 +32,14 @@ from training.contract import (
     Preprocessing,
     Variant,
 )
-from training.export import keras_classifier, to_onnx, traced
-from training.images import decode
-from training.quantize import Quantizer
-from training.runtime import keras
-from training.variants import write_fp16
-from training.verify import write_for_cpus
+from training.exported.classifier import Uint8Images, onnx_classifier
+from training.exported.int8 import Quantizer
+from training.images.decode import decode
+from training.network import resnext
+from training.network.runtime import keras
+from training.phases.export import keras_classifier, to_onnx, traced
+from training.phases.quantize import write_fp16
+from training.phases.verify import write_for_cpus
 
 NETWORKS = {
     "real": (Architecture(), 224, 1000),

@@ -22,7 +22,7 @@ from typing import Any
 
 from app.execution.cores import usable_cores
 from app.execution.provider import TRIALS, choose_provider
-from training.contract import MODEL_FILE
+from training.contract.manifest import MODEL_FILE
 
 ROOT = Path(__file__).parents[1]
 BENCH = ROOT / ".bench"

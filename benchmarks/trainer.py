@@ -1,4 +1,4 @@
-"""Our side of `benchmarks.training_step`: the network, optimizer and loss of `training.train`, by `model.fit`.
+"""Our side of `benchmarks.training_step`: the network, optimizer and loss of `training.phases.train`, by `model.fit`.
 
 Speaks as `benchmarks/peers/pytorch/trainer.py` does. `--pipeline` feeds it through the input pipeline, with the
 tutorial's augmentation of cached uint8 images, in place of one batch that lies ready.
@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from training import resnext, runtime
 from training.config import AUGMENTATIONS, TrainConfig
 from training.datasets.dataset import Split
 from training.datasets.layout import Sample
-from training.pipeline import training_batches
-from training.runtime import keras, tf
-from training.train import compiled
+from training.network import resnext, runtime
+from training.network.pipeline import training_batches
+from training.network.runtime import keras, tf
+from training.phases.train import compiled
 
 IMAGES = 512  # in the pipeline's cache
 

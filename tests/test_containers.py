@@ -12,10 +12,10 @@ import yaml
 
 from app import __version__
 from app.settings import Settings
-from training.cli_jobs import Work
-from training.jobs.child import GRACE_S
-from training.jobs.places import Places
+from training.cli.jobs import Work
+from training.jobs.settings import Places
 from training.limits import ENV_PREFIX
+from training.system.child import GRACE_S
 
 ROOT = Path(__file__).parents[1]
 VARIABLES = {ENV_PREFIX + name.upper() for name in {**Settings.model_fields, **Work.model_fields}}

@@ -8,8 +8,8 @@ import pytest
 from pydantic import BaseModel
 
 from training.__main__ import CommandLine, Dataset, Models, main
-from training.cli_jobs import JobsCommand
-from training.cli_runs import RunsCommand
+from training.cli.jobs import JobsCommand
+from training.cli.runs import RunsCommand
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "models" / "README.md"]

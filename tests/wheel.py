@@ -52,7 +52,7 @@ def main() -> None:
         _serves(resnext, work, version=1)
         _say("with the extra `train`")
         run(*install, f"{wheel}[train]", cwd=work)
-        starter = "import training.starter as s; assert s.CONFIG.exists(), s.CONFIG"
+        starter = "import training.jobs.starter as s; assert s.CONFIG.exists(), s.CONFIG"
         run(work / "venv" / "bin" / "python", "-c", starter, cwd=work)
         told = run(resnext, "train", "digits", *SMALL, cwd=work)
         assert "version 2 of resnext50 is live" in told, told

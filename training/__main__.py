@@ -1,6 +1,6 @@
 """`resnext`, and `python -m training`: the command line. Flags come from the pydantic models, help and defaults too."""
 
-from training.interrupt import INTERRUPT
+from training.system.interrupt import INTERRUPT
 
 if __name__ == "__main__":
     INTERRUPT.watch()  # the imports below take a second, in which Ctrl-C may come
@@ -26,20 +26,20 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from training import console as terminal
-from training.cli_jobs import JobsCommand, Work
-from training.cli_models import Models as Models
-from training.cli_models import Repository, live_version
-from training.cli_predict import Predict
-from training.cli_runs import RunsCommand
-from training.cli_serve import Serve, Tune, become_app
-from training.cli_train import Export, Train
+from training.cli import terminal as terminal
+from training.cli.extra import PACKAGES, missing_extra
+from training.cli.jobs import JobsCommand, Work
+from training.cli.models import Models as Models
+from training.cli.models import Repository, live_version
+from training.cli.predict import Predict
+from training.cli.runs import RunsCommand
+from training.cli.serve import Serve, Tune, become_app
+from training.cli.terminal import Heading, console
+from training.cli.train import Export, Train
+from training.cli.usage import HelpFormatter, mistakes
 from training.config import Architecture, TrainConfig
-from training.console import Heading, console
-from training.contract import Preprocessing
+from training.contract.manifest import Preprocessing
 from training.errors import TrainingError, UsageError, words_of
-from training.extra import PACKAGES, missing_extra
-from training.usage import HelpFormatter, mistakes
 
 # TensorFlow takes seconds to import: each command imports what it needs
 
@@ -65,11 +65,11 @@ class Evaluate(Repository):
     output: Path | None = Field(None, description="folder for report.json, confusion.png and predictions.png")
 
     def cli_cmd(self) -> None:
-        from training import plots
-        from training.classifier import folder_to_measure, published, read_folder
         from training.datasets.report import Unreadable
-        from training.evaluate import evaluate
-        from training.seen import rows_of, splits_of, told
+        from training.datasets.seen import rows_of, splits_of, told
+        from training.exported import plots
+        from training.exported.classifier import folder_to_measure, published, read_folder
+        from training.exported.evaluate import evaluate
 
         repository = self.repository
         version = self.version or live_version(repository)
@@ -106,7 +106,7 @@ class Summary(BaseModel):
     json_: bool = Field(False, alias="json", description="print JSON")
 
     def cli_cmd(self) -> None:
-        from training import resnext
+        from training.network import resnext
 
         size = Preprocessing(height=self.image_size, width=self.image_size)
         model = resnext.build(self.architecture, size, self.classes)

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from training.contract import Preprocessing
-from training.names import Name
+from training.contract.manifest import Preprocessing
+from training.contract.names import Name
 
 INIT = "^(random|live|[1-9][0-9]*)$"
 

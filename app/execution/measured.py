@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from training.disk.durable import replace_text
-from training.disk.locks import exclusive
+from training.system.durable import replace_text
+from training.system.locks import exclusive
 
 
 class Measured(BaseModel):

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from training.contract import INPUT_NAME, OUTPUT_NAME
+from training.contract.manifest import INPUT_NAME, OUTPUT_NAME
 
 
 class Runner(Protocol):

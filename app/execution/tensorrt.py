@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import onnxruntime
 
-from training.contract import INPUT_NAME
-from training.disk.locks import exclusive
+from training.contract.manifest import INPUT_NAME
+from training.system.locks import exclusive
 
 T = TypeVar("T")
 

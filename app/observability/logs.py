@@ -12,7 +12,7 @@ from typing import Self
 
 from starlette.types import Scope
 
-from app.observation import CURRENT, Observation
+from app.observability.observation import CURRENT, Observation
 from app.settings import Settings
 
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"

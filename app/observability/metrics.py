@@ -20,8 +20,8 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 from app import __version__
+from app.observability.observation import Batch, Closed, Observation
 from app.observability.tally import Tally
-from app.observation import Batch, Closed, Observation
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 # prometheus_client's own switch, read when it is imported: values lie in files there, and add up over processes

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from starlette.types import Scope
 
 from app.observability.metrics import Metrics
-from app.observation import CURRENT, Observation
+from app.observability.observation import CURRENT, Observation
 
 HEADER = b"x-request-id"
 OTHER = "other"

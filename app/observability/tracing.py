@@ -11,7 +11,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.types import Scope
 
 from app import __version__
-from app.observation import Batch, Observation
+from app.observability.observation import Batch, Observation
 
 EXPORT_S = 3.0  # for a collector to take what there is; the end of the process waits for it
 # probes and scrapes, the most frequent and least telling of requests

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from training.contract import MANIFEST_FILE, ModelRepository
+from training.contract.manifest import MANIFEST_FILE, ModelRepository
 
 LONGEST_PAUSE_S = 60
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from app.model import Model
-from app.rollout.probation import Probation
-from training.contract import ContractError, ModelRepository, VersionMissing
+from app.execution.model import Model
+from app.inference.probation import Probation
+from training.contract.manifest import ContractError, ModelRepository, VersionMissing
 
 log = logging.getLogger(__name__)
 

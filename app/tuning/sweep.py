@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 from app.execution.cores import usable_cores
 from app.execution.latency import powers_of_two
+from app.execution.loading import load_model
+from app.execution.model import Model, ModelError
 from app.execution.provider import NVIDIA, TRIALS, Execution, choose_provider
-from app.loading import load_model
-from app.model import Model, ModelError
 from app.settings import Settings
 from app.tuning.recommendation import TUNED, Candidate, Comparison, Figures, choose, for_load_alone
 from app.tuning.workload import Load, drive, photos
-from training.contract import ModelRepository
+from training.contract.manifest import ModelRepository
 
 ROUNDS = 3
 LAST_ROUNDS = 5  # of the winner against what is set now: the best of many is also the luckiest of many

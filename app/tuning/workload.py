@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from app.batcher import Batcher
-from app.model import Model
-from app.rollout.deployment import batcher_of
+from app.execution.model import Model
+from app.inference.batcher import Batcher
+from app.inference.deployment import batcher_of
 from app.tuning.recommendation import Candidate
-from training.images import decode
+from training.images.decode import decode
 
 PHOTOS = 4
 JPEG_QUALITY = 90

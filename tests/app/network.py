@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from PIL import Image
 
-from training.contract import (
+from training.contract.manifest import (
     CPU_FILE,
     FP16_FILE,
     GOLDEN_FILE,

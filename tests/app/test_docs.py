@@ -11,12 +11,12 @@ from app import __version__, errors
 from app.__main__ import main
 from app.errors import ServiceError
 from app.main import create_app
-from app.observability.job_metrics import show_jobs
 from app.observability.metrics import Metrics
+from app.observability.observation import Observation
 from app.observability.resources import gpu_metrics, process_metrics, room_metrics
-from app.observation import Observation
 from app.settings import Settings
-from training import images
+from app.trainer.job_metrics import show_jobs
+from training.images import decode as images
 from training.limits import ENV_PREFIX
 
 ROOT = Path(__file__).parents[2]

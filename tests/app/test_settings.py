@@ -6,8 +6,8 @@ import pytest
 
 import app
 from app.settings import Settings, SettingsError, read_settings, unknown_variables
-from training.jobs import places
-from training.jobs.places import Places
+from training.jobs import settings as places
+from training.jobs.settings import Places
 
 
 def test_defaults_are_valid_and_frozen() -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from app.execution.loading import load_model
 from app.execution.provider import Execution
-from app.loading import load_model
 from benchmarks.models import NETWORKS, VERSIONS, make
 from benchmarks.photos import small_photos
 from benchmarks.servers import MODEL, MODELS, ROOT
-from training.contract import ModelRepository
-from training.images import decode
+from training.contract.manifest import ModelRepository
+from training.images.decode import decode
 
 MADE = str((MODELS / "made").relative_to(ROOT))
 
@@ -65,8 +65,8 @@ def test_models_that_are_newer_than_the_code_stay(checkout: Path) -> None:
     [
         "benchmarks/models.py",
         "benchmarks/photos.py",
-        "training/quantize.py",
-        "training/disk/durable.py",
+        "training/exported/int8.py",
+        "training/system/durable.py",
         "requirements/dev.txt",
     ],
 )

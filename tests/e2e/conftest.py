@@ -30,7 +30,7 @@ def starter_run(tmp_path_factory: pytest.TempPathFactory) -> Starter:
     work = tmp_path_factory.mktemp("e2e")
     command("dataset", "digits", work / "digits")
     terminal = command(
-        *("train", work / "digits", "--config=training/starter.toml", "--epochs=3"),
+        *("train", work / "digits", "--config=training/jobs/starter.toml", "--epochs=3"),
         *(f"--run={work / 'run'}", f"--models={work / 'models'}"),
         NO_COLOR="1",
     )

@@ -10,9 +10,9 @@ import onnx
 import pytest
 
 from tests.process import answers, service, until
-from training.contract import ModelRepository
+from training.contract.manifest import ModelRepository
 from training.datasets.dataset import read_samples
-from training.run import Run
+from training.runs.run import Run
 
 
 @pytest.fixture(scope="module")

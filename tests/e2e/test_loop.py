@@ -17,8 +17,8 @@ import pytest
 
 from tests.process import ROOT, answers, service, until
 from tests.sse import Event, parsed
-from training.contract import ModelRepository
-from training.run import PHASES, Run, read_progress
+from training.contract.manifest import ModelRepository
+from training.runs.run import PHASES, Run, read_progress
 
 SMALL = {"depths": [1, 1], "cardinality": 4, "base_width": 4, "stem_width": 16}  # from the same builder
 WALK = (ROOT / "README.md").read_text().split("## The whole loop over HTTP")[1].split("\n## ")[0]

@@ -31,7 +31,7 @@ def test_the_bar_moves_and_leaves_a_line_for_each_epoch(starter_run: Starter) ->
 def test_a_dumb_terminal_gets_lines_alone(starter_run: Starter) -> None:
     folder = starter_run.folder
     terminal = command(
-        *("train", folder / "digits", "--config=training/starter.toml", "--epochs=2", *SMALL),
+        *("train", folder / "digits", "--config=training/jobs/starter.toml", "--epochs=2", *SMALL),
         *(f"--run={folder / 'dumb'}", f"--models={folder / 'dumb-models'}", "--gate.policy=always"),
         TERM="dumb",
     )

@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from training.config import TrainConfig
-from training.contract import Manifest, ModelRepository
+from training.contract.manifest import Manifest, ModelRepository
 from training.datasets.public import make_digits
-from training.phases import run_phases
-from training.run import Run
+from training.phases.order import run_phases
+from training.runs.run import Run
 
 SMALL = {"depths": [1, 1], "cardinality": 4, "base_width": 4, "stem_width": 16}
 

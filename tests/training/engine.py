@@ -15,7 +15,7 @@ from tests.process import ROOT, environment, until
 from training.config import TrainConfig
 from training.jobs.job import DatasetRef, Job, JobState
 from training.jobs.jobs import Jobs
-from training.jobs.places import Places
+from training.jobs.settings import Places
 
 T = TypeVar("T")
 Process = subprocess.Popen[bytes]

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from training import lifeline
-from training.contract import Verdict
-from training.records import PublishRecord, QuantizationRecord
-from training.run import Phase, Run
+from training.contract.manifest import Verdict
+from training.runs.records import PublishRecord, QuantizationRecord
+from training.runs.run import Phase, Run
+from training.system import lifeline
 
 STEPS = 3
 
@@ -111,7 +111,7 @@ def main(kind: str, *arguments: str) -> int:
         folder, phase = arguments
         lifeline.follow()
         return phase_program(Run(Path(folder)), phase)  # type: ignore[arg-type]  # the worker's own word
-    from training.jobs.places import Places  # what only a worker needs: a phase starts in half the time
+    from training.jobs.settings import Places  # what only a worker needs: a phase starts in half the time
     from training.jobs.worker import Worker
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)

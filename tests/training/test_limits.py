@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.jobs.places import Places
+from training.jobs.settings import Places
 from training.limits import MAX_PIXELS, Limits
 
 

@@ -6,7 +6,6 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from training.clutter import is_clutter
 from training.datasets.archive_members import (
     CHUNK_BYTES,
     ArchiveError,
@@ -19,7 +18,8 @@ from training.datasets.archive_members import (
     members,
 )
 from training.datasets.layout import few
-from training.images import MAX_FILE_BYTES
+from training.images.decode import MAX_FILE_BYTES
+from training.system.clutter import is_clutter
 
 MAX_PATH_BYTES = 1024  # of a member's name, as UTF-8
 MAX_NAME_BYTES = 255  # of each part of it: what file systems take

@@ -9,7 +9,7 @@ from skimage.color import rgb2gray
 from skimage.feature import hog
 from sklearn.ensemble import ExtraTreesClassifier
 
-from training.contract import Preprocessing
+from training.contract.manifest import Preprocessing
 from training.datasets.dataset import Split, load, spread
 from training.datasets.layout import Sample
 from training.datasets.report import Baseline

@@ -20,7 +20,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from training.contract import Preprocessing
+from training.contract.manifest import Preprocessing
 from training.datasets.layout import (
     SPLITS,
     DatasetError,
@@ -39,10 +39,10 @@ from training.datasets.shortage import causes
 from training.datasets.split import divide
 from training.datasets.split_names import split_of
 from training.datasets.suspicion import Look, Suspicion
-from training.disk.durable import write_atomically
 from training.errors import words_of
-from training.images import ImageError, decode, read_file
+from training.images.decode import ImageError, decode, read_file
 from training.limits import Limits
+from training.system.durable import write_atomically
 
 MEMORY_BUDGET = 4 * 1024**3  # bytes of decoded pixels: 28,532 images at 224 x 224
 

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from training import lifeline
 from training.config import TrainConfig
 from training.datasets.archive import Limits, unpack
 from training.datasets.archive_members import ArchiveError, ArchiveTooLarge
@@ -24,6 +23,7 @@ from training.datasets.dataset import Dataset, scan, survey
 from training.datasets.layout import DatasetError, Sample
 from training.datasets.report import DatasetReport
 from training.datasets.store import ARCHIVE_FILE, IMAGES_FOLDER, REPORT_FILE, REVISION_FOLDER, SUMMARY_FILE, Summary
+from training.system import lifeline
 
 UNPACKING_BYTES = 2 * 1024**3  # of memory: a zip's directory of a million files takes 1 GB
 NICE = 10

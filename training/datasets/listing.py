@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.clutter import is_clutter
 from training.errors import TrainingError, words_of
+from training.system.clutter import is_clutter
 
 
 class DatasetError(TrainingError):

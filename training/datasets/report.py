@@ -5,9 +5,9 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from training.contract.intervals import Proportion
 from training.errors import words_of
-from training.images import ImageError
-from training.intervals import Proportion
+from training.images.decode import ImageError
 
 FEW_TRAINING = 1000  # images, of all classes
 NAME_WIDTH = 48  # columns of a class's name; its figures take the rest of 80

@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
 
-from training.clutter import is_clutter
-from training.disk.durable import fsync, write_atomically
-from training.disk.locks import exclusive
-from training.disk.staging import bury, new_staging, remove_stale_staging
+from training.contract.names import usable_name
 from training.errors import TrainingError
-from training.names import usable_name
+from training.system.clutter import is_clutter
+from training.system.durable import fsync, write_atomically
+from training.system.locks import exclusive
+from training.system.staging import bury, new_staging, remove_stale_staging
 
 CURRENT_FILE = "CURRENT"
 SUMMARY_FILE = "summary.json"

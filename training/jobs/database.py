@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
 from training.jobs.job import JobsUnavailable
-from training.jobs.places import Places
+from training.jobs.settings import Places
 
 if TYPE_CHECKING:
     from dbos import DBOSClient

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import AsyncIterator
 
-from training.run import Run, lines
+from training.runs.run import Run, lines
 
 POLL_S = 1.0
 

@@ -41,10 +41,10 @@ from training.jobs.job import (
     KeyReused,
     WorkerAlive,
 )
-from training.jobs.places import Places
 from training.jobs.presence import WorkerInfo
-from training.records import PublishRecord, verdict_of
-from training.run import Run, read_progress
+from training.jobs.settings import Places
+from training.runs.records import PublishRecord, verdict_of
+from training.runs.run import Run, read_progress
 
 if TYPE_CHECKING:
     from dbos import DBOSClient, EnqueueOptions, WorkflowStatus

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from training.disk.durable import replace_text
-from training.disk.locks import try_lock
 from training.errors import TrainingError
+from training.system.durable import replace_text
+from training.system.locks import try_lock
 
 
 class PresenceError(TrainingError):

@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from training.config import TrainConfig
-from training.contract import ModelRepository, Verdict
+from training.contract.manifest import ModelRepository, Verdict
 from training.datasets.store import DatasetStore, DatasetStoreError
 from training.errors import TrainingError
 from training.jobs.attempts import MAX_RECOVERIES
-from training.jobs.child import ChildKilled, end_children, run_child
 from training.jobs.database import APPLICATION
 from training.jobs.epoch_log import epochs_logged
 from training.jobs.job import DatasetRef, JobState
 from training.jobs.jobs import ENGINE_VERSION, WORKFLOW, Jobs
-from training.jobs.places import Places
 from training.jobs.presence import Presence
-from training.records import PublishRecord
-from training.run import PHASES, Phase, Run
+from training.jobs.settings import Places
+from training.runs.records import PublishRecord
+from training.runs.run import PHASES, Phase, Run
+from training.system.child import ChildKilled, end_children, run_child
 
 Command = Callable[[Run, Phase], list[str]]
 
@@ -149,7 +149,7 @@ class Worker:
         images = images_of(self.places.datasets, DatasetRef.model_validate(request["dataset"]))
         config = TrainConfig.model_validate({**request["config"], "data": images})
         if run.config_file.exists():
-            from training.resume import resume  # which reads samples: with what decodes them
+            from training.runs.resume import resume  # which reads samples: with what decodes them
 
             resume(run, config)
         else:
@@ -216,6 +216,6 @@ def images_of(datasets: Path, ref: DatasetRef) -> Path:
 
 def _phase_program(models: Path) -> Command:
     return lambda run, phase: [
-        *[sys.executable, "-m", "training.phases", str(run.folder), phase],
+        *[sys.executable, "-m", "training.phases.order", str(run.folder), phase],
         *["--models", str(models)],
     ]

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from app.execution import tensorrt
+from app.execution.loading import load_model
 from app.execution.provider import (
     EXECUTION_PROVIDERS,
     FALLBACKS,
@@ -26,10 +27,9 @@ from app.execution.provider import (
     provider_options,
 )
 from app.execution.runner import DirectRunner
-from app.loading import load_model
 from tests.app.network import network, publish, random_images
-from training.contract import ModelRepository
-from training.cpu import has_amx
+from training.contract.manifest import ModelRepository
+from training.system.cpu import has_amx
 
 HAS_OPENVINO = "OpenVINOExecutionProvider" in onnxruntime.get_available_providers()
 NO_DRIVER = Fault("there is no NVIDIA driver")

@@ -8,7 +8,7 @@ import pytest
 
 from app.execution import tensorrt
 from app.execution.provider import find_fault
-from training.disk.locks import try_lock
+from training.system.locks import try_lock
 
 SHAPE, SIZES = (224, 224, 3), [1, 2, 4, 8, 16, 32, 64, 128]
 

@@ -13,11 +13,11 @@ import pytest
 from starlette.types import Scope
 
 from app.observability.logs import LIMIT, JsonLines, RequestLog, request_line
-from app.observation import CURRENT, Observation
+from app.observability.observation import CURRENT, Observation
 from tests.app.conftest import Serve
 from tests.app.network import encoded, network, publish, random_images
 from tests.process import answers, service, until
-from training.contract import ModelRepository
+from training.contract.manifest import ModelRepository
 
 Line = dict[str, Any]  # Any: JSON
 IMAGE = encoded(random_images(1)[0])
@@ -113,9 +113,9 @@ def test_a_message_has_the_id_of_its_request_and_its_exception() -> None:
         raise ZeroDivisionError("over\nnothing")
     except ZeroDivisionError as error:
         exception = (type(error), error, error.__traceback__)
-    record = logging.LogRecord("app.model", logging.ERROR, "", 0, "version %d", (7,), exception)
+    record = logging.LogRecord("app.execution.model", logging.ERROR, "", 0, "version %d", (7,), exception)
     line = json.loads(JsonLines().format(record))
-    assert (line["level"], line["logger"], line["message"]) == ("error", "app.model", "version 7")
+    assert (line["level"], line["logger"], line["message"]) == ("error", "app.execution.model", "version 7")
     assert line["request_id"] == "mine"
     assert line["exception"].startswith("Traceback")
     assert line["exception"].endswith("over\nnothing")
@@ -153,7 +153,7 @@ def test_as_json_every_line_is_an_object_and_each_request_has_one(repository: Mo
 def test_as_text_there_are_messages_and_no_requests(repository: ModelRepository, tmp_path: Path) -> None:
     publish(repository)
     text = log_of(tmp_path)
-    assert "INFO app.serving: version 1 is live" in text
+    assert "INFO app.rollout.serving: version 1 is live" in text
     assert "/predict" not in text
 
 

@@ -9,15 +9,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
 
-from app.ingress.shortcut import Shortcut
+from app.api.middleware.observer import Observer
+from app.api.middleware.shortcut import Shortcut
 from app.observability.metrics import Metrics
-from app.observability.observer import Observer
+from app.observability.observation import Batch
 from app.observability.requests import Requests
-from app.observation import Batch
 from tests.app.conftest import Serve
 from tests.app.network import SIZE, encoded, network, publish, random_images
-from tests.app.test_serving import break_file, until
-from training.contract import ModelRepository
+from tests.app.rollout.test_serving import break_file, until
+from training.contract.manifest import ModelRepository
 
 pytestmark = pytest.mark.anyio
 

@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from app.errors import InferenceFailed, NoModel
-from app.model import Model, ModelError
+from app.execution.model import Model, ModelError
 from app.rollout.rollback import RollbackPolicy, is_momentary
-from app.serving import Serving
+from app.rollout.serving import Serving
 from tests.app.network import network, publish, random_images, reference
-from tests.app.test_serving import Loader, break_file, live_version, serving_of, until
-from training.contract import ContractError, ModelRepository, VersionMissing
+from tests.app.rollout.test_serving import Loader, break_file, live_version, serving_of, until
+from training.contract.manifest import ContractError, ModelRepository, VersionMissing
 
 pytestmark = pytest.mark.anyio
 

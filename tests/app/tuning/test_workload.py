@@ -6,13 +6,13 @@ import pytest
 from PIL import Image
 
 from app.errors import InferenceFailed
+from app.execution.loading import load_model
+from app.execution.model import Model
 from app.execution.provider import Execution
-from app.loading import load_model
-from app.model import Model
 from app.tuning.recommendation import Candidate
 from app.tuning.workload import drive, photos
 from tests.app.network import network, publish
-from training.contract import ModelRepository
+from training.contract.manifest import ModelRepository
 
 CANDIDATE = Candidate("fp32", 1, 2, 1, auto_batch=1)
 

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from tests.training.test_images import tiff
-from training.contract import Preprocessing
+from tests.training.images.test_decode import tiff
+from training.contract.manifest import Preprocessing
 from training.datasets.dataset import Dataset, Split, load, read_samples, scan, survey, write_samples
 from training.datasets.layout import DatasetError
 from training.datasets.report import DatasetReport
-from training.images import decode
+from training.images.decode import decode
 
 SIZE = Preprocessing(height=32, width=32)
 PHOTO = Image.fromarray(load_sample_image("china.jpg"))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
-from training.contract import Preprocessing, sha256
+from training.contract.manifest import Preprocessing, sha256
 from training.datasets import public as public_datasets
 from training.datasets.dataset import scan, survey
 from training.datasets.layout import DatasetError

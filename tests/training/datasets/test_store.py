@@ -20,7 +20,7 @@ from training.datasets.store import (
     DatasetStore,
     Summary,
 )
-from training.disk.staging import STALE_STAGING_S
+from training.system.staging import STALE_STAGING_S
 
 
 def staged(store: DatasetStore, fingerprint: str = "f") -> Path:

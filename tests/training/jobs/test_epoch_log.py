@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from training.jobs.epoch_log import epochs_logged
-from training.progress import ProgressLog
-from training.run import Run
+from training.runs.progress import ProgressLog
+from training.runs.run import Run
 
 FIGURES = {"loss": 0.5, "accuracy": 0.8, "val_loss": 0.6, "val_accuracy": 0.75}
 

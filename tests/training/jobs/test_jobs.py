@@ -27,7 +27,7 @@ from training.jobs.job import (
     KeyReused,
 )
 from training.jobs.jobs import Jobs
-from training.jobs.places import Places
+from training.jobs.settings import Places
 
 CONFIG = TrainConfig(data=Path("photos"))
 PHOTOS = DatasetRef(name="photos", revision=3)

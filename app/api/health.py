@@ -1,0 +1,119 @@
+"""GET /health and the probes of an orchestrator."""
+
+import asyncio
+import dataclasses
+import os
+import time
+
+from fastapi import APIRouter
+
+from app import __version__
+from app.api.schemas import (
+    Alive,
+    Health,
+    LatencyPoint,
+    LoadErrorHealth,
+    ModelHealth,
+    QueueHealth,
+    RollbackHealth,
+    Status,
+    StreamsHealth,
+    TrainerHealth,
+)
+from app.errors import JobsUnavailable, NoModel, documented
+from app.execution.model import Model
+from app.execution.provider import EXECUTION_PROVIDERS
+from app.rollout.serving import Serving
+from app.services import Services, ServicesDep
+from training.errors import words_of
+from training.jobs.presence import WorkerInfo
+
+JOBS_LIMIT_S = 0.5
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+
+@router.get("", summary="The service at a glance")
+async def health(services: ServicesDep) -> Health:
+    """Always 200 while the process lives; `status` says how it is."""
+    serving, failure = services.serving, services.serving.failure
+    return Health(
+        status=_status(serving),
+        model=_model(serving.live.model) if serving.live else None,
+        why_no_model=None if serving.live else serving.why_none(),
+        queue=QueueHealth(depth=services.admission.depth, capacity=services.admission.capacity),
+        process=os.getpid(),
+        uptime_seconds=round(time.monotonic() - services.started, 3),
+        load_error=failure and LoadErrorHealth(version=failure.version, reason=failure.reason, at=failure.at),
+        rollback=serving.rollback and RollbackHealth(**dataclasses.asdict(serving.rollback)),
+        trainer=await _trainer(services),
+        service_version=__version__,
+    )
+
+
+@router.get("/live", summary="Liveness")
+async def live() -> Alive:
+    """200 while the process answers at all."""
+    return Alive(status="live")
+
+
+@router.get("/ready", summary="Readiness", responses=documented(NoModel))
+async def ready(services: ServicesDep) -> Alive:
+    """200 when a version is verified and warm; 503 before that and while draining."""
+    if services.serving.draining:
+        raise NoModel("the service is shutting down")
+    services.serving.deployment()
+    return Alive(status="ready")
+
+
+async def _trainer(services: Services) -> TrainerHealth:
+    error = services.trainer.error
+    try:
+        states = await services.job_states.all(JOBS_LIMIT_S)
+    except JobsUnavailable as unavailable:
+        states, error = None, unavailable.detail
+    workers: list[WorkerInfo] = []
+    try:
+        workers = await asyncio.to_thread(services.jobs.workers)
+    except OSError as unreadable:
+        error = f"the signs of life of the workers can not be read: {words_of(unreadable)}"
+    return TrainerHealth(
+        workers=workers,
+        queued=None if states is None else sum(status.state == "queued" for status in states.values()),
+        running=[id for id, status in (states or {}).items() if status.state in ("running", "cancelling")],
+        error=error,
+    )
+
+
+def _status(serving: Serving) -> Status:
+    if serving.draining:
+        return "draining"
+    if serving.ready:
+        return "ready"
+    return "loading" if serving.loading else "no_model"
+
+
+def _model(model: Model) -> ModelHealth:
+    streams = model.streams
+    return ModelHealth(
+        name=model.name,
+        version=model.version,
+        classes=len(model.labels),
+        precision=model.precision,
+        provider=EXECUTION_PROVIDERS[model.provider],
+        max_batch=model.max_batch,
+        speeds={name: round(speed, 1) for name, speed in model.speeds.items()},
+        latency=_points(model.curve),
+        streams=streams
+        and StreamsHealth(
+            count=streams.count, max_batch=streams.max_batch, latency=_points(streams.curve, streams.count)
+        ),
+    )
+
+
+def _points(curve: dict[int, float], runs: int = 1) -> list[LatencyPoint]:
+    """`runs` of each size at once took the curve's seconds."""
+    return [
+        LatencyPoint(batch=n, milliseconds=round(1e3 * s, 3), images_per_second=round(runs * n / s, 1))
+        for n, s in curve.items()
+    ]

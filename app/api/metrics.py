@@ -1,0 +1,36 @@
+"""GET /metrics: what Prometheus scrapes."""
+
+import asyncio
+
+from fastapi import APIRouter
+from prometheus_client.metrics_core import Metric
+from starlette.responses import PlainTextResponse, Response
+
+from app.errors import Unauthorized, documented
+from app.observability.metrics import MEDIA_TYPE
+from app.observability.resources import gpu_metrics, process_metrics, room_metrics, serving_processes
+from app.processes.group import shared_folder
+from app.services import ServicesDep
+from app.settings import Settings
+from app.trainer.job_metrics import job_metrics
+
+JOBS_LIMIT_S = 0.5  # a scrape has ten seconds, and is to be there when the database is not
+
+router = APIRouter(tags=["metrics"])
+
+
+@router.get(
+    "/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse, responses=documented(Unauthorized)
+)
+async def metrics(services: ServicesDep) -> Response:
+    """In the text format of Prometheus."""
+    jobs, used = await asyncio.gather(
+        job_metrics(services.job_states, services.jobs, JOBS_LIMIT_S), asyncio.to_thread(_resources, services.settings)
+    )
+    return Response(services.metrics.render([*jobs, *used]), media_type=MEDIA_TYPE)
+
+
+def _resources(settings: Settings) -> list[Metric]:
+    folders = {"models": settings.models, "datasets": settings.datasets, "state": settings.state}
+    processes = serving_processes(shared_folder())
+    return process_metrics(processes) + room_metrics(folders) + gpu_metrics()

@@ -1,0 +1,109 @@
+"""What every gRPC call passes: it is observed as a request over HTTP is, needs a key, and ends with a status."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from app.api.middleware.auth import Keys
+from app.errors import ClientGone, MalformedBody, NotSupported, ServiceError, protocol_status
+from app.observability.observation import Observation
+from app.observability.requests import OTHER, Requests
+
+log = logging.getLogger(__name__)
+
+OPEN_CALLS = (
+    "/inference.GRPCInferenceService/ServerLive",
+    "/inference.GRPCInferenceService/ServerReady",
+    "/grpc.health.v1.Health/Check",
+)
+CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    499: grpc.StatusCode.CANCELLED,
+    501: grpc.StatusCode.UNIMPLEMENTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+# it travels as a header, each byte of it as up to three: clients refuse more than 8 KB of headers
+MESSAGE_CHARACTERS = 512
+
+Handler = Any  # grpcio has no types
+Context = Any
+Message = Any
+
+
+class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
+    """Methods of one request and one response; any other is UNIMPLEMENTED.
+
+    For gRPC they take a stream of requests, which is the same on the wire: so a call is here from its first byte on,
+    and one without a key is refused before its message is read.
+    """
+
+    def __init__(self, requests: Requests, keys: Keys) -> None:
+        self._requests = requests
+        self._keys = keys
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Handler]], details: Any) -> Handler:
+        """Makes a handler for this one call."""
+        scope = _scope(details)
+        request = self._requests.begin(scope)
+        handler = await continuation(details)
+        route = details.method if handler else OTHER
+
+        async def call(_: object, context: Context) -> Any:
+            context.add_done_callback(lambda _: self._requests.end(scope, route, request))
+            context.set_trailing_metadata(_trailing(request))
+            error: ServiceError
+            try:
+                if details.method not in OPEN_CALLS:
+                    self._keys.admit(Headers(scope=scope))
+                if handler is None or handler.unary_unary is None:
+                    raise NotImplementedError
+                answer = await handler.unary_unary(await _read(context), context)
+                request.status = 200
+                return answer
+            except ServiceError as failed:
+                error = failed
+            except NotImplementedError:  # also the base class' answer to what is not here
+                error = NotSupported(f"{details.method} is not supported")
+            except Exception:  # gRPC would tell the client its text
+                log.exception("%s failed", details.method)
+                error = ServiceError("the service failed on this request; its log says why")
+            request.status = protocol_status(error.status)
+            code = CODES.get(request.status, grpc.StatusCode.INTERNAL)
+            return await context.abort(code, error.detail[:MESSAGE_CHARACTERS], _trailing(request, error.headers))
+
+        return grpc.stream_unary_rpc_method_handler(
+            call, handler and handler.request_deserializer, handler and handler.response_serializer
+        )
+
+
+def _scope(details: Any) -> Scope:
+    """A call as ASGI would have it: over HTTP/2 it is a POST to the path of its method."""
+    headers = [
+        (name.encode(), value if isinstance(value, bytes) else value.encode())
+        for name, value in details.invocation_metadata
+    ]
+    return {"type": "grpc", "method": "POST", "path": details.method, "headers": headers}
+
+
+async def _read(context: Context) -> Message:
+    """Raises MalformedBody, ClientGone."""
+    try:
+        message = await context.read()
+    except DecodeError:
+        raise MalformedBody("the message should be the protobuf of this method, it can not be read") from None
+    if message is grpc.aio.EOF:
+        # also of one over the limit, whose client gRPC has told so; the two look alike here
+        raise ClientGone("the call ended before its message had come")
+    return message
+
+
+def _trailing(request: Observation, headers: Mapping[str, str] | None = None) -> tuple[tuple[str, str], ...]:
+    return ("x-request-id", request.id), *((name.lower(), value) for name, value in (headers or {}).items())

@@ -1,0 +1,55 @@
+"""The gRPC port of the Open Inference Protocol."""
+
+import asyncio
+import logging
+from typing import Self
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from tritonclient.grpc import service_pb2_grpc
+
+from app.api.middleware.auth import Keys
+from app.api.open_inference.grpc_calls import Calls
+from app.api.open_inference.grpc_service import Health, InferenceService
+from app.observability.requests import Requests
+from app.services import Services
+
+log = logging.getLogger(__name__)
+
+
+class GrpcServer:
+    """Serves from entering the context until the ports close or it is left. Calls in flight then get the drain's time,
+    which runs at once with that of requests over HTTP."""
+
+    def __init__(self, services: Services, requests: Requests, keys: Keys) -> None:
+        self._services = services
+        self._requests = requests
+        self._keys = keys
+
+    async def __aenter__(self) -> Self:
+        settings = self._services.settings
+        self._server = grpc.aio.server(
+            interceptors=[Calls(self._requests, self._keys)],
+            options=[
+                ("grpc.max_receive_message_length", int(settings.max_upload)),
+                ("grpc.max_send_message_length", -1),
+                # several processes share the port; one alone must not take it from another service
+                ("grpc.so_reuseport", int(settings.processes > 1)),
+            ],
+        )
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(InferenceService(self._services), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(Health(self._services.serving), self._server)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self._server.add_insecure_port(f"{host}:{settings.grpc_port}")
+        await self._server.start()
+        self._stopping = asyncio.create_task(self._stop())
+        log.info("gRPC on %s:%d", host, settings.grpc_port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._services.serving.closing.set()
+        await self._stopping
+
+    async def _stop(self) -> None:
+        await self._services.serving.closing.wait()
+        await self._server.stop(self._services.settings.drain_timeout)

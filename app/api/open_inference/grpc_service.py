@@ -1,0 +1,198 @@
+"""What is offered over gRPC: the Open Inference Protocol by Triton's stubs, and gRPC's own health protocol."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import numpy as np
+from google.protobuf.json_format import ParseDict
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
+
+from app.api.open_inference import protocol
+from app.api.open_inference.tensors import (
+    Images,
+    InferRequest,
+    Output,
+    Requested,
+    check_shape,
+    named,
+    of_datatype,
+    pixels,
+    refuse_shared_memory,
+    requested,
+    timeout_of,
+    unpack_bytes,
+)
+from app.errors import DeadlineExceeded, InvalidRequest, NoModel, UnknownService, VersionNotLive
+from app.rollout.serving import Serving
+from app.services import Services
+from training.contract.manifest import INPUT_NAME, OUTPUT_NAME
+
+# Kubernetes has one port to ask and tells its probes apart by the name of a service: these two are its documentation's
+LIVENESS = "liveness"
+READINESS = ("", "readiness", "inference.GRPCInferenceService")
+
+# above it they are read in a thread: 64 times 224 x 224 pixels as numbers take 0.4 s
+INLINE_NUMBERS = 16_384
+
+Message = Any  # protobuf's generated classes have no types
+
+
+class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # it has no types
+    """What the service has; the rest of Triton's calls is UNIMPLEMENTED by the base class."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._serving = services.serving
+
+    async def ServerLive(self, _: Message, __: object) -> Message:
+        """True while the process answers at all."""
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, _: Message, __: object) -> Message:
+        """Whether a version is verified and warm, and the service is not about to end."""
+        return pb.ServerReadyResponse(ready=self._serving.ready)
+
+    async def ModelReady(self, request: Message, _: object) -> Message:
+        """Whether that version is the live one."""
+        try:
+            await protocol.live_as(self._serving, request.name, request.version)
+        except (NoModel, VersionNotLive):
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=self._serving.ready)
+
+    async def ServerMetadata(self, _: Message, __: object) -> Message:
+        """Name, version and extensions."""
+        return pb.ServerMetadataResponse(**protocol.server_metadata())
+
+    async def ModelMetadata(self, request: Message, _: object) -> Message:
+        """Inputs and outputs, their types and shapes."""
+        live = await protocol.live_as(self._serving, request.name, request.version)
+        return ParseDict(protocol.model_metadata(live.model), pb.ModelMetadataResponse())
+
+    async def ModelConfig(self, request: Message, _: object) -> Message:
+        """Triton's ModelConfig."""
+        live = await protocol.live_as(self._serving, request.name, request.version)
+        config = protocol.model_config(live.model, self._services.settings.max_files)
+        return ParseDict({"config": config}, pb.ModelConfigResponse())
+
+    async def ModelStatistics(self, request: Message, _: object) -> Message:
+        """Since the version went live, over every protocol."""
+        if not request.name and not self._serving.live:
+            return pb.ModelStatisticsResponse()
+        live = await protocol.live_as(self._serving, request.name, request.version)
+        return ParseDict({"model_stats": [protocol.model_statistics(live)]}, pb.ModelStatisticsResponse())
+
+    async def RepositoryIndex(self, request: Message, _: object) -> Message:
+        """Every version with its state."""
+        index = await protocol.repository_index(self._serving, request.ready)
+        return ParseDict({"models": index}, pb.RepositoryIndexResponse())
+
+    async def RepositoryModelLoad(self, request: Message, _: object) -> Message:
+        """Makes a version live."""
+        await protocol.load(self._serving, request.model_name, _parameters(request.parameters))
+        return pb.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(self, request: Message, _: object) -> Message:
+        """Refused: one model is served."""
+        protocol.unload(self._serving, request.model_name)
+        return pb.RepositoryModelUnloadResponse()
+
+    async def ModelInfer(self, request: Message, _: object) -> Message:
+        """As POST /v2/models/{name}/infer; outputs come as raw contents. A client that leaves cancels the call."""
+        with (await protocol.live_as(self._serving, request.model_name, request.model_version)).lease() as live:
+            asked = await self._parse(request, live.model.shape)
+            outputs = await protocol.model_infer(
+                asked, live, self._services, _deadline(protocol.seconds_of(asked, self._services))
+            )
+            return _response(live.model.name, live.model.version, asked.id, outputs)
+
+    async def _parse(self, request: Message, shape: tuple[int, int, int]) -> InferRequest:
+        if not any(len(item.contents.uint_contents) > INLINE_NUMBERS for item in request.inputs):
+            return _read(request, shape)
+        return await asyncio.get_running_loop().run_in_executor(self._services.decoders, _read, request, shape)
+
+
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no types
+    """grpc.health.v1, which Kubernetes' gRPC probe and grpc_health_probe ask. Watch is UNIMPLEMENTED: its clients go on
+    without it, as the protocol has it, and a stream that stays open would hold up the drain."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    async def Check(self, request: Message, _: object) -> Message:
+        """As /health/ready, for the whole and by the protocol's name; as /health/live for `liveness`.
+
+        Raises UnknownService.
+        """
+        status = health_pb2.HealthCheckResponse.ServingStatus
+        if request.service == LIVENESS:
+            return health_pb2.HealthCheckResponse(status=status.SERVING)
+        if request.service not in READINESS:
+            raise UnknownService(f"no service {request.service[:40]!r} is served, but {[LIVENESS, *READINESS]}")
+        ready = status.SERVING if self._serving.ready else status.NOT_SERVING
+        return health_pb2.HealthCheckResponse(status=ready)
+
+
+@contextlib.asynccontextmanager
+async def _deadline(seconds: float) -> AsyncIterator[None]:
+    """Cancels the block after that time. Raises DeadlineExceeded."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise DeadlineExceeded(f"no answer within {seconds:g} s; the work that was still queued is dropped") from None
+
+
+def _parameters(parameters: Message) -> dict[str, Any]:  # Any: what its oneof holds
+    return {
+        name: getattr(value, value.WhichOneof("parameter_choice") or "", None) for name, value in parameters.items()
+    }
+
+
+def _read(request: Message, shape: tuple[int, int, int]) -> InferRequest:
+    """Raises InvalidRequest."""
+    if not request.inputs:
+        raise InvalidRequest(f"expected 1 input, {INPUT_NAME!r}, got none")
+    if request.raw_input_contents and len(request.raw_input_contents) != len(request.inputs):
+        raise InvalidRequest(
+            f"{len(request.inputs)} inputs should have as many raw contents, got {len(request.raw_input_contents)}"
+        )
+    (item,) = named(request.inputs, INPUT_NAME, "input")
+    raw = request.raw_input_contents[0] if request.raw_input_contents else None
+    outputs = [requested(_parameters(output.parameters)) for output in named(request.outputs, OUTPUT_NAME, "output")]
+    timeout = timeout_of(_parameters(request.parameters).get("timeout"))
+    return InferRequest(_images(item, raw, shape), outputs or [Requested()], request.id, timeout)
+
+
+def _images(item: Message, raw: bytes | None, image: tuple[int, int, int]) -> Images:
+    of_datatype(item.datatype)
+    refuse_shared_memory(item.parameters)
+    check_shape(item.shape, image if item.datatype == "UINT8" else None)
+    if raw is not None:
+        return pixels(raw, item.shape) if item.datatype == "UINT8" else unpack_bytes(raw, item.shape[0])
+    if item.datatype == "UINT8":
+        numbers = np.asarray(item.contents.uint_contents, np.uint32)
+        if numbers.size and numbers.max() > 255:
+            raise InvalidRequest(f"the contents of input {INPUT_NAME!r} should be numbers from 0 to 255")
+        return pixels(numbers.astype(np.uint8).tobytes(), item.shape)
+    contents: Sequence[bytes] = item.contents.bytes_contents
+    if len(contents) != item.shape[0]:
+        raise InvalidRequest(f"input {INPUT_NAME!r} should be {item.shape[0]} byte strings, got {len(contents)}")
+    return list(contents)
+
+
+def _response(name: str, version: int, id: str, outputs: Sequence[Output]) -> Message:
+    return pb.ModelInferResponse(
+        model_name=name,
+        model_version=str(version),
+        id=id,
+        outputs=[
+            pb.ModelInferResponse.InferOutputTensor(name=OUTPUT_NAME, datatype=output.datatype, shape=output.shape)
+            for output in outputs
+        ],
+        raw_output_contents=[output.raw() for output in outputs],
+    )

@@ -1,0 +1,223 @@
+"""The Open Inference Protocol's answers, whichever way they travel: over REST or gRPC."""
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+
+import numpy as np
+
+from app import __version__
+from app.api.open_inference.tensors import InferRequest, Output, Requested
+from app.errors import InvalidRequest, ModelNotFound, NoModel, NotSupported, VersionNotFound, VersionNotLive
+from app.execution.model import Model
+from app.inference.deployment import Deployment
+from app.inference.infer import Outcome, infer, most_likely
+from app.inference.statistics import Statistics, Total
+from app.rollout.serving import Serving
+from app.services import Services
+from training.contract.manifest import INPUT_NAME, OUTPUT_NAME, ContractError
+
+SERVER_NAME = "resnext-service"
+PLATFORM = "onnxruntime_onnx"
+# Triton's names of what is whole here; priorities, shared memory, sequences, traces and the like are not
+EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
+
+
+def server_metadata() -> dict[str, object]:
+    """$metadata_server_response."""
+    return {"name": SERVER_NAME, "version": __version__, "extensions": EXTENSIONS}
+
+
+def server_ready(serving: Serving) -> None:
+    """Raises NoModel when nothing is live, or the service is about to end."""
+    if serving.draining:
+        raise NoModel("the service is shutting down")
+    serving.deployment()
+
+
+async def live_as(serving: Serving, name: str | None = None, version: str | None = None) -> Deployment:
+    """The live deployment, if the name and version that a client gave are its own; none of either is any.
+
+    Raises ModelNotFound, VersionNotFound, VersionNotLive of a version that is there and not loaded, NoModel.
+    """
+    model_known(serving, name)
+    if not version:
+        return serving.deployment()
+    if not (version.isascii() and version.isdigit() and len(version) < 10):
+        raise InvalidRequest(f"a model version should be a number, got {version[:40]!r}")
+    if serving.live is None or serving.live.model.version != int(version):
+        await serving.require(int(version))
+        now = f"version {serving.live.model.version} is" if serving.live else "none is"
+        raise VersionNotLive(f"{serving.repository.name!r} version {version} is not at ready state; {now} live")
+    return serving.live
+
+
+def model_known(serving: Serving, name: str | None) -> None:
+    """Raises ModelNotFound. One model is served, by its name."""
+    if name and name != serving.repository.name:
+        raise ModelNotFound(f"Request for unknown model: {name!r} is not found; {serving.repository.name!r} is served")
+
+
+def model_metadata(model: Model) -> dict[str, object]:
+    """$metadata_model_response; the input also comes as BYTES [-1], encoded images, which it has no place for."""
+    return {
+        "name": model.name,
+        "versions": [str(model.version)],
+        "platform": PLATFORM,
+        "inputs": [{"name": INPUT_NAME, "datatype": "UINT8", "shape": [-1, *model.shape]}],
+        "outputs": [{"name": OUTPUT_NAME, "datatype": "FP32", "shape": [-1, len(model.labels)]}],
+    }
+
+
+def model_config(model: Model, max_batch: int) -> dict[str, object]:
+    """Triton's ModelConfig as JSON: that of the repository's config.pbtxt, with the batch that this service takes."""
+    return {
+        "name": model.name,
+        "platform": PLATFORM,
+        "backend": "onnxruntime",
+        "version_policy": {"specific": {"versions": [model.version]}},
+        "max_batch_size": max_batch,
+        "input": [{"name": INPUT_NAME, "data_type": "TYPE_UINT8", "dims": list(model.shape)}],
+        "output": [
+            {
+                "name": OUTPUT_NAME,
+                "data_type": "TYPE_FP32",
+                "dims": [len(model.labels)],
+                "label_filename": "labels.txt",
+            }
+        ],
+        "dynamic_batching": {},
+    }
+
+
+def model_statistics(live: Deployment) -> dict[str, object]:
+    """$model_stat: since the version went live, over every protocol. Preparing an input is its decode.
+
+    The three parts of computing have the same count, as perf_analyzer wants it, where one takes no time of its own too.
+    """
+    done: Statistics = live.statistics
+    none = _duration(Total())
+    return {
+        "name": live.model.name,
+        "version": str(live.model.version),
+        "last_inference": int(1000 * done.last),
+        "inference_count": done.images,
+        "execution_count": sum(run.count for run in list(done.runs.values())),
+        "inference_stats": {
+            "success": _duration(done.success),
+            "fail": _duration(done.fail),
+            "queue": _duration(done.queue),
+            "compute_input": _duration(done.decode),
+            "compute_infer": _duration(done.inference),
+            "compute_output": _duration(Total(done.success.count)),
+            "cache_hit": none,
+            "cache_miss": none,
+        },
+        "batch_stats": [
+            {
+                "batch_size": size,
+                "compute_input": _duration(Total(run.count)),
+                "compute_infer": _duration(run),
+                "compute_output": _duration(Total(run.count)),
+            }
+            for size, run in sorted(done.runs.items())
+        ],
+    }
+
+
+async def repository_index(serving: Serving, ready: bool) -> list[dict[str, str]]:
+    """Every version, or the `ready` one."""
+    live = serving.live.model.version if serving.ready and serving.live else None
+    versions, reasons = await asyncio.to_thread(_versions, serving)
+    return [
+        {
+            "name": serving.repository.name,
+            "version": str(version),
+            "state": "READY" if version == live else "UNAVAILABLE",
+            "reason": "" if version == live else reasons.get(version, "not live"),
+        }
+        for version in versions
+        if version == live or not ready
+    ]
+
+
+async def load(serving: Serving, name: str, parameters: dict[str, object]) -> None:
+    """Makes a version live, as POST /models/{version}/activate does: `version` among the parameters, else the one that
+    ACTIVE names, else the newest.
+
+    Raises ModelNotFound, VersionNotFound, VersionUnusable, InvalidRequest.
+    """
+    model_known(serving, name)
+    if unknown := parameters.keys() - {"version"}:
+        raise InvalidRequest(
+            f"the load parameters {sorted(unknown)} are not supported: a version is loaded as it is; 'version' chooses"
+        )
+    version = parameters.get("version")
+    if version is None:
+        await serving.activate(await asyncio.to_thread(_default_version, serving))
+        return
+    text = str(version)
+    if isinstance(version, bool) or not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise InvalidRequest(f"the load parameter 'version' should be a number, got {text[:40]!r}")
+    await serving.activate(int(text))
+
+
+def unload(serving: Serving, name: str) -> None:
+    """Never done. Raises NotSupported, ModelNotFound."""
+    model_known(serving, name)
+    raise NotSupported(
+        f"{name!r} is the one model of this service and stays loaded: load another version in its place, "
+        "or stop the service"
+    )
+
+
+async def model_infer(
+    request: InferRequest, live: Deployment, services: Services, until: AbstractAsyncContextManager[None]
+) -> list[Output]:
+    """The outputs as they were asked for. The caller holds a lease on `live`.
+
+    Raises InvalidRequest, NoValidImage, QueueFull, InferenceFailed, what `until` raises.
+    """
+    if len(request.images) > services.settings.max_files:
+        raise InvalidRequest(
+            f"inference request batch-size must be <= {services.settings.max_files} for {live.model.name!r}, "
+            f"got {len(request.images)}"
+        )
+    outcomes = await infer(list(request.images), live, services, until, partial=False)
+    rows = [outcome.probabilities for outcome in outcomes if isinstance(outcome, Outcome)]
+    return [_output(rows, asked, live.model.labels) for asked in request.outputs]
+
+
+def seconds_of(request: InferRequest, services: Services) -> float:
+    """How long the request may take: a client can shorten the service's own bound."""
+    return min(request.timeout or services.settings.request_timeout, services.settings.request_timeout)
+
+
+def _output(
+    rows: list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]], asked: Requested, labels: list[str]
+) -> Output:
+    if not asked.classes:
+        return Output(np.stack(rows))
+    return Output([[f"{row[i]:.6f}:{i}:{labels[i]}" for i in most_likely(row, asked.classes)] for row in rows])
+
+
+def _duration(total: Total) -> dict[str, int]:
+    return {"count": total.count, "ns": int(1e9 * total.seconds)}
+
+
+def _versions(serving: Serving) -> tuple[list[int], dict[int, str]]:
+    try:
+        reasons = {version: failure.reason for version, failure in serving.repository.failures().items()}
+    except ContractError as error:
+        reasons = dict.fromkeys(serving.repository.versions(), serving.reason(error))
+    return serving.repository.versions(), reasons
+
+
+def _default_version(serving: Serving) -> int:
+    try:
+        active = serving.repository.active()
+    except ContractError as error:
+        raise InvalidRequest(f"{serving.reason(error)}; 'version' chooses one") from None
+    versions = serving.repository.versions()
+    if active is None and not versions:
+        raise VersionNotFound(f"model {serving.repository.name!r} has no version")
+    return active if active is not None else versions[-1]

@@ -1,0 +1,282 @@
+"""Training over HTTP: queue a job, follow it, end it, take what it has left."""
+
+import asyncio
+import pathlib
+from collections.abc import Iterator
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.sse import EventSourceResponse
+
+from app.api.events import Cursor, Events
+from app.api.examples import TRAININGS
+from app.api.schemas import JobPage, TrainRequest
+from app.errors import (
+    DatasetDamaged,
+    DatasetUnusable,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    JobFinished,
+    JobNotFound,
+    JobNotResumable,
+    JobsUnavailable,
+    MalformedBody,
+    ReportNotFound,
+    StorageUnavailable,
+    Unauthorized,
+    UnsupportedBody,
+    UploadTooLarge,
+    documented,
+)
+from app.services import Services, ServicesDep
+from app.trainer.datasets import storage_told
+from app.trainer.jobs import jobs_told
+from training.config import TrainConfig
+from training.contract.manifest import REPORT_FOLDER, ContractError, ModelRepository
+from training.datasets import store as dataset_store
+from training.datasets.layout import DatasetError, layout_of
+from training.jobs.job import DatasetRef, Job, JobState
+
+router = APIRouter(prefix="/train", tags=["train"])
+
+TAIL_BYTES = 1024**2  # where the last lines are looked for
+CHUNK_BYTES = 64 * 1024
+Id = Annotated[str, Path(description="of the job")]
+ASKED = (Unauthorized, JobNotFound, InvalidRequest, JobsUnavailable)
+
+
+async def _json_body(request: Request) -> None:
+    """`curl -d` without a header says that it sends a form, and would be told that it sends no object."""
+    came = request.headers.get("content-type", "")
+    media = came.partition(";")[0].strip().lower()
+    if media != "application/json" and not media.endswith("+json"):
+        raise UnsupportedBody(f"the body should come as Content-Type: application/json, it came as {came or 'none'}")
+
+
+@router.post(
+    "",
+    summary="Train, verify and publish a classifier",
+    status_code=202,
+    dependencies=[Depends(_json_body)],
+    responses={
+        202: {"headers": {"Location": {"description": "of the job", "schema": {"type": "string"}}}},
+        **documented(
+            *(
+                MalformedBody,
+                Unauthorized,
+                UploadTooLarge,
+                UnsupportedBody,
+                InvalidRequest,
+                IdempotencyKeyReused,
+                DatasetDamaged,
+            ),
+            *(DatasetUnusable, JobsUnavailable, StorageUnavailable),
+        ),
+    },
+)
+async def submit(
+    wanted: Annotated[TrainRequest, Body(openapi_examples=TRAININGS)],
+    response: Response,
+    services: ServicesDep,
+    priority: Annotated[int, Query(ge=-999, le=999, description="higher runs sooner; equals in their order")] = 0,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            pattern=r"^[\x20-\x7e]{1,255}$",
+            description="1 to 255 printable ASCII characters: the same request with the same key makes one job",
+        ),
+    ] = None,
+) -> Job:
+    """Queues a job. A worker trains, exports, verifies and publishes it; it goes live when the gate lets it pass. The
+    body is what `python -m training train` takes, but that `data` is a dataset's name."""
+    dataset = await _dataset(services, wanted.data)
+    config = TrainConfig.model_validate({"name": services.settings.model, **wanted.model_dump(exclude_none=True)})
+    async with jobs_told():
+        job, _ = await services.jobs.submit(config, dataset, priority=priority, key=idempotency_key)
+    response.headers["Location"] = f"{services.settings.root_path}{router.prefix}/{job.id}"
+    return job
+
+
+@router.get("", summary="List the jobs", responses=documented(Unauthorized, InvalidRequest, JobsUnavailable))
+async def list_jobs(
+    services: ServicesDep,
+    state: Annotated[tuple[JobState, ...], Query(description="of this state; repeated, of any of these")] = (),
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    offset: Annotated[int, Query(ge=0)] = 0,
+) -> JobPage:
+    """The newest first."""
+    async with jobs_told():
+        jobs, total = await services.jobs.list(state, limit, offset)
+    return JobPage(jobs=jobs, total=total, limit=limit, offset=offset)
+
+
+@router.get("/{id}", summary="A job and how far it is", responses=documented(*ASKED))
+async def get_job(id: Id, services: ServicesDep) -> Job:
+    """Its state, its phase, seconds of each phase, the newest step, every epoch, the gate's verdict, the version."""
+    async with jobs_told():
+        return await services.jobs.get(id)
+
+
+@router.get(
+    "/{id}/events",
+    summary="Follow a job",
+    response_class=Response,  # FastAPI's own streams know no 204
+    responses={
+        200: {"content": {EventSourceResponse.media_type: {"schema": {"type": "string"}}}},
+        204: {"description": "the job is over and the client has seen all of it; an EventSource stops asking"},
+        **documented(*ASKED),
+    },
+)
+async def events(
+    id: Id,
+    services: ServicesDep,
+    last_event_id: Annotated[str, Header(description="the last event seen: go on after it")] = "",
+    since: Annotated[str, Query(alias="last_event_id", description="the same, where a header is hard to set")] = "",
+) -> Response:
+    """Server-sent events: each line of the job's progress and each change of its state, once; from the start, or from
+    the last one seen. The last one is the state that the job ends in; a resumed job goes on from there."""
+    following = Events(id, services.jobs.run(id).progress, services.job_states, lambda: services.serving.draining)
+    came = last_event_id or since
+    try:
+        cursor = Cursor.parse(came) if came else Cursor()
+        if await following.over(cursor):
+            return Response(status_code=204)
+    except ValueError as error:
+        place = ("header", "last-event-id") if last_event_id else ("query", "last_event_id")
+        raise _invalid(place, str(error), came) from None
+    # a proxy that gathers the answer would hold the events back
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return EventSourceResponse(following.follow(cursor), headers=headers)
+
+
+@router.get(
+    "/{id}/log",
+    summary="What a job has printed",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {"text/plain": {}},
+            "headers": {"X-Next-Offset": {"description": "where to go on", "schema": {"type": "integer"}}},
+        },
+        **documented(*ASKED),
+    },
+)
+async def log(
+    id: Id,
+    services: ServicesDep,
+    offset: Annotated[int, Query(ge=0, description="in bytes; go on at X-Next-Offset of the last answer")] = 0,
+    tail: Annotated[int | None, Query(ge=1, le=10_000, description="the last so many lines of it")] = None,
+) -> Response:
+    """Empty as long as no worker has begun the job."""
+    async with jobs_told():
+        await services.jobs.status(id)
+    path = services.jobs.run(id).log
+    start, end = await asyncio.to_thread(_extent, path, offset, tail)
+    headers = {"X-Next-Offset": str(end), "X-Content-Type-Options": "nosniff"}
+    return StreamingResponse(_part(path, start, end), media_type="text/plain", headers=headers)
+
+
+@router.get(
+    "/{id}/report/{file}",
+    summary="A picture or table of a job's report",
+    response_class=FileResponse,
+    responses={
+        200: {"content": {"image/png": {}, "application/json": {}}},
+        **documented(*ASKED, ReportNotFound),
+    },
+)
+async def report(id: Id, file: str, services: ServicesDep) -> Response:
+    """Curves, confusion matrix, predictions, metrics, as far as the job has made them; an unknown name's 404 lists
+    them."""
+    async with jobs_told():
+        job = await services.jobs.get(id)
+    folders = await asyncio.to_thread(_report_folders, services, job)
+    found = {path.name: path for folder in folders for path in sorted(folder.glob("[!.]*")) if path.is_file()}
+    if file not in found:
+        names = ", ".join(sorted(found)) or "nothing yet"
+        raise ReportNotFound(f"job {id} has no {file!r} in its report; it has: {names}", files=sorted(found))
+    return FileResponse(found[file], headers={"X-Content-Type-Options": "nosniff"})
+
+
+router.head("/{id}/report/{file}", include_in_schema=False)(report)
+
+
+@router.post("/{id}/cancel", summary="Cancel a job", status_code=202, responses=documented(*ASKED, JobFinished))
+async def cancel(id: Id, services: ServicesDep) -> Job:
+    """Takes it from the queue, or ends its process within some seconds; what it has done so far stays."""
+    async with jobs_told():
+        return await services.jobs.cancel(id)
+
+
+@router.post("/{id}/resume", summary="Resume a job", status_code=202, responses=documented(*ASKED, JobNotResumable))
+async def resume(id: Id, services: ServicesDep) -> Job:
+    """Queues a cancelled or failed job again, to go on from its last checkpoint."""
+    async with jobs_told():
+        return await services.jobs.resume(id)
+
+
+async def _dataset(services: Services, data: str) -> DatasetRef:
+    """The revision is settled here: a job trains on what was there when it was asked for.
+
+    A mounted folder is looked at as far as that costs nothing: its layout, none of its files.
+    """
+    name, _, number = data.partition("@")
+    with storage_told():
+        try:
+            found = await asyncio.to_thread(services.datasets.resolve, name, int(number) if number else None)
+        except dataset_store.DatasetNotFound as error:
+            raise _invalid(("body", "data"), str(error), data) from None
+        if found.revision is None:
+            await asyncio.to_thread(_require_layout, found.folder, name)
+    return DatasetRef(name=name, revision=found.revision, fingerprint=found.fingerprint)
+
+
+def _require_layout(folder: pathlib.Path, name: str) -> None:
+    try:
+        layout_of(folder)
+    except DatasetError as error:
+        raise DatasetUnusable(str(error).replace(str(folder), name)) from None
+
+
+def _invalid(place: tuple[str, ...], message: str, came: str) -> RequestValidationError:
+    return RequestValidationError([{"type": "value_error", "loc": place, "msg": message, "input": came}])
+
+
+def _report_folders(services: Services, job: Job) -> list[pathlib.Path]:
+    """The published version's, then the run's own: of one name the latter counts."""
+    folders = [services.jobs.run(job.id).report]
+    if job.version is not None:
+        try:
+            version = ModelRepository(services.settings.models, job.config.name).path(job.version)
+            folders.insert(0, version / REPORT_FOLDER)
+        except ContractError:
+            pass  # that version was pruned or deleted
+    return folders
+
+
+def _extent(path: pathlib.Path, offset: int, tail: int | None) -> tuple[int, int]:
+    """From which byte to which: a log grows while it is sent."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, 2)
+            start = min(offset, end)
+            if tail is not None:
+                start = max(start, end - TAIL_BYTES)
+                file.seek(start)
+                lines = file.read(end - start).splitlines(keepends=True)
+                start += sum(map(len, lines[:-tail]))
+            return start, end
+    except FileNotFoundError:
+        return 0, 0
+
+
+def _part(path: pathlib.Path, start: int, end: int) -> Iterator[bytes]:
+    if start == end:
+        return
+    with path.open("rb") as file:
+        file.seek(start)
+        while chunk := file.read(min(CHUNK_BYTES, end - start)):
+            start += len(chunk)
+            yield chunk

@@ -1,0 +1,251 @@
+"""Many waiting images, one model call.
+
+Work-conserving: an idle model never waits, a batch is what gathered while the last one ran. The model runs in threads
+of the batcher's own, which take the next batch themselves: it never waits for the event loop. On a CPU they decode it,
+too.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import InferenceFailed
+from app.observability.observation import CURRENT, Batch, Decoding, Observation
+
+log = logging.getLogger(__name__)
+
+Run = Callable[[NDArray[np.uint8], bool], NDArray[np.float32]]
+Decode = Callable[[], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One image's row of the output: float32 [classes]. Times in seconds."""
+
+    probabilities: NDArray[np.float32]
+    queue_seconds: float
+    inference_seconds: float
+    decoding: Decoding | None = None  # where it was done here
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    image: NDArray[np.uint8] | Decode
+    answer: asyncio.Future[Answer]
+    since: float
+    request: Observation | None
+    decoding: Decoding | None = None
+
+
+class _Batch(NamedTuple):
+    waiting: list[_Waiting]
+    alone: bool
+    most: int  # images that it could have had
+
+
+class Batcher:
+    """Runs images in batches of up to `max_batch`; as soon as one waits for each of the `streams`, in all of them, in
+    batches of up to `stream_batch`.
+
+    `run` takes uint8 [n, *shape] and whether it has the processor to itself, and gives float32 [n, classes]; `pad` says
+    how many rows to run for n images (a provider that plans for each input shape wants few of them), `delay` how many
+    seconds an idle model waits for a full batch. `observe` is told of each batch, in one of the batcher's threads. The
+    input is a buffer that is used again: `run` must not keep it.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        shape: tuple[int, ...],
+        max_batch: int,
+        pad: Callable[[int], int] = lambda n: n,
+        delay: float = 0.0,
+        streams: int = 1,
+        stream_batch: int = 1,
+        observe: Callable[[Batch], None] = lambda _: None,
+    ) -> None:
+        self._run = run
+        self._shape = shape
+        self._max_batch = max_batch
+        self._pad = pad
+        self._observe = observe
+        self._delay = delay
+        self._streams = streams
+        self._stream_batch = stream_batch
+        self._encoded: deque[_Waiting] = deque()
+        self._queue: deque[_Waiting] = deque()
+        self._changed = threading.Condition()
+        self._decoding = 0
+        self._running = 0
+        self._alone = False  # what runs has the processor to itself
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"inference_{number}", daemon=True) for number in range(streams)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    async def submit(self, image: NDArray[np.uint8] | Decode) -> Answer:
+        """The answer for one image, uint8 `shape`, or for what decodes it, in the thread that runs it. Raises what that
+        raises, and InferenceFailed.
+
+        Cancelling it (a deadline, a client that left) takes the image out of the queue before it runs.
+        """
+        future = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(image, future, time.perf_counter(), CURRENT.get())
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("submit to a closed Batcher")
+            (self._encoded if callable(image) else self._queue).append(waiting)
+            self._changed.notify()
+        return await waiting.answer
+
+    def close(self) -> None:
+        """Runs what is queued, then ends the threads; returns at once."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def join(self) -> None:
+        """Waits until a closed batcher's threads have ended."""
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        buffer = np.zeros((max(self._max_batch, self._stream_batch), *self._shape), np.uint8)
+        while task := self._take():
+            if isinstance(task, _Waiting):
+                self._decode(task)
+            elif task.waiting:
+                self._compute(task, buffer)
+                self._end()
+
+    def _take(self) -> "_Waiting | _Batch | None":
+        """An image to decode, or the next batch, which is empty when all who waited have left; None when closed."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._encoded or (self._queue and self._free()) or (self._closed and not self._queue)
+            )
+            enough = len(self._queue) >= self._stream_batch and self._free()
+            if self._encoded and not enough:
+                self._decoding += 1
+                return self._encoded.popleft()
+            if self._queue and self._delay:
+                full = self._queue[0].since + self._delay - time.perf_counter()
+                self._changed.wait_for(lambda: len(self._queue) >= self._max_batch or self._closed, full)
+                if not (self._queue and self._free()):  # another stream was faster
+                    return _Batch([], alone=False, most=0)
+            if not self._queue:
+                return None
+            images = len(self._queue) + len(self._encoded) + self._decoding
+            crowd = self._streams > 1 and (self._running or images >= self._streams)
+            waiting = self._pop(self._share() if crowd else self._max_batch)
+            batch = _Batch(waiting, alone=not crowd, most=self._stream_batch if crowd else self._max_batch)
+            if batch.waiting:
+                self._running += 1
+                self._alone = batch.alone
+            return batch
+
+    def _decode(self, waiting: _Waiting) -> None:
+        decoded = False
+        if not waiting.answer.cancelled():
+            assert callable(waiting.image)
+            try:
+                waiting.image, waiting.decoding = timed(waiting.image, waiting.since)
+            except Exception as error:  # whatever it is, it is the answer to this image alone
+                self._tell(waiting, _fail, waiting, error)
+            else:
+                waiting.since = waiting.decoding.begun + waiting.decoding.seconds
+                decoded = True
+        with self._changed:
+            self._decoding -= 1
+            if decoded:
+                self._queue.append(waiting)
+                self._changed.notify()
+
+    def _share(self) -> int:
+        """Of what waits, for one of the streams that are free."""
+        return min(self._stream_batch, math.ceil(len(self._queue) / (self._streams - self._running)))
+
+    def _free(self) -> bool:
+        return self._running < self._streams and not self._alone
+
+    def _pop(self, most: int) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        while self._queue and len(batch) < most:
+            waiting = self._queue.popleft()
+            if not waiting.answer.cancelled():
+                batch.append(waiting)
+        return batch
+
+    def _end(self) -> None:
+        with self._changed:
+            self._running -= 1
+            self._alone = False
+            if self._streams > 1:
+                self._changed.notify_all()
+
+    def _compute(self, batch: _Batch, buffer: NDArray[np.uint8]) -> None:
+        waiting, started = batch.waiting, time.perf_counter()
+        output: NDArray[np.float32] | InferenceFailed
+        try:
+            for row, each in zip(buffer, waiting, strict=False):
+                row[...] = each.image
+            output = self._run(buffer[: self._pad(len(waiting))], batch.alone)
+            if len(output) < len(waiting):
+                raise ValueError(f"{len(waiting)} images went in, {len(output)} rows came out")
+        except Exception as error:  # onnxruntime raises types of its own, with no base but Exception
+            log.exception("a run of %d images failed", len(waiting))
+            output = InferenceFailed(f"the model failed on a batch of {len(waiting)}: {type(error).__name__}")
+        seconds = time.perf_counter() - started
+        self._observe(
+            Batch(
+                images=len(waiting),
+                closed="full" if len(waiting) >= batch.most else "delay" if self._delay else "idle",
+                started=started,
+                seconds=seconds,
+                failed=isinstance(output, InferenceFailed),
+                queued=waiting,
+            )
+        )
+        # one wake-up of the loop for the batch, not one for each image
+        self._tell(waiting[0], _deliver, waiting, output, started, seconds)
+
+    def _tell(self, waiting: _Waiting, what: Callable[..., None], *arguments: Any) -> None:  # Any: the callback's own
+        with contextlib.suppress(RuntimeError):  # a closed loop has nobody waiting
+            waiting.answer.get_loop().call_soon_threadsafe(what, *arguments)
+
+
+def timed(decode: Decode, since: float) -> tuple[NDArray[np.uint8], Decoding]:
+    """What an image is decoded to, and when; it has waited `since` then (`time.perf_counter`)."""
+    begun = time.perf_counter()
+    image = decode()
+    return image, Decoding(begun - since, begun, time.perf_counter() - begun)
+
+
+def _fail(waiting: _Waiting, error: Exception) -> None:
+    if not waiting.answer.done():
+        waiting.answer.set_exception(error)
+
+
+def _deliver(
+    batch: list[_Waiting], output: NDArray[np.float32] | InferenceFailed, started: float, seconds: float
+) -> None:
+    for row, waiting in enumerate(batch):
+        if waiting.answer.done():  # cancelled while the batch ran
+            continue
+        if isinstance(output, InferenceFailed):
+            # one each: a traceback grows where it is raised
+            waiting.answer.set_exception(InferenceFailed(output.detail))
+        else:
+            waiting.answer.set_result(Answer(output[row], started - waiting.since, seconds, waiting.decoding))

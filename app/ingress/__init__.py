@@ -1,1 +1,0 @@
-"""What a request passes on its way in: authentication, limits, admission, body."""

@@ -1,1 +1,0 @@
-"""Processes: the server, its siblings, the worker beside it, their end."""

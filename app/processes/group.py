@@ -1,0 +1,156 @@
+"""Several processes that serve on one port, where one is the limit: kept alive, ended together.
+
+Each is the whole service with a listening socket of its own on the same port (SO_REUSEPORT): the kernel spreads
+connections over those that listen, which each does once its first model is there. With one shared socket, the process
+that wakes first takes all that are waiting.
+"""
+
+import asyncio
+import contextlib
+import errno
+import functools
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.execution.cores import usable_cores
+from app.observability.metrics import FOLDER, forget_process
+from app.processes.keeper import GRACE_S, Keeper, training_worker
+from app.settings import Settings, SettingsError
+from training.errors import words_of
+
+MEMBER = "--member"  # of `python -m app`: this process is one of several
+BAD_SETTINGS = 2
+START_FAILED = 3  # uvicorn's
+FATAL = {
+    BAD_SETTINGS: "its settings can not work; it has said why",
+    START_FAILED: "its start failed; it has said why",
+}
+
+
+def sockets_of(settings: Settings) -> list[socket.socket]:
+    """Sockets on the port, for this process to listen on; others may have theirs. Raises SettingsError."""
+    with _port_told(settings.host, settings.port, "RESNEXT_PORT"):
+        return [_bound(family, address) for family, address in _addresses(settings.host, settings.port)]
+
+
+def listening_sockets(settings: Settings) -> list[socket.socket]:
+    """Sockets of a service of one process, on a port that is its own from now on. Raises SettingsError.
+
+    They listen at once: whoever comes before the service is ready waits, and a second service finds the port taken.
+    """
+    require_free_grpc_port(settings)
+    found: list[socket.socket] = []
+    with _port_told(settings.host, settings.port, "RESNEXT_PORT"):
+        for family, (host, _) in _addresses(settings.host, settings.port):
+            port = found[0].getsockname()[1] if found else settings.port  # 0: all on the one that was found first
+            found.append(socket.create_server((host, port), family=family))
+    return found
+
+
+def require_free_grpc_port(settings: Settings) -> None:
+    """gRPC opens its port by itself, and too late for an answer in one line. Raises SettingsError."""
+    if settings.grpc_port is None:
+        return
+    with _port_told(settings.host, settings.grpc_port, "RESNEXT_GRPC_PORT"):
+        for family, address in _addresses(settings.host, settings.grpc_port):
+            socket.create_server(address, family=family).close()
+
+
+def shared_folder() -> Path | None:
+    """What the processes that serve on one port have in common, while they do; None where this is the only one."""
+    folder = os.environ.get(FOLDER)
+    return Path(folder) if folder else None
+
+
+def serve_in_processes(settings: Settings) -> int:
+    """Keeps `settings.processes` of them, and the training worker, until SIGTERM or Ctrl-C. Returns an exit status.
+
+    Raises SettingsError when the port can not be had.
+    """
+    require_free_grpc_port(settings)
+    with contextlib.ExitStack() as held:
+        with _port_told(settings.host, settings.port, "RESNEXT_PORT"):
+            for family, (host, _) in _addresses(settings.host, settings.port):
+                reserved = held.enter_context(_reserved(family, (host, settings.port)))
+                settings = settings.model_copy(update={"port": reserved.getsockname()[1]})
+        shared = held.enter_context(tempfile.TemporaryDirectory(prefix="resnext-processes-"))
+        return asyncio.run(_keep(settings, shared))
+
+
+async def _keep(settings: Settings, shared: str) -> int:
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    members = [
+        Keeper(
+            f"serving process {number}",
+            [sys.executable, "-m", "app", MEMBER],
+            environment_of_member(settings, shared),
+            ended.is_set,
+            FATAL,
+            on_end=functools.partial(forget_process, folder=shared),
+            grace_s=settings.drain_delay + settings.drain_timeout + GRACE_S,
+        )
+        for number in range(1, settings.processes + 1)
+    ]
+    async with contextlib.AsyncExitStack() as kept:
+        for keeper in [training_worker(settings, ended.is_set), *members]:
+            await kept.enter_async_context(keeper)
+        waiting = [asyncio.create_task(ended.wait()), *(asyncio.create_task(member.gave_up()) for member in members)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        status = 0 if ended.is_set() else BAD_SETTINGS
+        ended.set()
+    for task in waiting:
+        task.cancel()
+    return status
+
+
+def _reserved(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
+    """Bound and never listening: it keeps the port ours, and finds one for port 0."""
+    socket.create_server(address, family=family).close()  # fails where anyone listens, sharing the port or not
+    return _bound(family, address)
+
+
+def _bound(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if family == socket.AF_INET6:
+        found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as create_server: IPv4 has a socket of its own
+    found.bind(address)
+    return found
+
+
+def environment_of_member(settings: Settings, shared: str) -> dict[str, str]:
+    """Its share of the cores, the port that was found, the folder that all share; no worker of its own."""
+    share = str(max(1, usable_cores() // settings.processes))
+    return settings.environment() | {
+        "RESNEXT_PORT": str(settings.port),
+        "RESNEXT_WORKER": "false",
+        "RESNEXT_THREADS": share if settings.threads == "auto" else str(settings.threads),
+        "RESNEXT_DECODE_THREADS": share if settings.decode_threads == "auto" else str(settings.decode_threads),
+        FOLDER: shared,
+    }
+
+
+def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return [(family, (str(address[0]), port)) for family, _, _, _, address in dict.fromkeys(found)]
+
+
+@contextlib.contextmanager
+def _port_told(host: str, port: int, setting: str) -> Iterator[None]:
+    """Turns the system's error about a port into one line for the operator."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            why = f"is in use, by another service or by this one in another terminal; {setting} may name another port"
+        else:
+            why = f"cannot be opened: {words_of(error)}"
+        raise SettingsError(f"port {port} on {host} {why}") from None

@@ -1,0 +1,45 @@
+"""The end of the process without a lost request."""
+
+import asyncio
+import logging
+import socket
+import time
+from types import FrameType
+
+import uvicorn
+
+from app.rollout.serving import Serving
+
+log = logging.getLogger(__name__)
+
+
+class DrainingServer(uvicorn.Server):
+    """Uvicorn, but SIGTERM makes /health/ready say 503 at once, and the port stays open for `delay` seconds more.
+
+    Uvicorn alone closes the port first: a load balancer learns of the end from refused connections.
+    """
+
+    def __init__(self, config: uvicorn.Config, serving: Serving, delay: float) -> None:
+        super().__init__(config)
+        self._serving = serving
+        self._delay = delay
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._serving.draining = True
+        super().handle_exit(sig, frame)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:  # uvicorn names the address only where it opened the port itself
+            host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+            log.info("serving on http://%s:%d (Ctrl-C ends it)", host, sockets[0].getsockname()[1])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        end = time.monotonic() + self._delay
+        # a second Ctrl-C ends it; no Event, since a signal handler can not set one safely
+        while time.monotonic() < end and not self.force_exit:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        self._serving.closing.set()
+        await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn then leaves the application as it is, and the loop's end tears it apart
+            await self.lifespan.shutdown()

@@ -1,0 +1,257 @@
+"""Which version is live: load it off the hot path, verify it, swap, drain the old one, go back from a bad one."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from app.errors import NoModel, StorageUnavailable, VersionLive, VersionNotFound, VersionUnusable
+from app.execution.model import Model
+from app.execution.provider import EXECUTION_PROVIDERS
+from app.inference.deployment import Deployment
+from app.inference.probation import Probation
+from app.observability.metrics import Metrics
+from app.observability.observation import Batch
+from app.rollout.attempts import ActiveState, Attempts, LoadFailure, find_active
+from app.rollout.rollback import Cause, Rollback, RollbackPolicy, go_back, is_momentary
+from training.contract.manifest import ContractError, ModelRepository
+from training.errors import words_of
+
+log = logging.getLogger(__name__)
+
+
+class Serving:
+    """Follows the repository's ACTIVE, from entering the context to leaving it.
+
+    `load` makes a version ready to run, in a thread; it raises on one that is not fit to be served. `observe` is told
+    of each batch, by default for the metrics alone.
+    """
+
+    def __init__(
+        self,
+        repository: ModelRepository,
+        load: Callable[[int], Model],
+        poll_interval: float = 1.0,
+        batch_delay: float = 0.0,
+        policy: RollbackPolicy | None = None,
+        metrics: Metrics | None = None,
+        observe: Callable[[Batch], None] | None = None,
+    ) -> None:
+        self.repository = repository
+        self.live: Deployment | None = None
+        self.failure: LoadFailure | None = None
+        self.rollback: Rollback | None = None  # the last one, until a version is activated by hand
+        self.loading = False
+        self.draining = False
+        self.closing = asyncio.Event()  # the ports close now, all of them: what is in flight gets the drain's time
+        self.settled = asyncio.Event()  # the first look at the repository is over, with its load
+        self._load = load
+        self._poll_interval = poll_interval
+        self._batch_delay = batch_delay
+        self._swapping = asyncio.Lock()  # one load at a time: each needs memory for a second model
+        self._attempts = Attempts(poll_interval)
+        self._policy = policy or RollbackPolicy()
+        self.metrics = metrics or Metrics()
+        self._observe = observe or self.metrics.count_batch
+        self._leaving: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._following = asyncio.create_task(self._follow())
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.draining = True
+        tasks = [task for task in (self._following, self._leaving) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.live:
+            self.live.batcher.close()  # whatever still holds a lease has had its time
+            await asyncio.to_thread(self.live.batcher.join)
+            self.live = None
+
+    @property
+    def ready(self) -> bool:
+        """A verified, warm model is live and the service is not about to end."""
+        return self.live is not None and not self.draining
+
+    def deployment(self) -> Deployment:
+        """What serves a request that comes now. Raises NoModel."""
+        if self.live is None:
+            raise NoModel(self.why_none())
+        return self.live
+
+    async def refresh(self) -> None:
+        """Makes the version that ACTIVE names live, when it is not; goes back from one that is not fit to be served.
+
+        What is live stays meanwhile. The same version in the same state is not tried twice.
+        """
+        async with self._swapping:
+            try:
+                state = await asyncio.to_thread(find_active, self.repository)
+            except (ContractError, OSError) as error:
+                self._note(None, error)
+                return
+            if state is None or self._attempts.forbid(state):
+                return
+            if self.live and self.live.model.version == state.version:
+                self._settle()  # ACTIVE came back to what serves
+                return
+            try:
+                model = await asyncio.to_thread(self._try_load, state.version)
+            except Exception as error:  # whatever it is, the service goes on with what it has
+                await self._load_failed(state, error)
+            else:
+                self._go_live(model)
+                self._settle()
+
+    async def activate(self, version: int) -> None:
+        """Loads and verifies a version, writes ACTIVE, then swaps; ACTIVE is not touched by a version that fails.
+
+        Raises VersionNotFound, VersionUnusable, StorageUnavailable.
+        """
+        async with self._swapping:
+            await self.require(version)
+            model = None
+            if not (self.live and self.live.model.version == version):
+                try:
+                    model = await asyncio.to_thread(self._try_load, version)
+                except Exception as error:  # whatever makes it unusable is the answer
+                    log.exception("version %d can not be activated", version)
+                    raise VersionUnusable(f"version {version} can not be served: {self.reason(error)}") from error
+            with self._writing():
+                await asyncio.to_thread(self.repository.activate, version)
+            self.rollback = None
+            if model:
+                self._go_live(model)
+            self._settle()
+
+    async def delete(self, version: int) -> None:
+        """Removes a version from the repository. Raises VersionNotFound, VersionLive, StorageUnavailable."""
+        async with self._swapping:
+            await self.require(version)
+            if self.live and self.live.model.version == version:
+                raise VersionLive(f"version {version} serves requests; activate another one first")
+            try:
+                with self._writing():
+                    await asyncio.to_thread(self.repository.delete, version)
+            except ContractError as error:
+                raise VersionLive(self.reason(error)) from None
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """As KServe mounts it, the repository may be there to be read alone."""
+        try:
+            yield
+        except OSError as error:
+            raise StorageUnavailable(f"the model repository can not be written: {words_of(error)}") from error
+
+    async def _follow(self) -> None:
+        while True:
+            await self.refresh()
+            if not (self.settled.is_set() or self.live or self.failure):
+                log.warning("nothing is served from %s yet: %s", self.repository.folder.parent, self.why_none())
+            self.settled.set()
+            await asyncio.sleep(self._poll_interval)
+
+    def _try_load(self, version: int) -> Model:
+        self.loading = True
+        try:
+            return self._load(version)
+        except Exception:
+            self.metrics.load_failures.inc()
+            raise
+        finally:
+            self.loading = False
+
+    def _go_live(self, model: Model, *, proven: bool = False) -> None:
+        old = self.live
+        # nothing to go back to at the start of the process: what was live before was live in another one
+        probation = self._policy.probation(self._fail_probation) if old and not proven else None
+        self.live = Deployment(model, self._batch_delay, probation, self._observe)
+        self.metrics.show_model(model.name, model.version, model.precision, EXECUTION_PROVIDERS[model.provider])
+        log.info("version %d is live%s", model.version, f", after version {old.model.version}" if old else "")
+        if old:
+            self.metrics.swaps.inc()
+            old.retire()
+
+    def _settle(self) -> None:
+        """What serves is what ACTIVE names."""
+        self.failure = None
+        self._attempts.clear()
+
+    async def _load_failed(self, state: ActiveState, error: Exception) -> None:
+        momentary = is_momentary(error)
+        self._note(state.version, error)
+        self._attempts.failed(state, momentary=momentary)
+        if momentary or not self._policy.enabled:
+            return
+        serving = self.live.model.version if self.live else None
+        try:
+            await self._go_back(state.version, self.reason(error), "load", serving)
+        except Exception as second:  # as if there were no way back
+            log.exception("no way back from version %d", state.version)
+            self._attempts.failed(state, momentary=is_momentary(second))
+
+    def _fail_probation(self, probation: Probation) -> None:
+        self._leaving = asyncio.create_task(self._leave(probation))
+
+    async def _leave(self, probation: Probation) -> None:
+        """Goes back from the live version, when it is still the one that failed its probation and ACTIVE names it."""
+        async with self._swapping:
+            if not (self.live and self.live.probation is probation):
+                return
+            version = self.live.model.version
+            try:
+                state = await asyncio.to_thread(find_active, self.repository)
+                if state and state.version == version:
+                    self._attempts.failed(state, momentary=False)  # not loaded again where ACTIVE can not be written
+                    await self._go_back(version, probation.reason, "errors")
+            except Exception:  # it goes on serving, and is judged by its next images
+                log.exception("no way back from version %d, though %s", version, probation.reason)
+                probation.restart()
+
+    async def _go_back(self, version: int, reason: str, cause: Cause, serving: int | None = None) -> None:
+        way = await asyncio.to_thread(
+            go_back, self.repository, self._try_load, version, reason, serving=serving, describe=self.reason
+        )
+        if way is None:
+            return
+        if way.model:
+            self._go_live(way.model, proven=True)
+        if way.written:
+            self._settle()
+        self.rollback = Rollback(version, way.to, reason, datetime.now(UTC))
+        self.metrics.rollbacks.labels(cause).inc()
+        log.error("went back from version %d to version %d: %s", version, way.to, reason)
+
+    async def require(self, version: int) -> None:
+        versions = await asyncio.to_thread(self.repository.versions)
+        if version not in versions:
+            has = ", ".join(map(str, versions)) or "none"
+            raise VersionNotFound(f"model {self.repository.name!r} has no version {version}, it has {has}")
+
+    def _note(self, version: int | None, error: Exception) -> None:
+        reason = self.reason(error)
+        if self.failure is None or (self.failure.version, self.failure.reason) != (version, reason):
+            self.failure = LoadFailure(version, reason, datetime.now(UTC))
+            log.error("version %s can not be served: %s", version, reason, exc_info=error)
+
+    def reason(self, error: Exception) -> str:
+        """What went wrong, with paths from the repository's root on."""
+        text = str(error) or type(error).__name__
+        return text.replace(f"{self.repository.folder.parent}/", "")
+
+    def why_none(self) -> str:
+        """Why nothing is live, and what to do."""
+        if self.failure:
+            return f"version {self.failure.version} can not be served: {self.failure.reason}"
+        if self.loading:
+            return "the model is being loaded; try again in a moment"
+        return (
+            f"no version of {self.repository.name!r} is active: train one with `resnext train DIR`, "
+            "or make one with `make starter`; it is served as soon as it is published"
+        )

@@ -1,0 +1,1 @@
+"""The service's side of training: uploads of datasets, jobs, and their metrics."""

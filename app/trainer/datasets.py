@@ -1,0 +1,140 @@
+"""Uploads on their way into the datasets folder, and the process that unpacks and checks them."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from app.errors import (
+    ArchiveTooLarge,
+    ArchiveUnusable,
+    DatasetDamaged,
+    DatasetMounted,
+    DatasetNotFound,
+    DatasetUnusable,
+    IntakeFailed,
+    ServiceError,
+    StorageFull,
+    StorageUnavailable,
+)
+from training.datasets import store as dataset_store
+from training.datasets.store import ARCHIVE_FILE, REPORT_FILE, REVISION_FOLDER, SUMMARY_FILE, DatasetStore, Summary
+from training.errors import words_of
+from training.system.child import ChildFailed, ChildKilled, run_child
+
+WRITE_BYTES = 1024**2  # one hop to a thread for so many
+LOG_FILE = "log.txt"
+FAILURES: dict[str, type[ServiceError]] = {
+    error.code: error for error in (ArchiveTooLarge, ArchiveUnusable, DatasetUnusable, StorageFull, StorageUnavailable)
+}
+
+log = logging.getLogger(__name__)
+
+
+class Intake:
+    """Takes archives in, one after the other, in a process of low priority that ends with the service.
+
+    Looks at mounted datasets take turns of their own: one of a slow disk must not hold up the uploads.
+    `max_files` and `max_bytes` are of what an archive unpacks to; `environment` is the process'.
+    """
+
+    def __init__(self, store: DatasetStore, max_files: int, max_bytes: int, environment: Mapping[str, str]) -> None:
+        self._store = store
+        self._environment = environment
+        self._limits = (f"--max-files={max_files}", f"--max-bytes={max_bytes}")
+        self._uploading = asyncio.Lock()
+        self._looking = asyncio.Lock()
+
+    async def receive(self, name: str, chunks: AsyncIterator[bytes]) -> int:
+        """Makes an archive the current revision of a dataset; returns its number. Nothing is left of one that fails.
+
+        Raises DatasetMounted, ArchiveTooLarge, ArchiveUnusable, DatasetUnusable, IntakeFailed, StorageFull,
+        StorageUnavailable, and what `chunks` does.
+        """
+        with storage_told():
+            await asyncio.to_thread(self._store.require_uploadable, name)
+            async with _removed(await asyncio.to_thread(self._store.staging)) as work:
+                await _save(chunks, work / ARCHIVE_FILE)
+                async with self._uploading:
+                    await self._run(work, "unpack", str(work), name, *self._limits)
+                return await asyncio.to_thread(self._store.commit, work / REVISION_FOLDER, name)
+
+    async def look(self, name: str) -> tuple[Summary, bytes]:
+        """Reads a mounted dataset, every file of it. Returns its summary and its DatasetReport, as JSON.
+
+        Cancelled, it ends the process that reads. Raises DatasetNotFound, DatasetUnusable, IntakeFailed, StorageFull,
+        StorageUnavailable.
+        """
+        with storage_told():
+            folder = (await asyncio.to_thread(self._store.resolve, name)).folder
+            async with _removed(Path(await asyncio.to_thread(tempfile.mkdtemp))) as work:
+                async with self._looking:
+                    await self._run(work, "check", str(folder), str(work))
+                summary = Summary.model_validate_json((work / SUMMARY_FILE).read_bytes())
+                return summary, await asyncio.to_thread((work / REPORT_FILE).read_bytes)
+
+    async def _run(self, work: Path, *arguments: str) -> None:
+        try:
+            command = [sys.executable, "-m", "training.datasets.intake", *arguments]
+            await run_child(command, work / LOG_FILE, self._environment)
+        except ChildKilled as error:
+            question = ": out of memory?" if str(error) == "SIGKILL" else ""
+            log.error("the process that unpacks and checks datasets was killed by %s", error)
+            raise IntakeFailed(f"the process that unpacks and checks was killed by {error}{question}") from None
+        except ChildFailed as error:
+            _raise_told(str(error), work / LOG_FILE)
+
+
+def _raise_told(last_words: str, log_file: Path) -> NoReturn:
+    code, _, message = last_words.partition(" ")
+    if code in FAILURES:
+        raise FAILURES[code](message)
+    log.error("a dataset could not be unpacked and checked: %s", log_file.read_text(errors="replace"))
+    raise IntakeFailed("the process that unpacks and checks has failed; the service's log says why")
+
+
+async def _save(chunks: AsyncIterator[bytes], path: Path) -> None:
+    file = await asyncio.to_thread(path.open, "wb")
+    with file:
+        gathered = bytearray()
+        async for chunk in chunks:
+            gathered += chunk
+            if len(gathered) >= WRITE_BYTES:
+                await asyncio.to_thread(file.write, bytes(gathered))
+                gathered.clear()
+                os.utime(path.parent)  # a staging folder that nothing happens in is removed after a day
+        await asyncio.to_thread(file.write, bytes(gathered))
+
+
+@contextlib.asynccontextmanager
+async def _removed(folder: Path) -> AsyncIterator[Path]:
+    try:
+        yield folder
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def storage_told() -> Iterator[None]:
+    """What the store and the disk raise becomes what a client is told."""
+    try:
+        yield
+    except dataset_store.DatasetNotFound as error:
+        raise DatasetNotFound(str(error)) from None
+    except dataset_store.DatasetMounted as error:
+        raise DatasetMounted(str(error)) from None
+    except dataset_store.DatasetDamaged as error:
+        log.error("%s", error)
+        raise DatasetDamaged(str(error)) from None
+    except OSError as error:
+        log.error("the datasets folder: %s", error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull("the disk of the datasets folder is full, nothing was kept") from None
+        raise StorageUnavailable(f"the datasets folder can not be used: {words_of(error)}") from None

@@ -1,0 +1,49 @@
+"""The training jobs as Prometheus sees them, read when it is asked for."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+from typing import get_args
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from app.errors import JobNotFound, JobsUnavailable
+from app.trainer.jobs import JobStates, jobs_told
+from training.jobs.job import Job, JobState
+from training.jobs.jobs import Jobs
+
+
+async def job_metrics(states: JobStates, jobs: Jobs, limit: float) -> list[Metric]:
+    """How many there are of each state, and how far each is that runs.
+
+    While the database does not answer within `limit` seconds they are absent, which Prometheus can tell from zeros.
+    """
+    try:
+        known = await states.all(limit)
+        async with jobs_told(limit):
+            running = [await jobs.get(id) for id, status in known.items() if status.state == "running"]
+        alive = sum(worker.alive for worker in await asyncio.to_thread(jobs.workers))
+    except (JobsUnavailable, JobNotFound, OSError):  # a job that is pruned now, signs of life that can not be read
+        return []
+    return show_jobs([status.state for status in known.values()], running, alive)
+
+
+def show_jobs(states: Iterable[JobState], running: Iterable[Job], workers: int) -> list[Metric]:
+    """The metrics of jobs in these states, those that run, and so many workers."""
+    found = Counter(states)
+    counts = GaugeMetricFamily("resnext_jobs", "Training jobs on record", labels=["state"])
+    for state in get_args(JobState):
+        counts.add_metric([state], found[state])
+    alive = GaugeMetricFamily("resnext_training_workers", "Training workers alive in this STATE folder", workers)
+    phase = GaugeMetricFamily("resnext_job_phase", "1 for the phase that a job is in", labels=["id", "phase"])
+    done = GaugeMetricFamily("resnext_job_trained_ratio", "Part of a job's epochs that is done", labels=["id"])
+    rate = GaugeMetricFamily("resnext_job_images_per_second", "Images that a job trains on", labels=["id"])
+    for job in running:
+        if job.phase:
+            phase.add_metric([job.id, job.phase], 1)
+        if step := job.progress.step:
+            epochs = step["epoch"] - 1 + step["step"] / step["steps"]
+            done.add_metric([job.id], epochs / step["epochs"])
+            rate.add_metric([job.id], step["images_per_second"])
+    return [counts, alive, phase, done, rate]

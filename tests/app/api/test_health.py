@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+
+from app.execution.provider import open_session
+from app.execution.runner import DirectRunner
+from app.execution.streams import Streams
+from tests.app.conftest import Serve
+from tests.app.network import encoded, network, publish
+from tests.app.rollout.test_serving import until
+from training.contract.manifest import MODEL_FILE, ModelRepository
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_no_model_is_live_and_not_ready(serve: Serve) -> None:
+    async with serve() as (client, _):
+        assert (await client.get("/health/live")).status_code == 200
+        ready = await client.get("/health/ready")
+        assert (ready.status_code, ready.json()["code"]) == (503, "no_model")
+        health = (await client.get("/health")).json()
+    assert (health["status"], health["model"], health["load_error"]) == ("no_model", None, None)
+    assert health["rollback"] is None
+
+
+async def test_summary_of_a_ready_service(serve: Serve, repository: ModelRepository) -> None:
+    publish(repository)
+    async with serve(queue_size=100) as (client, services):
+        assert (await client.get("/health/ready")).json() == {"status": "ready"}
+        with services.admission.admit(3):
+            health = (await client.get("/health")).json()
+    model = health["model"]
+    assert health["status"] == "ready"
+    assert health["queue"] == {"depth": 3, "capacity": 100}
+    assert health["uptime_seconds"] >= 0
+    assert (model["name"], model["version"], model["precision"]) == ("resnext50", 1, "fp32")
+    assert model["provider"] == "CPUExecutionProvider"
+    assert model["max_batch"] in [point["batch"] for point in model["latency"]]
+    assert all(point["milliseconds"] > 0 and point["images_per_second"] > 0 for point in model["latency"])
+
+
+async def test_streams_are_shown(serve: Serve, repository: ModelRepository) -> None:
+    publish(repository)
+    async with serve() as (client, services):
+        model = services.serving.deployment().model
+        assert (await client.get("/health")).json()["model"]["streams"] is None
+        model.streams = Streams(
+            DirectRunner(open_session(network().SerializeToString(), "cpu", 1)), 2, {1: 0.5, 2: 0.8}, max_batch=2
+        )
+        shown = (await client.get("/health")).json()["model"]["streams"]
+    assert (shown["count"], shown["max_batch"]) == (2, 2)
+    assert [point["images_per_second"] for point in shown["latency"]] == [4, 5]
+
+
+async def test_load_error_is_shown_without_the_servers_paths(serve: Serve, repository: ModelRepository) -> None:
+    version = publish(repository)
+    (repository.path(version) / MODEL_FILE).write_bytes(b"changed")
+    async with serve() as (client, _):
+        health = (await client.get("/health")).json()
+        ready = await client.get("/health/ready")
+    assert health["load_error"]["version"] == version
+    assert health["load_error"]["reason"].startswith("resnext50/1/model.onnx should have SHA-256")
+    assert str(repository.folder.parent) not in str(health) + ready.text
+    assert ready.status_code == 503
+
+
+async def test_rollback_is_shown_until_a_version_is_activated(serve: Serve, repository: ModelRepository) -> None:
+    white = encoded(np.full((16, 16, 3), 255, np.uint8))
+    publish(repository, 1)
+    publish(repository, 2, model=network(2, blind=True), activate=False)
+    async with serve(probation_images=10, probation_error_rate=0.1) as (client, services):
+        await client.post("/models/2/activate")
+        for _ in range(2):
+            answer = await client.post("/predict", content=white)
+            assert (answer.status_code, answer.json()["code"]) == (500, "inference_failed")
+        await until(lambda: services.serving.rollback is not None)
+        answer = await client.post("/predict", content=white)
+        assert (answer.status_code, answer.json()["model"]["version"]) == (200, 1)
+        health = (await client.get("/health")).json()
+        await client.post("/models/2/activate")
+        later = (await client.get("/health")).json()
+    assert (health["status"], health["model"]["version"], health["load_error"]) == ("ready", 1, None)
+    assert (health["rollback"].pop("at") is not None, health["rollback"]) == (
+        True,
+        {
+            "from_version": 2,
+            "to_version": 1,
+            "reason": "the model failed on 2 of the first 2 images after it went live",
+        },
+    )
+    assert later["rollback"] is None
+
+
+async def test_images_that_are_at_fault_themselves_are_not_counted(serve: Serve, repository: ModelRepository) -> None:
+    publish(repository, 1)
+    publish(repository, 2, activate=False)
+    async with serve(probation_images=10, probation_error_rate=0) as (client, services):
+        await client.post("/models/2/activate")
+        for _ in range(3):
+            assert (await client.post("/predict", content=b"no image")).status_code == 422
+        await services.serving.refresh()
+        health = (await client.get("/health")).json()
+    assert (health["model"]["version"], health["rollback"]) == (2, None)
+
+
+async def test_draining_is_not_ready_and_closes_connections(serve: Serve, repository: ModelRepository) -> None:
+    publish(repository)
+    async with serve() as (client, services):
+        assert "connection" not in (await client.get("/health/ready")).headers
+        services.serving.draining = True
+        ready = await client.get("/health/ready")
+        assert (ready.status_code, ready.headers["connection"]) == (503, "close")
+        assert (await client.get("/health")).json()["status"] == "draining"
+        assert (await client.get("/health/live")).status_code == 200

@@ -1,0 +1,115 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.training.images.test_decode import SQUARE, encoded, photograph, quadrants
+from training.contract.manifest import Preprocessing
+from training.images.decode import ImageError, decode
+
+# made by pillow-heif 1.8, whose wheel has an encoder: `quadrants(64).save("upright.heic", quality=90)`; turned.heic is
+# `quadrants(64).transpose(Image.Transpose.ROTATE_90)` with orientation 6, written as a turn of HEIF's and as EXIF
+DATA = Path(__file__).parent / "data"
+UPRIGHT, TURNED = ((DATA / name).read_bytes() for name in ("upright.heic", "turned.heic"))
+
+
+def refusal(data: bytes) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        decode(data, SQUARE)
+    return caught.value
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1"])
+@pytest.mark.parametrize("data", [UPRIGHT, TURNED], ids=["upright", "turned"])
+def test_heic_is_read_and_turned_once(data: bytes, brand: bytes) -> None:
+    image = decode(data[:8] + brand + data[12:], Preprocessing(height=64, width=64))
+    assert np.abs(image.astype(int) - np.asarray(quadrants(64))).mean() < 2
+
+
+def test_heic_is_turned_by_its_own_box_and_not_by_exif() -> None:
+    turned = TURNED.replace(b"irot", b"free")  # a property that nobody knows
+    image = decode(turned, Preprocessing(height=64, width=64)).astype(int)
+    assert np.abs(image - np.rot90(np.asarray(quadrants(64)))).mean() < 2
+    broken = TURNED[: TURNED.index(b"Exif\0\0MM")] + bytes(20) + TURNED[TURNED.index(b"Exif\0\0MM") + 20 :]
+    np.testing.assert_array_equal(decode(broken, SQUARE), decode(TURNED, SQUARE))
+
+
+def test_heic_has_the_limit_of_all() -> None:
+    assert decode(UPRIGHT, SQUARE, max_pixels=64 * 64).shape == (32, 32, 3)
+    with pytest.raises(ImageError, match="the limit is 4095 pixels, the image has 64 x 64"):
+        decode(UPRIGHT, SQUARE, max_pixels=64 * 64 - 1)
+    place = UPRIGHT.index(b"ispe") + 8
+    for side, code in [(60_000, "image_too_large"), (8, "corrupt_image")]:  # libheif heeds what the header says
+        data = UPRIGHT[:place] + side.to_bytes(4, "big") * 2 + UPRIGHT[place + 8 :]
+        assert refusal(data).code == code
+
+
+def test_heic_cut_short_is_an_error() -> None:
+    assert {refusal(UPRIGHT[:length]).code for length in range(1, len(UPRIGHT), 7)} == {"not_an_image", "corrupt_image"}
+
+
+@pytest.mark.parametrize("brand", [b"avif", b"mif1"])
+def test_avif_is_read(brand: bytes) -> None:
+    data = encoded(photograph(32, 32), "AVIF", quality=100, subsampling="4:4:4")
+    image = decode(data[:8] + brand + data[12:], SQUARE)
+    assert np.abs(image.astype(int) - np.asarray(photograph(32, 32))).mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("begin", "told"),
+    [
+        (b"\xff\x0a\xfa\x1f", "a JPEG XL image"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg">', "an SVG drawing"),
+        (b'<?xml version="1.0"?>\n<!-- made by hand -->\n<!DOCTYPE svg>\n<svg>', "an SVG drawing"),
+        (b"%PDF-1.7\n%\xe2\xe3", "a PDF"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "PostScript"),
+        (b"\xc5\xd0\xd3\xc6\x20\0\0\0", "PostScript"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "a Git LFS pointer"),
+        (b"<!DOCTYPE html>\n<html>", "an HTML page"),
+        (b"\n\n<HTML><head>", "an HTML page"),
+        (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41", "a video"),
+        (b"\0\0\0\x14ftypqt  \0\0\2\0qt  ", "a video"),
+        (b"\x1aE\xdf\xa3\x9fB\x86\x81\1", "a video"),
+        (b"RIFF\x24\0\0\0AVI LIST", "a video"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "a camera's raw"),
+        (b"FUJIFILMCCD-RAW 0201", "a camera's raw"),
+        (b"PK\x03\x04\x14\0\0\0", "a zip"),
+        (b"\x1f\x8b\x08\0", "a gzip"),
+        (b"7z\xbc\xaf\x27\x1c", "an archive"),
+        (b"\0\x05\x16\x07\0\2\0\0", "AppleDouble"),
+    ],
+)
+def test_what_is_not_read_is_named(begin: bytes, told: str) -> None:
+    error = refusal(begin + bytes(200))
+    assert error.code == "not_an_image"
+    assert error.message.startswith("the file is ")
+    assert told in error.message
+    assert "which is not read here; " in error.message
+
+
+@pytest.mark.parametrize(
+    ("begin", "name"),
+    [
+        (b"\xff\xd8\xff", "JPEG"),
+        (b"\x89PNG\r\n\x1a\n", "PNG"),
+        (b"GIF89a", "GIF"),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "WebP"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic\1", "HEIF"),
+        (b"\0\0\0\x18ftypavif", "AVIF"),
+    ],
+)
+def test_a_damaged_header_is_no_unknown_format(begin: bytes, name: str) -> None:
+    error = refusal(begin)
+    assert error.code == "not_an_image"
+    assert error.message.startswith(f"the file begins as {name} does, but its header is damaged")
+
+
+def test_what_nobody_knows_is_quoted() -> None:
+    assert refusal(b"hello").message == "the file is in no known image format; it starts b'hello'"
+
+
+def test_a_format_that_is_read_has_its_name_in_its_errors() -> None:
+    data = encoded(Image.new("RGB", (32, 32)), "GIF")
+    assert refusal(data[: len(data) // 2]).message.startswith("the GIF image cannot be decoded: ")

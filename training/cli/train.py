@@ -1,0 +1,217 @@
+"""`resnext train` and `resnext export`: run the phases of a run, in this process."""
+
+import contextlib
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
+from pydantic_settings import CliPositionalArg
+
+from training.cli.extra import require_extra
+from training.cli.terminal import console
+from training.config import TrainConfig
+from training.contract.intervals import Proportion
+from training.contract.manifest import REPORT_FOLDER, ModelRepository, Verdict
+from training.errors import TrainingError, UsageError
+from training.runs.records import PublishRecord
+from training.runs.run import PHASES, Phase, Run, RunError, new_run
+from training.system.interrupt import INTERRUPT
+
+RUNS = Path("runs")
+MODELS = Path("models")
+
+
+class Rejected(TrainingError):
+    """Trained, and not good enough to go live."""
+
+
+class Train(TrainConfig):
+    """Trains a classifier on a folder of images, verifies and publishes it, and makes it live if it is good enough.
+
+    Any of the flags may stand in a TOML file, named by --config; a flag beats the file.
+    """
+
+    data: CliPositionalArg[Path | None] = Field(  # type: ignore[assignment]  # may stand in the TOML file instead
+        None, description="DIR/{train,val,test}/<class>/* or DIR/<class>/*, which is split"
+    )
+    config: Path | None = Field(None, description="TOML file with settings of this command")
+    models: Path | None = Field(None, description="folder of the model repository (default: models)")
+    run: Path | None = Field(None, description="folder of this run (default: runs/NAME-DATE-TIME)")
+    resume: bool = Field(False, description="continue the run in --run from its last checkpoint")
+    _typed: dict[str, Any] = PrivateAttr(default_factory=dict)  # and what the file says; no defaults, no presets
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _remembers_what_was_typed(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        command = handler(data)
+        own = set(Train.model_fields) - set(TrainConfig.model_fields)
+        command._typed = {name: value for name, value in dict(data).items() if name not in own}
+        return command
+
+    def cli_cmd(self) -> None:
+        require_extra("train")
+        if self.resume:
+            self._resume()
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        if "data" not in self._typed:
+            raise UsageError("train needs the folder of images: resnext train DIR")
+        config = TrainConfig.model_validate(self._typed)
+        models = self.models or MODELS
+        _check_precision(config.precision)
+        _check_writable(models)
+        made = self.run is None or not self.run.exists()
+        run = Run(self.run) if self.run else new_run(RUNS, config.name)
+        INTERRUPT.says(lambda: _stopped(run, f"resnext train --run {_quoted(run)} --resume", begun=made))
+        with _removed_unless_checked(run, made):
+            run.claim(config)
+            run.write_models(models)
+            _check_initial(run, config, models)
+            _run_phases(run, models)
+
+    def _resume(self) -> None:
+        from training.runs.resume import require_images, resume, wants_more
+
+        if not self.run:
+            raise UsageError("--resume should come with --run, the folder of the run to continue")
+        run = Run(self.run)
+        recorded = run.config()
+        config = TrainConfig.model_validate(_merged(recorded.model_dump(mode="json"), self._typed))
+        if not run.next_phase() and not wants_more(run, config):
+            raise RunError(f"{run.folder} is finished: there is nothing to resume; with more --epochs it trains on")
+        _check_precision(config.precision)
+        if "data" not in self._typed:
+            require_images(run)
+        resume(run, config)
+        INTERRUPT.says(lambda: _stopped(run, f"resnext train --run {_quoted(run)} --resume"))
+        _run_phases(run, self.models or run.models() or MODELS)
+
+
+class Export(BaseModel):
+    """Exports, verifies and publishes the best weights that a run has so far."""
+
+    run: CliPositionalArg[Path] = Field(description="folder of the run")
+    models: Path | None = Field(None, description="folder of the model repository (default: that of the run)")
+
+    def cli_cmd(self) -> None:
+        require_extra("export")
+        run = Run(self.run)
+        run.config()  # there is a run
+        with run.locked():
+            run.forget(*PHASES[PHASES.index("exporting") :])
+        INTERRUPT.says(lambda: _stopped(run, f"resnext export {_quoted(run)}", skip=("training",)))
+        _run_phases(run, self.models or run.models() or MODELS, skip=("training",))
+
+
+def _merged(recorded: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:
+    """The recorded settings, with those that were typed in place of them."""
+    both = dict(recorded)
+    for name, value in typed.items():
+        inner = recorded.get(name)
+        both[name] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return both
+
+
+def _check_precision(precision: str) -> None:
+    if precision.startswith("mixed"):
+        from training.network.runtime import check_precision  # seconds, which the training would take in any case
+
+        check_precision(precision)
+
+
+def _check_writable(models: Path) -> None:
+    """Refuses a repository that no version could be published into, before the training rather than after it."""
+    place = next(folder for folder in (models.absolute(), *models.absolute().parents) if folder.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        why = "cannot be written to" if place.is_dir() else "is no folder"
+        raise TrainingError(f"--models should be a folder that versions can be published into; {place} {why}")
+
+
+def _check_initial(run: Run, config: TrainConfig, models: Path) -> None:
+    """Refuses a version that cannot be started from before the images are read."""
+    from training.network.initial_weights import check_initial, pinned_version
+
+    repository = ModelRepository(models, config.name)
+    if version := pinned_version(run, config.init, repository):
+        check_initial(config, repository, version)
+
+
+@contextlib.contextmanager
+def _removed_unless_checked(run: Run, made: bool) -> Iterator[None]:
+    """Leaves no run behind that was begun by mistake: one whose images, or settings, would not do."""
+    try:
+        yield
+    except BaseException:
+        if not run.done("checking"):
+            _remove(run, made)
+        raise
+
+
+def _remove(run: Run, made: bool) -> None:
+    if made:
+        run.remove()
+    else:
+        run.config_file.unlink(missing_ok=True)  # the folder was there before, and is no run again
+
+
+def _stopped(run: Run, command: str, *, begun: bool = False, skip: tuple[Phase, ...] = ()) -> str:
+    """The line after Ctrl-C; `begun` says that this command made the run's folder."""
+    console.end_bars()
+    phase = run.next_phase(skip)
+    if begun and phase in (None, "checking") and not run.done("checking"):
+        _remove(run, made=True)
+        return "stopped in checking; nothing is kept"
+    if phase is None:
+        return "stopped; the run is finished"
+    return f"stopped in {f'epoch {run.epoch()}' if phase == 'training' else phase}; go on with: {command}"
+
+
+def _quoted(run: Run) -> str:
+    return shlex.quote(str(run.folder))
+
+
+def _run_phases(run: Run, models: Path, skip: tuple[Phase, ...] = ()) -> None:
+    """Raises Rejected when the gate kept the version aside."""
+    from training.phases.order import run_phases
+
+    console.print(f"run {run.folder}", highlight=False, markup=False)
+    repository = ModelRepository(models, run.config().name)
+    run_phases(run, repository, console, skip)
+    published, verdict = run.record("publishing", PublishRecord), run.record("gating", Verdict)
+    if published.version is None:
+        console.print("nothing is published: gate.dry_run is set")
+        return
+    place = repository.path(published.version)
+    console.print(_pictures(place / REPORT_FOLDER), highlight=False, markup=False)
+    if not published.active:
+        raise Rejected(f"version {published.version} is kept aside in {place}: {'; '.join(verdict.reasons)}")
+    accuracy = Proportion.of(verdict.accuracy, verdict.images or 0)
+    console.print(
+        f"version {published.version} of {repository.name} is live: test accuracy {accuracy}, in {place}",
+        highlight=False,
+        markup=False,
+    )
+    console.print(_try_it(run, models, repository.name), highlight=False, markup=False)
+
+
+def _pictures(report: Path) -> str:
+    names = sorted(path.name for path in report.glob("*.png"))
+    return f"pictures in {report}: {', '.join(names)}"
+
+
+def _try_it(run: Run, models: Path, name: str) -> str:
+    """A command that shows the new version at work, on an image that it has not been trained on."""
+    from training.datasets.dataset import read_samples
+
+    image = next(sample.path for sample in read_samples(run.samples) if sample.split == "test")
+    if image.is_relative_to(Path.cwd()):
+        image = image.relative_to(Path.cwd())
+    places = ["--models", str(models)] if models.absolute() != MODELS.absolute() else []
+    if name != TrainConfig.model_fields["name"].default:
+        places += ["--name", name]
+    return f"try it: {shlex.join(['resnext', 'predict', str(image), *places])}"

@@ -1,0 +1,118 @@
+"""Which versions of a model were live, in order, and which of them were taken back.
+
+    ACTIVE     the live version's number
+    HISTORY    [1, 2, 4]: the versions as they went live, the last one is live; a rollback takes off the end
+    FAILURES   {"3": {"reason": "golden check: ...", "time": "..."}}
+
+A crash between two of the files leaves ACTIVE right and HISTORY as it was, or as it will be. Nothing here takes the
+repository's lock: ModelRepository does.
+"""
+
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from training.errors import ContractError
+from training.system.durable import write_atomically
+
+HISTORY_LENGTH = 100
+
+
+class Failure(BaseModel):
+    """Why a version was taken back."""
+
+    reason: str
+    time: datetime
+
+
+_HISTORY = TypeAdapter(list[int])
+_FAILURES = TypeAdapter(dict[int, Failure])
+
+
+class Activations:
+    """ACTIVE, HISTORY and FAILURES in a model's folder. All that reads raises ContractError on a file that is none."""
+
+    def __init__(self, folder: Path) -> None:
+        self._active = folder / "ACTIVE"
+        self._history = folder / "HISTORY"
+        self._failures = folder / "FAILURES"
+
+    def active(self) -> int | None:
+        """The live version's number, or None before the first activation."""
+        try:
+            text = self._active.read_text().strip()
+        except FileNotFoundError:
+            return None
+        if not is_version(text):
+            raise ContractError(f"{self._active} should hold a version number, it holds {text[:40]!r}")
+        return int(text)
+
+    def history(self, versions: Collection[int]) -> list[int]:
+        """The versions as they went live, the live one last; `versions` are those there are.
+
+        A repository from before HISTORY made live what it published: there it is every version up to the live one.
+        """
+        active = self.active()
+        try:
+            history = _HISTORY.validate_json(self._history.read_bytes())
+        except FileNotFoundError:
+            history = sorted(v for v in versions if active is not None and v < active)
+        except ValidationError as error:
+            raise ContractError(f"{self._history} should hold a JSON list of versions: {error}") from error
+        if active is not None and history[-1:] != [active]:
+            history.append(active)  # by hand, or a crash came before HISTORY was written
+        return history
+
+    def failures(self) -> dict[int, Failure]:
+        """The versions that were taken back, and why."""
+        try:
+            return _FAILURES.validate_json(self._failures.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except ValidationError as error:
+            raise ContractError(f"{self._failures} should hold versions and reasons as JSON: {error}") from error
+
+    def predecessors(self, versions: Collection[int]) -> list[int]:
+        """Where a rollback may go, the nearest first: earlier live versions that are still there and did not fail."""
+        failed, active = self.failures(), self.active()
+        earlier = dict.fromkeys(reversed(self.history(versions)))  # each once, where it was live last
+        return [v for v in earlier if v != active and v in versions and v not in failed]
+
+    def activate(self, version: int, versions: Collection[int]) -> None:
+        """Makes a version live, as the newest of the history; what it failed with is forgotten."""
+        history = self.history(versions)
+        self._write_history(history)  # what went before must not be guessed from `versions` after a crash
+        self._write_failures({v: f for v, f in self.failures().items() if v != version})
+        write_atomically(self._active, f"{version}\n")
+        self._write_history(history if history[-1:] == [version] else [*history, version])
+
+    def roll_back(self, version: int, versions: Collection[int], bad: Mapping[int, str]) -> None:
+        """Makes an earlier version live and cuts the history back to it; `bad` says which versions failed and why."""
+        now = datetime.now(UTC)
+        self._write_failures(self.failures() | {v: Failure(reason=reason, time=now) for v, reason in bad.items()})
+        history = self.history(versions)[:-1]
+        known = [place for place, v in enumerate(history) if v == version]
+        # before ACTIVE: after a crash here ACTIVE counts as pushed, and nothing has happened
+        self._write_history(history[: known[-1] + 1] if known else [*history, version])
+        write_atomically(self._active, f"{version}\n")
+
+    def forget(self, version: int) -> None:
+        """Removes every trace of a version: its number may come again."""
+        if (history := self.history([])) and version in history:
+            self._write_history([v for v in history if v != version])
+        if version in (failures := self.failures()):
+            self._write_failures({v: f for v, f in failures.items() if v != version})
+
+    def _write_history(self, history: list[int]) -> None:
+        write_atomically(self._history, _HISTORY.dump_json(history[-HISTORY_LENGTH:]).decode() + "\n")
+
+    def _write_failures(self, failures: dict[int, Failure]) -> None:
+        if failures or self._failures.exists():
+            write_atomically(self._failures, _FAILURES.dump_json(failures, indent=1).decode() + "\n")
+
+
+def is_version(text: str) -> bool:
+    """Whether a folder's name, or what ACTIVE holds, is a version's number."""
+    return text.isascii() and text.isdigit() and text[0] != "0"

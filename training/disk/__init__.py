@@ -1,1 +1,0 @@
-"""Writes that survive a crash."""

@@ -1,0 +1,114 @@
+"""A published model used without the service: on arrays, on files, on a folder. Nothing here needs TensorFlow."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from training.contract.manifest import INPUT_NAME, OUTPUT_NAME, Manifest, ModelRepository
+from training.datasets.layout import DatasetError, Sample, classes_of, few, reading_of, samples_of, text
+from training.datasets.listing import entries
+from training.datasets.report import Unreadable
+from training.images.decode import ImageError, decode
+from training.system import cpu
+
+BATCH = 32
+ROUNDS, CALLS = 3, 3
+BUSY = 0.1  # share of the cores: a speed that was measured beside more says little
+
+Uint8Images = NDArray[np.uint8]  # [N, height, width, 3] RGB
+Probabilities = NDArray[np.float32]  # [N, classes]
+Classifier = Callable[[Uint8Images], Probabilities]
+
+
+def onnx_classifier(path: Path) -> Classifier:
+    """An ONNX file on ONNX Runtime's CPU provider, as a function of uint8 images."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def classify(images: Uint8Images) -> Probabilities:
+        return np.concatenate([session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0] for batch in batches(images)])
+
+    return classify
+
+
+def published(repository: ModelRepository, version: int) -> tuple[Manifest, Classifier]:
+    """A version's manifest and its float32 classifier, the file that a CPU serves. Raises ContractError."""
+    manifest = repository.manifest(version)
+    return manifest, onnx_classifier(repository.path(version) / manifest.variants["fp32"].file_on("cpu"))
+
+
+def folder_to_measure(folder: Path, manifest: Manifest, split: str | None = None) -> tuple[Path, bool]:
+    """The folder that holds the classes to measure on, and whether it holds nothing but `split`.
+
+    It is `folder/<split>`, without `split` `folder/test`; `folder` where there are no splits; and the train that a
+    split without a folder was dealt from. What lies around all is taken off, as for a training. Raises DatasetError.
+    """
+    if any(text(path.name) in manifest.labels for path in entries(folder)[0]):
+        return folder, False
+    reading = reading_of(folder)
+    if not reading.splits:
+        return reading.root, False
+    if given := reading.splits.get(split or "test"):
+        return given, split is not None
+    if split and (train := reading.splits.get("train")):
+        return train, False
+    raise DatasetError(f"{folder} has splits and no {split or 'test'}: name the folder whose images to measure on")
+
+
+def read_folder(
+    folder: Path, manifest: Manifest, skip: Callable[[Unreadable], object] = lambda _: None
+) -> tuple[Uint8Images, NDArray[np.int32], list[str]]:
+    """Images, labels and names of `folder/<class>/*`.
+
+    A file that gives no image is left out; `skip` is called with it. Raises DatasetError when a class is not one of the
+    model's, and when there is no image.
+    """
+    classes = classes_of(folder, folder)
+    if unknown := sorted(set(classes) - set(manifest.labels)):
+        raise DatasetError(f"{folder} has the classes {few(unknown)}; the model knows {few(manifest.labels)}")
+    samples = samples_of(classes, manifest.labels)
+    if not samples:
+        raise DatasetError(f"{folder} should hold images in folders named as the model's classes: it holds none")
+    images: list[Uint8Images] = []
+    read: list[Sample] = []
+    skipped: list[str] = []
+    for sample in samples:
+        try:
+            images.append(decode(sample.path, manifest.preprocessing))
+            read.append(sample)
+        except (ImageError, OSError) as error:
+            bad = Unreadable.of(sample.name, error)
+            skipped.append(str(bad))
+            skip(bad)
+    if not read:
+        raise DatasetError(f"{folder} should hold images, none of its files is one: {few(skipped, quote=False)}")
+    return np.stack(images), np.array([sample.label for sample in read], np.int32), [sample.name for sample in read]
+
+
+def batches(images: Uint8Images) -> Iterator[Uint8Images]:
+    """The images in contiguous batches of 32."""
+    return (np.ascontiguousarray(images[i : i + BATCH]) for i in range(0, len(images), BATCH))
+
+
+def images_per_second(classifiers: Sequence[Classifier], images: Uint8Images) -> list[float] | None:
+    """Speeds on this machine, one image at a time, to compare variants; None where other processes kept it busy.
+
+    The best of nine calls counts for each. They run in three rounds that take turns, so that a busy moment hits all.
+    """
+    best = [math.inf] * len(classifiers)
+    with cpu.others() as share:
+        for _ in range(ROUNDS):
+            for i, classify in enumerate(classifiers):
+                classify(images[:1])  # to warm up
+                best[i] = min(best[i], *(_seconds(classify, images[:1]) for _ in range(CALLS)))
+    return None if share() > BUSY else [1 / seconds for seconds in best]
+
+
+def _seconds(classify: Classifier, images: Uint8Images) -> float:
+    start = time.perf_counter()
+    classify(images)
+    return time.perf_counter() - start

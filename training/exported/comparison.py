@@ -1,0 +1,42 @@
+"""Two classifiers on the same images: is one better, or is it chance?"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from training.contract.verdict import Comparison
+
+MOST = 100  # times the images there are: no advice to collect more
+
+
+def compare_answers(candidate: NDArray[np.bool_], live: NDArray[np.bool_], significance: float) -> Comparison:
+    """Compares two classifiers on the same images. `candidate` and `live` say which answers are right, bool [N].
+
+    McNemar, "Note on the sampling error of the difference between correlated proportions" (1947), in its exact form:
+    of the images on which one alone is right, each is a coin's toss if the two are equally good.
+    """
+    ours, theirs = int((candidate & ~live).sum()), int((live & ~candidate).sum())
+    p_value = _p_value(ours, ours + theirs)
+    told = p_value < significance
+    return Comparison(
+        images=len(live),
+        candidate_only=ours,
+        live_only=theirs,
+        p_value=p_value,
+        outcome=("better" if ours > theirs else "worse") if told else "indistinguishable",
+        images_to_tell=None if told else _images_to_tell(len(live), max(ours, theirs), ours + theirs, significance),
+    )
+
+
+def _p_value(hits: int, tosses: int) -> float:
+    return float(binomtest(hits, tosses).pvalue) if tosses else 1.0
+
+
+def _images_to_tell(images: int, hits: int, tosses: int, significance: float) -> int | None:
+    """Returns how many more images would tell the two apart, if the same share differs in the same direction."""
+    if not tosses or hits * 2 == tosses:
+        return None
+    for more in range(tosses + 1, MOST * tosses):
+        if _p_value(round(more * hits / tosses), more) < significance:
+            return round(more * images / tosses) - images
+    return None

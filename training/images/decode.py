@@ -1,0 +1,197 @@
+"""Encoded bytes to the network's input: the one decode-and-resize, for training and serving alike.
+
+Whatever happens to pixels before the graph happens here, so the two cannot drift apart.
+"""
+
+import errno
+import io
+import os
+import stat
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
+
+from training.contract.manifest import Preprocessing
+from training.errors import TrainingError
+from training.images.formats import FORMATS, name_of, unread
+from training.images.jpeg_end import END, has_all_pixels
+from training.images.metadata import orientation_of, without_metadata
+from training.limits import Limits
+
+MAX_FILE_BYTES = 512 * 1024**2  # a file is held in memory while it is decoded
+# of tags that it passes over, and of images over its level, which it refuses at twice the level: `decode` does before
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+TURNS = {  # by EXIF orientation: what makes an image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+OTHER_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+STRAIGHT = {"La": "LA", "RGBa": "RGBA"}  # premultiplied alpha
+SCALED = {"PNG", "PPM"}  # formats that fill 16 bits where Pillow's mode says 32
+
+
+class ImageError(TrainingError):
+    """Bytes that are no usable image. `code` is stable: empty_file, file_too_large, not_an_image, image_too_large,
+    corrupt_image, unsupported_pixels."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def decode(source: bytes | Path, preprocessing: Preprocessing, max_pixels: int | None = None) -> NDArray[np.uint8]:
+    """Decodes one image to uint8 [height, width, 3] RGB of the size that `preprocessing` names.
+
+    EXIF orientation is applied, transparency lies on white, 16-bit is cut to 8, an animation gives its first frame.
+    JPEGs are scaled while decoding (libjpeg's DCT scaling: 16.6 ms in place of 142 ms for a 12-megapixel photo).
+    Thread-safe; Pillow releases the GIL in decode and resize. `max_pixels` is by default what RESNEXT_MAX_PIXELS says.
+    Raises ImageError for the image, OSError for its file.
+    """
+    if max_pixels is None:
+        max_pixels = Limits().max_pixels
+    data = read_file(source) if isinstance(source, Path) else source
+    if not data:
+        raise ImageError("empty_file", "the file is empty")
+    try:
+        return _pixels(data, preprocessing, max_pixels)
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        told = str(error).partition(" exceeds")[0]
+        raise ImageError("image_too_large", f"the limit is {max_pixels} pixels: {told}") from None
+    # decoders raise anything on hostile bytes: OSError, SyntaxError, struct.error, RecursionError, MemoryError ...
+    except Exception as error:
+        image = f"{name} image" if (name := name_of(data)) else "image"
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError("corrupt_image", f"the {image} cannot be decoded: {told}") from error
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file, or of one that a link leads to: a pipe may never end, a device does things.
+
+    Raises ImageError when the file is too large, OSError when it cannot be read.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        if not path.is_symlink():
+            raise
+        raise FileNotFoundError(
+            errno.ENOENT, f"it is a link to {os.readlink(path)}, which is not there", str(path)
+        ) from None
+    if not stat.S_ISREG(found.st_mode):
+        link, kind = "a link to " * path.is_symlink(), OTHER_KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+        raise OSError(errno.EINVAL, f"it should be a file, it is {link}{kind}", str(path))
+    if found.st_size > MAX_FILE_BYTES:
+        raise ImageError("file_too_large", f"the limit is {MAX_FILE_BYTES} bytes, the file has {found.st_size}")
+    return path.read_bytes()
+
+
+def _pixels(data: bytes, preprocessing: Preprocessing, max_pixels: int) -> NDArray[np.uint8]:
+    """Raises whatever a decoder does."""
+    plain, orientation = without_metadata(data)
+    longest = max(preprocessing.height, preprocessing.width)
+    with _load(plain, longest, max_pixels) as image:
+        orientation = orientation_of(image.info.get("exif") or b"") if orientation == 1 else orientation  # AVIF's turn
+        rgb = _to_rgb(image)
+        upright = rgb.transpose(TURNS[orientation]) if orientation in TURNS else rgb
+        return np.asarray(_resize(upright, preprocessing))
+
+
+def _load(data: bytes, longest: int, max_pixels: int) -> Image.Image:
+    """A decoded image; of a JPEG, not much larger than `longest` where it is."""
+    image = _open(data, longest, max_pixels)
+    try:
+        image.load()
+    except OSError:
+        # libjpeg fills up what is missing, once there is an end; OpenJPEG does not
+        if image.format != "JPEG2000" and not (image.format == "JPEG" and has_all_pixels(data)):
+            raise
+        image = _open(data + END, longest, max_pixels)
+        image.load()
+    _check_size(image, max_pixels)  # the header of what was inside may have said less
+    return image
+
+
+def _open(data: bytes, longest: int, max_pixels: int) -> Image.Image:
+    # Pillow's own level is a global that its decoders look at, also for an image inside of another: never below ours
+    if max_pixels > (Image.MAX_IMAGE_PIXELS or max_pixels):
+        Image.MAX_IMAGE_PIXELS = max_pixels
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ImageError("not_an_image", unread(data)) from None
+    _check_size(image, max_pixels)
+    image.draft("RGB", (longest, longest))
+    return image
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise ImageError(
+            "image_too_large",
+            f"the limit is {max_pixels} pixels, the image has {image.width} x {image.height}",
+        )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:  # a PNG may name one colour transparent
+        return image
+    if image.mode == "F" or (image.mode == "I" and image.format not in SCALED):
+        kind = "32-bit float" if image.mode == "F" else "32-bit and signed integer"
+        raise ImageError("unsupported_pixels", f"{kind} pixels have no agreed range; convert to 8 or 16 bits, unsigned")
+    if image.mode.startswith("I"):  # 16-bit samples, in 16 or 32 bits of storage
+        image = Image.fromarray(np.clip(np.asarray(image) // _shades(image), 0, 255).astype(np.uint8))
+    try:
+        if image.has_transparency_data:
+            image = image.convert(STRAIGHT.get(image.mode, image.mode)).convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return image.convert("RGB")
+    except ValueError as error:
+        raise ImageError("unsupported_pixels", f"pixels of mode {image.mode} do not become RGB: {error}") from None
+
+
+def _shades(image: Image.Image) -> int:
+    """How many of a 16-bit sample's values become one of 8 bits; a TIFF may have filled 12 of the bits only."""
+    bits = image.tag_v2.get(BITSPERSAMPLE) if isinstance(image, TiffImageFile) else None
+    return 16 if bits == (12,) else 256
+
+
+def _resize(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    size = (preprocessing.width, preprocessing.height)
+    resampling = RESAMPLING[preprocessing.interpolation]
+    if preprocessing.resize_mode == "pad":
+        return ImageOps.pad(image, size, method=resampling)
+    box = (0.0, 0.0, float(image.width), float(image.height))
+    if preprocessing.resize_mode == "crop":
+        # the crop is the resize's own box: a 1 x 50000 strip is never blown up to 224 x 11200000
+        scale = min(image.width / size[0], image.height / size[1])
+        width, height = size[0] * scale, size[1] * scale
+        left, top = (image.width - width) / 2, (image.height - height) / 2
+        box = (left, top, left + width, top + height)
+    if image.size == size and box == (0, 0, *size):
+        return image
+    return image.resize(size, resampling, box=box, reducing_gap=2.0)

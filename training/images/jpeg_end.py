@@ -1,0 +1,53 @@
+"""Whether a JPEG that lacks its end marker has all of its pixels."""
+
+import hashlib
+import io
+import random
+
+from PIL import Image
+
+from training.images.metadata import jpeg_segments
+
+END = b"\xff\xd9"  # of JPEG 2000, too
+FRAMES = range(0xC0, 0xC3)  # baseline, extended, progressive: what libjpeg reads by Huffman's code
+SCAN = 0xDA
+COEFFICIENTS = 64  # of a block
+
+
+def has_all_pixels(data: bytes) -> bool:
+    """libjpeg itself does not tell: it fills up what is missing. So it gets two different fillings.
+
+    Where a pixel is missing, it becomes another one of each; where none is, libjpeg passes over both. Each has the
+    restart markers that libjpeg would look for. Raises what Pillow does.
+    """
+    if not _has_all_scans(data):
+        return False
+    data = data.rstrip(b"\xff")  # half a marker
+    first, second = (_digest(data + _filling(seed) + END) for seed in (1, 2))
+    return first == second
+
+
+def _digest(data: bytes) -> bytes:
+    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+        return hashlib.sha256(image.tobytes()).digest()
+
+
+def _filling(seed: int) -> bytes:
+    noise = random.Random(seed)
+    parts = [noise.randbytes(64).replace(b"\xff", b"") for _ in range(9)]
+    return b"".join([parts[0], *(bytes([0xFF, 0xD0 + i]) + part for i, part in enumerate(parts[1:]))])
+
+
+def _has_all_scans(data: bytes) -> bool:
+    """Whether there is a scan for every coefficient of every component, down to its last bit."""
+    missing: dict[int, set[int]] = {}
+    for code, start, end in jpeg_segments(data):
+        content = data[start + 4 : end]
+        if code in FRAMES:
+            missing = {component: set(range(COEFFICIENTS)) for component in content[6::3]}
+        if code == SCAN:
+            components, (first, last, approximation) = content[1:-3:2], content[-3:]
+            if not approximation & 15:  # bits that later scans bring
+                for component in components:
+                    missing.get(component, set()).difference_update(range(first, last + 1))
+    return bool(missing) and not any(missing.values())

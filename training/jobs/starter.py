@@ -1,0 +1,63 @@
+"""The starter: a first model, trained on images that scikit-learn brings, where no version is live yet.
+
+It is a job like any other: it can be followed and cancelled, and goes on after a restart.
+"""
+
+import logging
+import shutil
+import tomllib
+from pathlib import Path
+
+from training.config import TrainConfig
+from training.contract.manifest import ModelRepository
+from training.datasets.store import IMAGES_FOLDER, REVISION_FOLDER, DatasetStore
+from training.jobs.attempts import new_id
+from training.jobs.job import DatasetRef, Job, JobNotFound
+from training.jobs.jobs import Jobs
+
+CONFIG = Path(__file__).with_name("starter.toml")
+DATASET = "digits"
+
+logger = logging.getLogger(__name__)
+
+
+async def queue_starter(jobs: Jobs, model: str) -> Job | None:
+    """Queues the starter of a model that has no live version; None where it has one.
+
+    Once: the job of an earlier call is left as it is, also when it was cancelled or has failed. Raises ContractError,
+    DatasetStoreError, JobsUnavailable.
+    """
+    if ModelRepository(jobs.places.models, model).active() is not None:
+        return None
+    key = f"starter-{model}"
+    try:
+        job = await jobs.get(new_id(key))
+    except JobNotFound:
+        config = tomllib.loads(CONFIG.read_text()) | {"data": DATASET, "name": model}
+        dataset = _digits(DatasetStore(jobs.places.datasets))
+        job, _ = await jobs.submit(TrainConfig.model_validate(config), dataset, key=key)
+    logger.info("no version of %s is live; its starter is job %s, %s", model, job.id, job.state)
+    return job
+
+
+def _digits(store: DatasetStore) -> DatasetRef:
+    """The digits as if they had been uploaded, so that they have a report and can be deleted."""
+    if DATASET not in store.names():
+        work = store.staging()
+        try:
+            _make_revision(work / REVISION_FOLDER)
+            store.commit(work / REVISION_FOLDER, DATASET)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    _, revision, fingerprint = store.resolve(DATASET)
+    return DatasetRef(name=DATASET, revision=revision, fingerprint=fingerprint)
+
+
+def _make_revision(folder: Path) -> None:
+    from training.datasets.intake import look, write  # they and scikit-learn take a second to import
+    from training.datasets.public import make_digits
+
+    images = folder / IMAGES_FOLDER
+    make_digits(images)
+    report, samples = look(images, DATASET)
+    write(folder, report, sum(sample.path.stat().st_size for sample in samples))

@@ -1,0 +1,49 @@
+"""Keras' optimizers, each variable updated by one of TensorFlow's own kernels: the same numbers.
+
+Keras 3 writes an update as ten to fifteen operations, each of which goes through memory; this network has 161
+variables, and every operation is also traced before the first step. Class names are Keras' own.
+"""
+
+from typing import Any
+
+from training.network.runtime import keras, tf
+
+
+class SGD(keras.optimizers.SGD):
+    """With momentum."""
+
+    def update_step(self, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
+        """Called by Keras for each variable."""
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=self.momentums[self._get_variable_index(variable)].value.handle,
+            lr=tf.cast(learning_rate, variable.dtype),
+            grad=gradient,
+            momentum=tf.cast(self.momentum, variable.dtype),
+            use_nesterov=self.nesterov,
+        )
+
+
+class Adam(keras.optimizers.Adam):
+    """Without AMSGrad."""
+
+    def update_step(self, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
+        """Called by Keras for each variable."""
+        index, dtype = self._get_variable_index(variable), variable.dtype
+        step = tf.cast(self.iterations + 1, dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.cast(self.beta_1, dtype) ** step,
+            beta2_power=tf.cast(self.beta_2, dtype) ** step,
+            lr=tf.cast(learning_rate, dtype),
+            beta1=tf.cast(self.beta_1, dtype),
+            beta2=tf.cast(self.beta_2, dtype),
+            epsilon=tf.cast(self.epsilon, dtype),
+            grad=gradient,
+        )
+
+
+class AdamW(Adam):
+    """Adam with a decay of its own: https://arxiv.org/abs/1711.05101. Keras decays so for any `weight_decay`."""

@@ -1,0 +1,192 @@
+"""The quantizing phase: the verified model at other precisions, each kept if it answers nearly as well.
+
+INT8 is for CPUs (`training.exported.int8`), FP16 for GPUs (`training.exported.rewrite.halve`). Both are judged in the
+same way: by how they answer the validation and test images, beside float32.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from training.config import Gate, TrainConfig
+from training.contract.intervals import Proportion
+from training.contract.manifest import FP16_FILE, GOLDEN_FILE, GOLDEN_PROBABILITIES, INT8_FILE, MODEL_FILE, Variant
+from training.contract.verdict import Verdict
+from training.datasets.dataset import Split, load, read_samples, spread
+from training.exported import rewrite as graph
+from training.exported.classifier import Classifier, Uint8Images, images_per_second, onnx_classifier
+from training.exported.int8 import FEW_IMAGES, Quantizer, Search
+from training.runs.progress import ProgressLog
+from training.runs.records import QuantizationRecord, VerificationRecord
+from training.runs.run import Run
+
+FILES = {"int8": INT8_FILE, "fp16": FP16_FILE}
+
+
+class Proposal(NamedTuple):
+    """The model at another precision, in a file of its own. `classify` answers as it will where it is served."""
+
+    precision: str
+    path: Path
+    classify: Classifier
+    calibration: str | None = None
+    float_blocks: tuple[str, ...] = ()
+
+
+def make_variants(run: Run, verdict: Verdict, log: ProgressLog) -> QuantizationRecord:
+    """Writes `package/model.int8.onnx` and `package/model.fp16.onnx`, none of them where the verdict is a rejection.
+
+    Each only where it answers nearly as float32 does on the validation and test images. Raises GraphError,
+    DatasetError.
+    """
+    config, verification = run.config(), run.record("verifying", VerificationRecord)
+    record = QuantizationRecord(variants=dict(verification.variants), notes=list(verification.notes))
+    for file in FILES.values():
+        (run.package / file).unlink(missing_ok=True)
+    if not (config.int8.enabled or config.fp16.enabled):
+        return record
+    log.phase("quantizing", "the model at other precisions")
+    if why := _why_skipped(verdict):
+        log.tell(f"none is made: {why}")
+        record.skipped = True
+        return record
+    splits = _images(run, config)
+    held_out = HeldOut.of(run, splits)
+    with tempfile.TemporaryDirectory(dir=run.folder, prefix=".quantizing-") as folder:
+        for proposal in _proposals(run, config, splits, Path(folder), log):
+            _judge(run, config.gate, held_out, proposal, record, log)
+    return record
+
+
+def _why_skipped(verdict: Verdict) -> str | None:
+    if verdict.dry_run:
+        return "gate.dry_run is set"
+    if not verdict.passed and verdict.policy != "never":  # which is for who activates by hand
+        return "the version is rejected"
+    return None
+
+
+class HeldOut(NamedTuple):
+    """The images that the network was not trained on, validation and then test, and float32's classes of them."""
+
+    images: Uint8Images
+    labels: NDArray[np.int32]
+    fp32: NDArray[np.int64]
+    tests: int
+
+    @classmethod
+    def of(cls, run: Run, splits: dict[str, Split]) -> Self:
+        val, test = splits["val"], splits["test"]
+        with np.load(run.answers) as answers:
+            fp32 = np.concatenate([answers["val"], answers["test"]])
+        images = np.concatenate([val.images, test.images])
+        return cls(images, np.concatenate([val.labels, test.labels]), fp32, len(test))
+
+    def accuracy(self, named: NDArray[np.int64]) -> Proportion:
+        """On the test images alone, as the manifest has it."""
+        return Proportion(int((named == self.labels)[-self.tests :].sum()), self.tests)
+
+    def lost(self, named: NDArray[np.int64]) -> int:
+        """Images that float32 alone names right, less those that float32 alone names wrong."""
+        return int((self.fp32 == self.labels).sum() - (named == self.labels).sum())
+
+
+def _images(run: Run, config: TrainConfig) -> dict[str, Split]:
+    """Held-out images to judge and to choose by, and some of the training images for INT8's ranges."""
+    samples = read_samples(run.samples)
+    training = [s for s in samples if s.split == "train"]
+    rows = spread(len(training), config.int8.calibration_images if config.int8.enabled else 0)  # over all classes
+    chosen = [*(training[row] for row in rows), *(s for s in samples if s.split != "train")]
+    return load(chosen, config.preprocessing, run.folder / "cache")
+
+
+def _proposals(
+    run: Run, config: TrainConfig, splits: dict[str, Split], folder: Path, log: ProgressLog
+) -> Iterator[Proposal]:
+    if config.int8.enabled:
+        log.console.print(f"INT8, calibrated on {len(splits['train'])} training images")
+        quantizer = Quantizer(run.package / MODEL_FILE, splits["train"].images, folder)
+        best = Search(quantizer, splits["val"], np.load(run.reference)).best(config)
+        yield Proposal("int8", best.path, onnx_classifier(best.path), best.method, best.float_blocks)
+    if config.fp16.enabled:
+        path = folder / FP16_FILE
+        yield Proposal("fp16", path, write_fp16(run.package / MODEL_FILE, path))
+
+
+def write_fp16(source: Path, target: Path) -> Classifier:
+    """Writes the model in float16; returns what answers for it on a CPU. Raises GraphError."""
+    model = onnx.load(source)
+    graph.halve(model)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, target)
+    graph.widen(model)
+    wide = target.with_name(f"wide.{target.name}")
+    onnx.save(model, wide)
+    return onnx_classifier(wide)
+
+
+def _judge(
+    run: Run, gate: Gate, held_out: HeldOut, proposal: Proposal, record: QuantizationRecord, log: ProgressLog
+) -> None:
+    """Moves the file into the package and notes it in the record if it answers nearly as float32 does."""
+    name, fp32 = proposal.precision, record.variants["fp32"]
+    named = proposal.classify(held_out.images).argmax(1)
+    agreement = Proportion(int((named == held_out.fp32).sum()), len(named))
+    figures = f"{name}: names float32's class on {agreement.count} of {agreement.images} held-out images"
+    speed = None
+    if name == "int8":
+        served = onnx_classifier(run.package / fp32.file_on("cpu"))
+        speeds = images_per_second([served, proposal.classify], held_out.images)
+        if speeds:
+            record.variants["fp32"] = fp32.model_copy(update={"images_per_second": speeds[0]})
+            speed = speeds[1]
+        figures += f"; {speeds[1] / speeds[0]:.2f} times as fast" if speeds else "; the machine is too busy to time it"
+        figures += f"; by {proposal.calibration}, {len(proposal.float_blocks)} blocks in float32"
+    log.tell(figures)
+    if why := why_dropped(gate, agreement, held_out.lost(named)):
+        note = f"{name} is left out: {why}"
+        log.tell(note)
+        record.notes.append(note)
+        return
+    proposal.path.replace(run.package / FILES[name])
+    _add_golden(run.package / GOLDEN_FILE, proposal)
+    record.variants[name] = Variant(
+        file=FILES[name],
+        accuracy=held_out.accuracy(named).share,
+        agreement=agreement.share,
+        images_per_second=speed,
+        calibration=proposal.calibration,
+        float_blocks=list(proposal.float_blocks),
+    )
+
+
+def why_dropped(gate: Gate, agreement: Proportion, lost: int) -> str | None:
+    """Returns why a variant is dropped, None where it is kept. `lost` is as in HeldOut. Two images never decide."""
+    images = agreement.images
+    differing, allowed = images - agreement.count, max(FEW_IMAGES, (1 - gate.agreement) * images)
+    if differing > allowed:
+        return (
+            f"of {images} held-out images it names {differing} otherwise than float32, which should be at most "
+            f"{allowed:g} ({FEW_IMAGES} images, or all but gate.agreement {gate.agreement:g} of them)"
+        )
+    if lost > (allowed := max(FEW_IMAGES, gate.precision_budget * images)):
+        return (
+            f"of {images} held-out images it names {lost} more wrong than float32, which should be at most {allowed:g} "
+            f"({FEW_IMAGES} images, or gate.precision_budget {gate.precision_budget:g} of them)"
+        )
+    return None
+
+
+def _add_golden(path: Path, proposal: Proposal) -> None:
+    """The variant's own answers beside Keras': the service that loads it should give these."""
+    with np.load(path) as golden:
+        arrays = dict(golden)
+    name = GOLDEN_PROBABILITIES[proposal.precision]
+    new = path.with_name(f"new.{path.name}")  # beside it, for the file may have another name in a version
+    np.savez(new, **arrays | {name: proposal.classify(arrays["images"])})
+    new.replace(path)

@@ -1,0 +1,176 @@
+"""The training phase: data, model, optimizer, fit. The best epoch's weights are what it leaves."""
+
+import math
+import time
+
+from training.config import TrainConfig
+from training.contract.intervals import Proportion
+from training.contract.manifest import ModelRepository
+from training.datasets.dataset import Split, load, read_samples
+from training.datasets.report import DatasetReport
+from training.network import optimizers, resnext, runtime
+from training.network.checkpoint import Checkpoint
+from training.network.divergence import Diverged
+from training.network.histograms import Histograms
+from training.network.initial_weights import load_initial, pinned_version
+from training.network.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from training.network.progress_bar import ProgressCallback
+from training.network.runtime import keras
+from training.runs.progress import ProgressLog, duration
+from training.runs.records import TrainingRecord
+from training.runs.run import Run, read_progress
+
+EPOCHS = 30
+SHORT_EPOCH = 16  # steps: where an epoch has fewer, what counts epochs counts so many steps for each
+
+
+def train(run: Run, repository: ModelRepository, log: ProgressLog) -> TrainingRecord:
+    """Trains the run's network, from its last checkpoint where there is one.
+
+    Raises DatasetError, CheckpointError, InitialWeightsError.
+    """
+    earlier, begun = read_progress(run.progress).seconds_of("training"), time.monotonic()
+    config = run.config()
+    log.phase("training", f"on {', '.join(runtime.device_names())}")
+    labels = run.record("checking", DatasetReport).labels
+    splits = load(read_samples(run.samples), config.preprocessing, run.folder / "cache", ("train", "val"))
+
+    strategy = runtime.set_up(config.precision, config.seed, config.deterministic)
+    steps = steps_per_epoch(len(splits["train"]), config.batch_size)
+    with strategy.scope():
+        model = compiled(config, len(labels), steps, synchronized=strategy.num_replicas_in_sync > 1)
+        rules = stopping_rules(config, steps)
+        checkpoint = Checkpoint(run.checkpoints, rules, config.checkpoint_every)
+        init_version = pinned_version(run, config.init, repository)
+        if not checkpoint.restore(model, log.tell) and init_version:
+            load_initial(model, config, labels, repository, init_version)
+    if not checkpoint.state["stopped"]:
+        fit(config, run, model, splits, len(labels), steps, log, rules, checkpoint)
+
+    seconds = earlier + time.monotonic() - begun
+    best = checkpoint.state["best"]
+    val = Proportion.of(best["rank"][0], len(splits["val"]))
+    log.console.print(
+        f"best epoch {best['epoch']} of {len(checkpoint.history)}: val accuracy {val}; trained for {duration(seconds)}",
+        highlight=False,
+    )
+    return TrainingRecord(
+        epochs=len(checkpoint.history),
+        best_epoch=best["epoch"],
+        val_accuracy=best["rank"][0],
+        seconds=seconds,
+        init_version=init_version,
+    )
+
+
+def epochs_of(config: TrainConfig, steps: int) -> int:
+    """Returns how many epochs of `steps` steps the training has: as many as were asked for, or the default."""
+    return config.epochs or stretched(EPOCHS, steps)
+
+
+def stretched(epochs: float, steps: int) -> int:
+    """Returns `epochs`, or more where an epoch has fewer than 16 `steps`: each then stands for 16 steps."""
+    return math.ceil(epochs * max(1, SHORT_EPOCH / steps))
+
+
+def compiled(config: TrainConfig, classes: int, steps: int, *, synchronized: bool) -> keras.Model:
+    """The network with optimizer, loss and metric, ready for `fit`; `steps` an epoch."""
+    model = resnext.build(config.architecture, config.preprocessing, classes, synchronized=synchronized)
+    model.compile(
+        optimizer=optimizer(config, steps),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+    )
+    return model
+
+
+def optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
+    """The configured optimizer and schedule; `steps` an epoch. Norms and biases do not decay."""
+    rate = config.learning_rate
+    if config.schedule == "cosine":
+        # stretched with the epochs, unless these are given: then the warm-up should fit into them
+        warmup = round(config.warmup_epochs * (steps if config.epochs else max(steps, SHORT_EPOCH)))
+        rate = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0 if warmup else config.learning_rate,
+            decay_steps=max(1, epochs_of(config, steps) * steps - warmup),
+            warmup_target=config.learning_rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    decay = config.weight_decay or None
+    if config.optimizer == "sgd":
+        chosen = optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay)
+    elif config.optimizer == "adamw":
+        chosen = optimizers.AdamW(rate, weight_decay=config.weight_decay)
+    else:
+        chosen = optimizers.Adam(rate, weight_decay=decay)
+    chosen.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return chosen
+
+
+def stopping_rules(config: TrainConfig, steps: int) -> list[keras.callbacks.Callback]:
+    """What watches the validation figures, with `steps` an epoch: early stopping, and the plateau schedule."""
+    rules = []
+    if config.early_stopping_patience:
+        patience = stretched(config.early_stopping_patience, steps)
+        rules.append(keras.callbacks.EarlyStopping(monitor="val_accuracy", mode="max", patience=patience))
+    if config.schedule == "plateau":
+        rules.append(
+            keras.callbacks.ReduceLROnPlateau(
+                monitor="val_loss", factor=0.5, patience=stretched(3, steps), min_delta=1e-4, min_lr=1e-6, verbose=0
+            )
+        )
+    return rules
+
+
+def fit(
+    config: TrainConfig,
+    run: Run,
+    model: keras.Model,
+    splits: dict[str, Split],
+    classes: int,
+    steps: int,
+    log: ProgressLog,
+    rules: list[keras.callbacks.Callback],
+    checkpoint: Checkpoint,
+) -> None:
+    """Fits the compiled `model` from where the checkpoint stands, to the end."""
+    epoch, step, epochs = checkpoint.epochs_done, checkpoint.steps_done, epochs_of(config, steps)
+    callbacks = [*rules, checkpoint, ProgressCallback(log, epochs, steps, config.batch_size, epoch, step)]
+    if config.tensorboard:
+        callbacks += [
+            keras.callbacks.TensorBoard(run.tensorboard, write_graph=False),
+            Histograms(run.tensorboard),
+        ]
+
+    def go_on(epoch: int, step: int, epochs: int) -> None:
+        model.fit(
+            training_batches(
+                splits["train"], classes, config.batch_size, config.augmentation, config.seed, epoch, step
+            ),
+            steps_per_epoch=steps - step,
+            validation_data=evaluation_batches(splits["val"], classes, config.batch_size),
+            initial_epoch=epoch,
+            epochs=epochs,
+            shuffle=False,  # the pipeline does
+            class_weight=class_weight(splits["train"], classes) if config.class_weight == "balanced" else None,
+            callbacks=callbacks,
+            verbose=0,
+        )
+
+    try:
+        if step:  # Keras has epochs of one length: the rest of one that was cut off is a fit of its own
+            go_on(epoch, step, epoch + 1)
+            epoch += 1
+        if epoch < epochs and not checkpoint.state["stopped"]:
+            go_on(epoch, 0, epochs)
+    except Diverged as error:
+        checkpoint.keep_best()
+        best = checkpoint.state["best"]
+        kept = f"; the weights of epoch {best['epoch']} are kept" if best else ""
+        raise Diverged(f"{error}; lower the learning rate, it is {config.learning_rate:g}{kept}") from None
+
+
+def class_weight(split: Split, classes: int) -> dict[int, float]:
+    """Weights that give every class the same sum, with mean 1 over the images."""
+    counts = {label: int((split.labels == label).sum()) for label in range(classes)}
+    return {label: len(split) / (classes * count) for label, count in counts.items()}

@@ -1,0 +1,131 @@
+"""Going on with a run that was stopped: with the images in another place, or for more epochs than it had."""
+
+import json
+import shlex
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from training.cli.usage import flag
+from training.config import TrainConfig
+from training.contract.manifest import sha256
+from training.datasets.dataset import read_samples, write_samples
+from training.datasets.layout import Sample, text
+from training.datasets.report import DatasetReport
+from training.runs.run import PHASES, Run, RunError, read_progress
+from training.system.durable import write_atomically
+
+MAY_CHANGE = frozenset({"data", "epochs"})
+
+
+def resume(run: Run, config: TrainConfig) -> None:
+    """Lets the run go on with `config`, which is its own but for the place of the images and for more epochs.
+
+    Raises RunError where it is not, and leaves the run as it was; also when another process works in the run.
+    """
+    run.config()  # there is a run
+    with run.locked():
+        _resume(run, config)
+
+
+def _resume(run: Run, config: TrainConfig) -> None:
+    recorded = run.config()
+    if changed := [name for name, value in config if value != getattr(recorded, name) and name not in MAY_CHANGE]:
+        raise RunError(f"a resumed run keeps its config; {', '.join(map(flag, changed))} would change in {run.folder}")
+    more = wants_more(run, config)
+    if more and run.done("training") and not _states(run):
+        raise RunError(f"{run.folder} has no checkpoint to go on from: it was tidied up when the run was done")
+    data = config.data.absolute()
+    if _same_folder(recorded.data, data):
+        data = recorded.data
+    elif run.done("checking"):
+        move_images(run, recorded.data, data)
+    if more:
+        run.forget(*PHASES[PHASES.index("training") :])
+        _start_waiting_again(run)
+    run.write_config(config.model_copy(update={"data": data}))
+
+
+def wants_more(run: Run, config: TrainConfig) -> bool:
+    """Whether `config` has more epochs than the run has. Raises RunError where it has fewer."""
+    recorded = run.config().epochs
+    if config.epochs is None or config.epochs == recorded:
+        return False
+    planned = recorded or next((int(epoch["epochs"]) for epoch in read_progress(run.progress).epochs), 0)
+    if config.epochs < planned:
+        raise RunError(f"a resumed run may get more epochs: {run.folder} has {planned}, --epochs is {config.epochs}")
+    return config.epochs > planned
+
+
+def require_images(run: Run) -> None:
+    """Raises RunError when images that the run was checked with are gone: their folder may have moved."""
+    if not run.done("checking") or run.next_phase() == "publishing":
+        return
+    samples = read_samples(run.samples)
+    if gone := [sample.path for sample in samples if not sample.path.is_file()]:
+        command = shlex.join(["resnext", "train", "DIR", "--run", str(run.folder), "--resume"])
+        raise RunError(
+            f"images of {run.folder} are gone: {len(gone)} of {len(samples)}, the first is {gone[0]}; where they lie "
+            f"elsewhere now, go on with: {command}"
+        )
+
+
+def move_images(run: Run, old: Path, new: Path) -> None:
+    """Takes the images that the run was checked with from another folder. Raises RunError where it has others."""
+    samples = read_samples(run.samples)
+    if samples[0].path.is_relative_to(new):  # an earlier move was cut off
+        old = new
+    moved = [replace(sample, path=new / sample.path.relative_to(old)) for sample in samples]
+    if other := _first_other(moved):
+        raise RunError(
+            f"{new} should hold the {len(moved)} images that {run.folder} was checked with; {other.name} is "
+            f"{'another one' if other.path.is_file() else 'missing'}"
+        )
+    write_samples(run.samples, moved)
+    report = run.record("checking", DatasetReport)
+    run.finish("checking", report.model_copy(update={"folder": text(str(new))}))
+
+
+def _same_folder(one: Path, other: Path) -> bool:
+    try:
+        return one == other or one.samefile(other)
+    except OSError:  # one of them is not there
+        return False
+
+
+def _first_other(samples: Iterable[Sample]) -> Sample | None:
+    """The first whose file is missing or has other bytes than it had."""
+    with ThreadPoolExecutor() as pool:
+        for sample, now in pool.map(lambda sample: (sample, _sha256(sample.path)), samples):
+            if now != sample.sha256:
+                pool.shutdown(cancel_futures=True)
+                return sample
+    return None
+
+
+def _sha256(path: Path) -> str | None:
+    if not path.is_file():  # to open a pipe would wait for ever
+        return None
+    try:
+        return sha256(path)
+    except OSError:
+        return None
+
+
+def _states(run: Run) -> list[Path]:
+    """The checkpoints' states, as training.network.checkpoint writes them."""
+    return [*run.checkpoints.glob("state.json"), *run.checkpoints.glob("*.state.json")]
+
+
+def _start_waiting_again(run: Run) -> None:
+    """Lets a training that was stopped early go on: it waits for a better epoch as long as at the start."""
+    for path in _states(run):
+        try:
+            state = json.loads(path.read_text())
+        except ValueError:  # the training passes over a damaged one, and says so
+            continue
+        state["stopped"] = False
+        if waiting := state["callbacks"].get("EarlyStopping"):
+            waiting |= {"wait": 0, "stopped_epoch": 0}
+        write_atomically(path, json.dumps(state, indent=1))
