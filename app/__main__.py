@@ -96,7 +96,7 @@ def serve(settings: Settings, member: bool) -> None:
         lifeline.follow(lambda: os.kill(os.getpid(), signal.SIGTERM))
     INTERRUPT.leave()  # Ctrl-C is a drain from here on
     with contextlib.suppress(KeyboardInterrupt):
-        DrainingServer(config, services_of(app).serving, settings.drain_delay).run(sockets)
+        DrainingServer(config, services_of(app).drain, settings.drain_delay).run(sockets)
 
 
 if __name__ == "__main__":

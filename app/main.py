@@ -22,16 +22,18 @@ from app.api.middleware.paths import OwnPaths
 from app.api.middleware.shortcut import Shortcut
 from app.api.open_inference import rest as inference_v2
 from app.api.page.routes import make_router
-from app.errors import install_error_handlers
+from app.api.problems import install_error_handlers
 from app.execution.cores import usable_cores
 from app.execution.loading import load_model
 from app.execution.measured import Measurements
 from app.execution.provider import Execution, choose_provider
 from app.inference.admission import Admission
+from app.inference.infer import Inference
 from app.observability.logs import RequestLog
 from app.observability.metrics import Metrics
 from app.observability.observation import Batch
 from app.observability.requests import Requests
+from app.processes.drain import Drain
 from app.processes.group import shared_folder
 from app.processes.keeper import training_worker
 from app.rollout.rollback import RollbackPolicy
@@ -40,7 +42,7 @@ from app.services import Services
 from app.settings import Settings, SettingsError, read_settings
 from app.trainer.datasets import Intake
 from app.trainer.jobs import LIMIT_S, JobStates
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 from training.datasets.store import DatasetStore
 from training.jobs.jobs import Jobs
 
@@ -93,10 +95,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 await services.serving.settled.wait()
             async with grpc or contextlib.nullcontext():
                 yield
+            services.drain.begin()
             if not services.serving.settled.is_set():
                 opening.cancel()
             await asyncio.wait({opening}, timeout=LIMIT_S)
-        services.decoders.shutdown()
+        services.inference.decoders.shutdown()
         await services.jobs.close()
         if tracing:
             await asyncio.to_thread(tracing.close)
@@ -152,7 +155,7 @@ def _add_outer_middleware(app: FastAPI, services: Services, requests: Requests, 
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )
-    app.add_middleware(AnnounceDrain, serving=services.serving)
+    app.add_middleware(AnnounceDrain, drain=services.drain)
     app.add_middleware(Observer, requests=requests, paths=[*paths, *OPEN_PATHS])
     app.add_middleware(OwnPaths, prefix=settings.root_path)
 
@@ -206,6 +209,7 @@ def _make_services(settings: Settings, tracing: "Tracing | None") -> Services:
     decode_threads = cores if settings.decode_threads == "auto" else settings.decode_threads
     store = DatasetStore(settings.datasets)
     jobs = Jobs(settings)
+    drain = Drain()
 
     def observe(batch: Batch) -> None:
         collected.count_batch(batch)
@@ -216,12 +220,17 @@ def _make_services(settings: Settings, tracing: "Tracing | None") -> Services:
     return Services(
         settings=settings,
         serving=serving,
-        admission=admission,
+        inference=Inference(
+            admission,
+            ThreadPoolExecutor(decode_threads, thread_name_prefix="decode"),
+            collected,
+            settings.max_pixels,
+        ),
         metrics=collected,
-        decoders=ThreadPoolExecutor(decode_threads, thread_name_prefix="decode"),
         datasets=store,
         intake=Intake(store, settings.max_dataset_files, settings.max_dataset_bytes, settings.environment_of_child()),
         jobs=jobs,
         job_states=JobStates(jobs),
-        trainer=training_worker(settings, lambda: serving.draining),
+        trainer=training_worker(settings, lambda: drain.begun),
+        drain=drain,
     )

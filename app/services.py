@@ -1,14 +1,15 @@
 """What the routes work with; the one place besides `create_app` that touches `app.state`."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
 
-from app.inference.admission import Admission
+from app.errors import NoModel
+from app.inference.infer import Inference
 from app.observability.metrics import Metrics
+from app.processes.drain import Drain
 from app.processes.keeper import Keeper
 from app.rollout.serving import Serving
 from app.settings import Settings
@@ -24,15 +25,26 @@ class Services:
 
     settings: Settings
     serving: Serving
-    admission: Admission
+    inference: Inference
     metrics: Metrics
-    decoders: ThreadPoolExecutor
     datasets: DatasetStore
     intake: Intake
     jobs: Jobs
     job_states: JobStates
     trainer: Keeper
+    drain: Drain
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a verified, warm model is live and the process is not about to end."""
+        return self.serving.live is not None and not self.drain.begun
+
+    def require_ready(self) -> None:
+        """Raises NoModel unless `ready`, with the reason."""
+        if self.drain.begun:
+            raise NoModel("the service is shutting down")
+        self.serving.deployment()
 
 
 def services_of(app: FastAPI) -> Services:

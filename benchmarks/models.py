@@ -27,11 +27,11 @@ from training.contract.manifest import (
     DatasetRecord,
     Manifest,
     Metrics,
-    ModelRepository,
     Parity,
     Preprocessing,
     Variant,
 )
+from training.contract.repository import ModelRepository
 from training.exported.classifier import Uint8Images, onnx_classifier
 from training.exported.int8 import Quantizer
 from training.images.decode import decode

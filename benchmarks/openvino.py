@@ -26,7 +26,7 @@ from PIL import Image
 from app.execution.provider import TRIALS, open_session
 from benchmarks.inference import rate
 from benchmarks.machine import machine
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 
 ARRANGEMENTS = {  # threads of a run, runs at once, images of a run
     "one run of two threads": (2, 1, 1),

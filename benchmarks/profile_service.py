@@ -19,7 +19,8 @@ from benchmarks.machine import machine
 from benchmarks.photos import small_photos
 from benchmarks.report import LIBRARIES, markdown
 from benchmarks.servers import CORES, MODEL, MODELS, PROVIDER, multipart, running
-from training.contract.manifest import INPUT_NAME, ModelRepository
+from training.contract.manifest import INPUT_NAME
+from training.contract.repository import ModelRepository
 from training.images.decode import decode
 
 WARM_UP = 5  # runs

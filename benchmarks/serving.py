@@ -19,7 +19,7 @@ from benchmarks.peers.classifier import decode as plain_decode
 from benchmarks.photos import phone_photos, small_photos, thumbnails
 from benchmarks.report import LIBRARIES, SCENARIOS, SWAP, Findings, Sample, Scenario, SwapSample, write
 from benchmarks.servers import BENCH, MODEL, MODELS, PROVIDER, ROOT, SERVERS, Running, installed, running
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 from training.images.decode import decode
 
 FOUND = BENCH / "serving.json"

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from training.__main__ import CommandLine, Dataset, Models, main
+from training.cli.command import CommandLine, main
+from training.cli.datasets import Dataset
 from training.cli.jobs import JobsCommand
+from training.cli.models import Models
 from training.cli.runs import RunsCommand
 
 ROOT = Path(__file__).parents[1]

@@ -221,3 +221,8 @@ class TrainConfig(BaseModel):
             resize_mode=self.resize_mode,
             interpolation=self.interpolation,
         )
+
+
+def flag(field: str) -> str:
+    """`--image-size` of image_size."""
+    return f"--{field.replace('_', '-')}"

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Request, Response
 
 from app.api.deadline import deadline
 from app.api.examples import DATASET, DATASETS
+from app.api.problems import documented
 from app.api.schemas import DatasetDetail, DatasetList, DatasetSummary
 from app.errors import (
     ArchiveTooLarge,
@@ -25,7 +26,6 @@ from app.errors import (
     StorageUnavailable,
     Unauthorized,
     UploadTooLarge,
-    documented,
 )
 from app.services import Services, ServicesDep
 from app.trainer.datasets import storage_told

@@ -18,7 +18,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from app.errors import JobNotFound, JobsUnavailable
 from app.trainer.jobs import JobStates
 from training.jobs.job import UNFINISHED, JobState, JobStatus
-from training.runs.run import next_lines
+from training.runs.progress import next_lines
 
 KEEP_ALIVE_S = 15.0
 POLL_S = 0.2

@@ -8,6 +8,7 @@ import time
 from fastapi import APIRouter
 
 from app import __version__
+from app.api.problems import documented
 from app.api.schemas import (
     Alive,
     Health,
@@ -20,10 +21,9 @@ from app.api.schemas import (
     StreamsHealth,
     TrainerHealth,
 )
-from app.errors import JobsUnavailable, NoModel, documented
+from app.errors import JobsUnavailable, NoModel
 from app.execution.model import Model
 from app.execution.provider import EXECUTION_PROVIDERS
-from app.rollout.serving import Serving
 from app.services import Services, ServicesDep
 from training.errors import words_of
 from training.jobs.presence import WorkerInfo
@@ -38,10 +38,10 @@ async def health(services: ServicesDep) -> Health:
     """Always 200 while the process lives; `status` says how it is."""
     serving, failure = services.serving, services.serving.failure
     return Health(
-        status=_status(serving),
+        status=_status(services),
         model=_model(serving.live.model) if serving.live else None,
         why_no_model=None if serving.live else serving.why_none(),
-        queue=QueueHealth(depth=services.admission.depth, capacity=services.admission.capacity),
+        queue=QueueHealth(depth=services.inference.admission.depth, capacity=services.inference.admission.capacity),
         process=os.getpid(),
         uptime_seconds=round(time.monotonic() - services.started, 3),
         load_error=failure and LoadErrorHealth(version=failure.version, reason=failure.reason, at=failure.at),
@@ -60,9 +60,7 @@ async def live() -> Alive:
 @router.get("/ready", summary="Readiness", responses=documented(NoModel))
 async def ready(services: ServicesDep) -> Alive:
     """200 when a version is verified and warm; 503 before that and while draining."""
-    if services.serving.draining:
-        raise NoModel("the service is shutting down")
-    services.serving.deployment()
+    services.require_ready()
     return Alive(status="ready")
 
 
@@ -85,12 +83,12 @@ async def _trainer(services: Services) -> TrainerHealth:
     )
 
 
-def _status(serving: Serving) -> Status:
-    if serving.draining:
+def _status(services: Services) -> Status:
+    if services.drain.begun:
         return "draining"
-    if serving.ready:
+    if services.ready:
         return "ready"
-    return "loading" if serving.loading else "no_model"
+    return "loading" if services.serving.loading else "no_model"
 
 
 def _model(model: Model) -> ModelHealth:

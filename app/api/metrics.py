@@ -6,7 +6,8 @@ from fastapi import APIRouter
 from prometheus_client.metrics_core import Metric
 from starlette.responses import PlainTextResponse, Response
 
-from app.errors import Unauthorized, documented
+from app.api.problems import documented
+from app.errors import Unauthorized
 from app.observability.metrics import MEDIA_TYPE
 from app.observability.resources import gpu_metrics, process_metrics, room_metrics, serving_processes
 from app.processes.group import shared_folder

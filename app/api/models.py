@@ -6,20 +6,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
+from app.api.problems import documented
 from app.api.schemas import ModelList, ModelRef, VersionSummary
-from app.errors import (
-    InvalidRequest,
-    StorageUnavailable,
-    Unauthorized,
-    VersionLive,
-    VersionNotFound,
-    VersionUnusable,
-    documented,
-)
+from app.errors import InvalidRequest, StorageUnavailable, Unauthorized, VersionLive, VersionNotFound, VersionUnusable
 from app.rollout.serving import Serving
 from app.services import ServicesDep
 from training.contract.activation import Failure
-from training.contract.manifest import ContractError, Manifest
+from training.contract.manifest import Manifest
+from training.errors import ContractError
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from app.api.deadline import deadline
 from app.api.examples import PREDICTED
+from app.api.problems import documented
 from app.api.schemas import Classified, ImageProblem, ModelRef, Prediction, PredictResponse, Rejected
 from app.api.uploads import FIELD, Upload, read_form
 from app.errors import (
@@ -22,10 +23,9 @@ from app.errors import (
     UnsupportedBody,
     UploadTooLarge,
     WrongField,
-    documented,
 )
 from app.execution.model import Model
-from app.inference.infer import Outcome, infer, most_likely
+from app.inference.infer import Outcome, most_likely
 from app.services import services_of
 from training.images.decode import ImageError
 
@@ -86,7 +86,7 @@ async def predict(request: Request) -> Response:
     usable."""
     services = services_of(request.app)
     top_k = _top_k("query", request.query_params.get("top_k"))
-    services.admission.check()  # this and the next before the upload is read: a refusal should be cheap
+    services.inference.admission.check()  # this and the next before the upload is read: a refusal should be cheap
     services.serving.deployment()
     form = await read_form(request, services.settings.max_files)
     # a form's number that was left empty comes as ""
@@ -94,7 +94,7 @@ async def predict(request: Request) -> Response:
     with services.serving.deployment().lease() as live:
         images = [upload.data for upload in form.uploads]
         until = deadline(request, services.settings.request_timeout)
-        outcomes = await infer(images, live, services, until, partial=True)
+        outcomes = await services.inference.infer(images, live, until, partial=True)
     return _respond(live.model, form.uploads, outcomes, top_k)
 
 

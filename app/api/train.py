@@ -12,6 +12,7 @@ from fastapi.sse import EventSourceResponse
 
 from app.api.events import Cursor, Events
 from app.api.examples import TRAININGS
+from app.api.problems import documented
 from app.api.schemas import JobPage, TrainRequest
 from app.errors import (
     DatasetDamaged,
@@ -28,15 +29,16 @@ from app.errors import (
     Unauthorized,
     UnsupportedBody,
     UploadTooLarge,
-    documented,
 )
 from app.services import Services, ServicesDep
 from app.trainer.datasets import storage_told
 from app.trainer.jobs import jobs_told
 from training.config import TrainConfig
-from training.contract.manifest import REPORT_FOLDER, ContractError, ModelRepository
+from training.contract.manifest import REPORT_FOLDER
+from training.contract.repository import ModelRepository
 from training.datasets import store as dataset_store
 from training.datasets.layout import DatasetError, layout_of
+from training.errors import ContractError
 from training.jobs.job import DatasetRef, Job, JobState
 
 router = APIRouter(prefix="/train", tags=["train"])
@@ -137,7 +139,7 @@ async def events(
 ) -> Response:
     """Server-sent events: each line of the job's progress and each change of its state, once; from the start, or from
     the last one seen. The last one is the state that the job ends in; a resumed job goes on from there."""
-    following = Events(id, services.jobs.run(id).progress, services.job_states, lambda: services.serving.draining)
+    following = Events(id, services.jobs.run(id).progress, services.job_states, lambda: services.drain.begun)
     came = last_event_id or since
     try:
         cursor = Cursor.parse(came) if came else Cursor()

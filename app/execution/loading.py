@@ -20,15 +20,9 @@ from app.execution.measured import Measured
 from app.execution.model import Model, ModelError, batch_sizes
 from app.execution.provider import EXECUTION_PROVIDERS, TRIALS, Execution
 from app.execution.streams import Streams
-from training.contract.manifest import (
-    GOLDEN_FILE,
-    GOLDEN_PROBABILITIES,
-    INPUT_NAME,
-    OUTPUT_NAME,
-    Manifest,
-    ModelRepository,
-)
+from training.contract.manifest import GOLDEN_FILE, GOLDEN_PROBABILITIES, INPUT_NAME, OUTPUT_NAME, Manifest
 from training.contract.parity import TOLERANCE, same_class
+from training.contract.repository import ModelRepository
 
 log = logging.getLogger(__name__)
 

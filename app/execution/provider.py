@@ -23,8 +23,8 @@ from app.execution import tensorrt
 from app.execution.measured import Measurements
 from app.execution.runner import BoundRunner, DirectRunner, Runner
 from app.execution.turns import Turns
-from training.contract.manifest import sha256
 from training.system.cpu import has_amx
+from training.system.files import sha256
 
 log = logging.getLogger(__name__)
 

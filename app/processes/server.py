@@ -8,7 +8,7 @@ from types import FrameType
 
 import uvicorn
 
-from app.rollout.serving import Serving
+from app.processes.drain import Drain
 
 log = logging.getLogger(__name__)
 
@@ -19,13 +19,13 @@ class DrainingServer(uvicorn.Server):
     Uvicorn alone closes the port first: a load balancer learns of the end from refused connections.
     """
 
-    def __init__(self, config: uvicorn.Config, serving: Serving, delay: float) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain, delay: float) -> None:
         super().__init__(config)
-        self._serving = serving
+        self._drain = drain
         self._delay = delay
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._serving.draining = True
+        self._drain.begin()
         super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -39,7 +39,7 @@ class DrainingServer(uvicorn.Server):
         # a second Ctrl-C ends it; no Event, since a signal handler can not set one safely
         while time.monotonic() < end and not self.force_exit:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
-        self._serving.closing.set()
+        self._drain.closing.set()
         await super().shutdown(sockets)
         if self.force_exit:  # uvicorn then leaves the application as it is, and the loop's end tears it apart
             await self.lifespan.shutdown()

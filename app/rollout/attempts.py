@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from training.contract.manifest import MANIFEST_FILE, ModelRepository
+from training.contract.manifest import MANIFEST_FILE
+from training.contract.repository import ModelRepository
 
 LONGEST_PAUSE_S = 60
 

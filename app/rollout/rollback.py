@@ -9,7 +9,8 @@ from typing import Literal
 
 from app.execution.model import Model
 from app.inference.probation import Probation
-from training.contract.manifest import ContractError, ModelRepository, VersionMissing
+from training.contract.repository import ModelRepository, VersionMissing
+from training.errors import ContractError
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from app.observability.metrics import Metrics
 from app.observability.observation import Batch
 from app.rollout.attempts import ActiveState, Attempts, LoadFailure, find_active
 from app.rollout.rollback import Cause, Rollback, RollbackPolicy, go_back, is_momentary
-from training.contract.manifest import ContractError, ModelRepository
-from training.errors import words_of
+from training.contract.repository import ModelRepository
+from training.errors import ContractError, words_of
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,6 @@ class Serving:
         self.failure: LoadFailure | None = None
         self.rollback: Rollback | None = None  # the last one, until a version is activated by hand
         self.loading = False
-        self.draining = False
-        self.closing = asyncio.Event()  # the ports close now, all of them: what is in flight gets the drain's time
         self.settled = asyncio.Event()  # the first look at the repository is over, with its load
         self._load = load
         self._poll_interval = poll_interval
@@ -63,7 +61,6 @@ class Serving:
         return self
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.draining = True
         tasks = [task for task in (self._following, self._leaving) if task]
         for task in tasks:
             task.cancel()
@@ -72,11 +69,6 @@ class Serving:
             self.live.batcher.close()  # whatever still holds a lease has had its time
             await asyncio.to_thread(self.live.batcher.join)
             self.live = None
-
-    @property
-    def ready(self) -> bool:
-        """A verified, warm model is live and the service is not about to end."""
-        return self.live is not None and not self.draining
 
     def deployment(self) -> Deployment:
         """What serves a request that comes now. Raises NoModel."""

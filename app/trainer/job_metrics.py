@@ -43,7 +43,8 @@ def show_jobs(states: Iterable[JobState], running: Iterable[Job], workers: int) 
         if job.phase:
             phase.add_metric([job.id, job.phase], 1)
         if step := job.progress.step:
-            epochs = step["epoch"] - 1 + step["step"] / step["steps"]
-            done.add_metric([job.id], epochs / step["epochs"])
-            rate.add_metric([job.id], step["images_per_second"])
+            epochs = step.epoch - 1 + step.step / step.steps
+            done.add_metric([job.id], epochs / step.epochs)
+            if step.images_per_second is not None:
+                rate.add_metric([job.id], step.images_per_second)
     return [counts, alive, phase, done, rate]

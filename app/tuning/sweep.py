@@ -12,7 +12,7 @@ from app.execution.provider import NVIDIA, TRIALS, Execution, choose_provider
 from app.settings import Settings
 from app.tuning.recommendation import TUNED, Candidate, Comparison, Figures, choose, for_load_alone
 from app.tuning.workload import Load, drive, photos
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 
 ROUNDS = 3
 LAST_ROUNDS = 5  # of the winner against what is set now: the best of many is also the luckiest of many

@@ -13,7 +13,7 @@ from app.main import create_app
 from app.services import Services, services_of
 from app.settings import Settings
 from tests.app.network import repository_at
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 
 Serve = Callable[..., AbstractAsyncContextManager[tuple[httpx.AsyncClient, Services]]]
 

@@ -24,11 +24,11 @@ from training.contract.manifest import (
     DatasetRecord,
     Manifest,
     Metrics,
-    ModelRepository,
     Parity,
     Preprocessing,
     Variant,
 )
+from training.contract.repository import ModelRepository
 
 SIZE = 16
 LABELS = ["apple", "birch", "cedar", "daisy", "elder", "fern", "grape"]

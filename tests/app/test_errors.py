@@ -5,7 +5,8 @@ import pytest
 from fastapi import FastAPI
 
 from app import errors
-from app.errors import InferenceFailed, QueueFull, ServiceError, documented, install_error_handlers
+from app.api.problems import documented, install_error_handlers
+from app.errors import InferenceFailed, QueueFull, ServiceError
 from tests.app.conftest import client_of
 
 pytestmark = pytest.mark.anyio

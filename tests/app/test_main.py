@@ -13,7 +13,7 @@ from app.main import EXPOSED_HEADERS, create_app
 from app.settings import Settings, SettingsError
 from tests.app.conftest import Serve, client_of
 from tests.app.network import encoded, publish, random_images
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 
 pytestmark = pytest.mark.anyio
 

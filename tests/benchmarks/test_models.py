@@ -11,7 +11,7 @@ from app.execution.provider import Execution
 from benchmarks.models import NETWORKS, VERSIONS, make
 from benchmarks.photos import small_photos
 from benchmarks.servers import MODEL, MODELS, ROOT
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 from training.images.decode import decode
 
 MADE = str((MODELS / "made").relative_to(ROOT))

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from tests.process import answers, service, until
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 from training.datasets.dataset import read_samples
 from training.runs.run import Run
 

@@ -17,8 +17,9 @@ import pytest
 
 from tests.process import ROOT, answers, service, until
 from tests.sse import Event, parsed
-from training.contract.manifest import ModelRepository
-from training.runs.run import PHASES, Run, read_progress
+from training.contract.repository import ModelRepository
+from training.runs.progress import PHASES, read_progress
+from training.runs.run import Run
 
 SMALL = {"depths": [1, 1], "cardinality": 4, "base_width": 4, "stem_width": 16}  # from the same builder
 WALK = (ROOT / "README.md").read_text().split("## The whole loop over HTTP")[1].split("\n## ")[0]
@@ -142,7 +143,7 @@ def test_a_kill_of_everything_loses_nothing(starter: Path, models: Path, tmp_pat
         until(lambda: client.get("/health").json()["model"]["version"] == 2)
     assert ModelRepository(models, "resnext50").versions() == [1, 2]
     progress = read_progress(run.progress)
-    assert [epoch["epoch"] for epoch in progress.epochs] == [1, 2, 3, 4]
+    assert [epoch.epoch for epoch in progress.epochs] == [1, 2, 3, 4]
     resumed = [json.loads(line) for line in run.progress.read_text().splitlines()]
     again = max(i for i, event in enumerate(resumed) if event.get("phase") == "training" and event["event"] == "phase")
     first = next(event for event in resumed[again:] if event["event"] == "step")

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from training.config import TrainConfig
-from training.contract.manifest import Manifest, ModelRepository
+from training.contract.manifest import Manifest
+from training.contract.repository import ModelRepository
 from training.datasets.public import make_digits
 from training.phases.order import run_phases
 from training.runs.run import Run

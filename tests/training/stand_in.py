@@ -15,9 +15,10 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from training.contract.manifest import Verdict
+from training.contract.verdict import Verdict
+from training.runs.progress import Phase
 from training.runs.records import PublishRecord, QuantizationRecord
-from training.runs.run import Phase, Run
+from training.runs.run import Run
 from training.system import lifeline
 
 STEPS = 3

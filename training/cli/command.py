@@ -1,17 +1,113 @@
-"""`resnext`, the command that is installed. Its imports take a second, in which Ctrl-C may come."""
+"""The command line: all commands, and what becomes of an error. Flags, help and defaults are the pydantic models'."""
 
-from typing import NoReturn
+import argparse
+import os
+import signal
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
 
-from training.system.interrupt import INTERRUPT
+from pydantic import ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    CliSettingsSource,
+    CliSubCommand,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from training.cli import terminal
+from training.cli.datasets import Dataset
+from training.cli.evaluate import Evaluate
+from training.cli.extra import PACKAGES, missing_extra
+from training.cli.jobs import JobsCommand, Work
+from training.cli.models import Models
+from training.cli.predict import Predict
+from training.cli.runs import RunsCommand
+from training.cli.serve import Serve, Tune, become_app
+from training.cli.summary import Summary
+from training.cli.train import Export, Train
+from training.cli.usage import HelpFormatter, mistakes
+from training.errors import TrainingError, UsageError, words_of
+
+# TensorFlow takes seconds to import: each command imports what it needs
+
+PIPE_CLOSED = 128 + signal.SIGPIPE  # as a shell has it
 
 
-def run() -> NoReturn:
-    """Runs the command that was typed, and ends the process with its status."""
-    INTERRUPT.watch()
-    INTERRUPT.run(_main)
+class CommandLine(BaseSettings):
+    """A folder of images to a published, verified ResNeXt classifier."""
+
+    model_config = SettingsConfigDict(
+        cli_prog_name="resnext",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_enforce_required=True,
+        cli_exit_on_error=False,
+        cli_use_class_docs_for_groups=True,
+    )
+
+    train: CliSubCommand[Train]
+    evaluate: CliSubCommand[Evaluate]
+    export: CliSubCommand[Export]
+    predict: CliSubCommand[Predict]
+    summary: CliSubCommand[Summary]
+    dataset: CliSubCommand[Dataset]
+    models: CliSubCommand[Models]
+    runs: CliSubCommand[RunsCommand]
+    serve: CliSubCommand[Serve]
+    tune: CliSubCommand[Tune]
+    worker: CliSubCommand[Work]
+    jobs: CliSubCommand[JobsCommand]
+
+    def cli_cmd(self) -> None:
+        CliApp.run_subcommand(self)
 
 
-def _main(arguments: list[str]) -> int:
-    from training.__main__ import main
+def main(arguments: list[str]) -> int:
+    """Runs one command; 0 when it worked, 1 when it could not, 2 when it was asked for wrongly."""
+    if arguments[:1] == ["tune"]:
+        become_app(arguments)
+    source = CliSettingsSource[argparse.ArgumentParser](CommandLine, formatter_class=HelpFormatter)
+    try:
+        CliApp.run(CommandLine, arguments, source, **_settings_file(arguments))
+    except (ValidationError, SettingsError, UsageError) as error:
+        for line in mistakes(error, source.root_parser, arguments):
+            terminal.error(line)
+        return 2
+    except BrokenPipeError:  # `resnext predict DIR | head`: the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be written
+        return PIPE_CLOSED
+    except (TrainingError, OSError) as error:  # OSError: a file that is not there, a full disk
+        terminal.error(terminal.reason(error))
+        return 1
+    except ModuleNotFoundError as error:
+        if not (package := PACKAGES.get((error.name or "").split(".")[0])):
+            raise
+        terminal.error(missing_extra(" ".join(arguments[:1]), package))
+        return 1
+    return 0
 
-    return main(arguments)
+
+def _settings_file(arguments: list[str]) -> dict[Literal["train"], Any]:
+    """The TOML file that `train --config FILE` names, as values that flags override."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", type=Path, nargs="?")  # one without a file is the command's own complaint
+    file = parser.parse_known_args(arguments)[0].config
+    if arguments[:1] != ["train"] or not file:
+        return {}
+    try:
+        return {"train": _underscored(tomllib.loads(file.read_text("utf-8")))}
+    except (OSError, ValueError) as error:  # ValueError: no TOML, or no UTF-8
+        raise TrainingError(f"--config should name a TOML file, {file} is none: {words_of(error)}") from None
+
+
+def _underscored(table: dict[str, Any]) -> dict[str, Any]:
+    """The table with names as fields have them: `image-size`, as the flag is called, is image_size."""
+    return {
+        name.replace("-", "_"): _underscored(value) if isinstance(value, dict) else value
+        for name, value in table.items()
+    }

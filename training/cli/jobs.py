@@ -14,7 +14,7 @@ from typing import TypeVar
 from pydantic import BaseModel, Field
 from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand
 
-from training.cli import terminal as terminal
+from training.cli import terminal
 from training.cli.terminal import Heading, console
 from training.errors import TrainingError
 from training.jobs.job import DatasetRef, Job, JobState
@@ -23,7 +23,7 @@ from training.jobs.presence import PresenceError
 from training.jobs.settings import Places
 from training.jobs.starter import queue_starter
 from training.jobs.worker import Worker
-from training.runs.progress import duration
+from training.runs.console import duration
 from training.runs.run import Run
 from training.system import lifeline
 

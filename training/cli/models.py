@@ -6,11 +6,13 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand
 
-from training.cli import terminal as terminal
+from training.cli import terminal
 from training.cli.terminal import Heading, console
 from training.contract.intervals import Proportion
-from training.contract.manifest import ContractError, Manifest, ModelRepository
+from training.contract.manifest import Manifest
+from training.contract.repository import ModelRepository
 from training.datasets.store import IMAGES_FOLDER
+from training.errors import ContractError
 
 COLUMNS = (
     Heading("version", "figures"),

@@ -12,7 +12,7 @@ from typing import Protocol
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from training.cli import terminal as terminal
+from training.cli import terminal
 from training.cli.models import Repository, live_version
 from training.cli.terminal import console
 from training.datasets.layout import text

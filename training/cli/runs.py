@@ -9,13 +9,14 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 from pydantic_settings import CliApp, CliSubCommand
 
-from training.cli import terminal as terminal
+from training.cli import terminal
 from training.cli.models import dataset_of
 from training.cli.terminal import Heading, console
-from training.contract.manifest import Verdict
+from training.contract.verdict import Verdict
 from training.errors import TrainingError
+from training.runs.progress import read_progress
 from training.runs.records import PublishRecord
-from training.runs.run import Run, RunError, read_progress
+from training.runs.run import Run, RunError
 
 COLUMNS = (
     Heading("run and its data", "text"),
@@ -127,7 +128,7 @@ def entry_of(run: Run) -> Entry:
         entry.data = dataset_of(str(config.data))
         entry.epochs, entry.most_epochs = len(epochs), config.epochs
         if epochs and not config.epochs:
-            entry.most_epochs = int(epochs[-1]["epochs"])
+            entry.most_epochs = epochs[-1].epochs
         if run.done("gating"):
             entry.test_accuracy = run.record("gating", Verdict).accuracy
         if run.done("publishing"):

@@ -14,10 +14,13 @@ from training.cli.extra import require_extra
 from training.cli.terminal import console
 from training.config import TrainConfig
 from training.contract.intervals import Proportion
-from training.contract.manifest import REPORT_FOLDER, ModelRepository, Verdict
+from training.contract.manifest import REPORT_FOLDER
+from training.contract.repository import ModelRepository
+from training.contract.verdict import Verdict
 from training.errors import TrainingError, UsageError
+from training.runs.progress import PHASES, Phase, epoch_now
 from training.runs.records import PublishRecord
-from training.runs.run import PHASES, Phase, Run, RunError, new_run
+from training.runs.run import Run, RunError, new_run
 from training.system.interrupt import INTERRUPT
 
 RUNS = Path("runs")
@@ -168,7 +171,7 @@ def _stopped(run: Run, command: str, *, begun: bool = False, skip: tuple[Phase, 
         return "stopped in checking; nothing is kept"
     if phase is None:
         return "stopped; the run is finished"
-    return f"stopped in {f'epoch {run.epoch()}' if phase == 'training' else phase}; go on with: {command}"
+    return f"stopped in {f'epoch {epoch_now(run.progress)}' if phase == 'training' else phase}; go on with: {command}"
 
 
 def _quoted(run: Run) -> str:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings.exceptions import SettingsError
 
-from training.config import TrainConfig
+from training.config import TrainConfig, flag
 
 NO_DEFAULT = re.compile(r" ?\(default: (?:null|None|\{\}|\[\]|\(\))\)")
 SEVERAL = re.compile(r"(?:tuple|list)\[(.+?)(?:,\.\.\.)?\]")
@@ -36,11 +36,6 @@ def mistakes(error: Exception, parser: argparse.ArgumentParser, arguments: Seque
         yield from _complaints(error, arguments)
     else:
         yield _unparsed(error, parser, arguments) if isinstance(error, SettingsError) else str(error)
-
-
-def flag(field: str) -> str:
-    """`--image-size` of image_size."""
-    return f"--{field.replace('_', '-')}"
 
 
 def _complaints(error: ValidationError, arguments: Sequence[str]) -> Iterator[str]:

@@ -7,8 +7,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.contract.manifest import ContractError, sha256
 from training.datasets.layout import SPLITS, Sample, classes_of, samples_of
+from training.errors import ContractError
+from training.system.files import sha256
 
 SEEN_FILE = "seen.json"
 DIGITS = 16  # of 64: a million images are told apart, in a quarter of the room

@@ -9,7 +9,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from training.contract.manifest import INPUT_NAME, OUTPUT_NAME, Manifest, ModelRepository
+from training.contract.manifest import INPUT_NAME, OUTPUT_NAME, Manifest
+from training.contract.repository import ModelRepository
 from training.datasets.layout import DatasetError, Sample, classes_of, few, reading_of, samples_of, text
 from training.datasets.listing import entries
 from training.datasets.report import Unreadable

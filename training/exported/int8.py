@@ -20,7 +20,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from training.config import CalibrationName, TrainConfig
 from training.contract.manifest import INPUT_NAME
 from training.datasets.dataset import Split, spread
-from training.exported import rewrite as graph
+from training.exported import rewrite
 from training.exported.classifier import Probabilities, Uint8Images, onnx_classifier
 from training.network.divergence import at_least
 from training.system.cpu import has_int8_dot_product
@@ -106,7 +106,7 @@ class Quantizer:
         self.calibration = calibration
         self.source = folder / "float.onnx"
         rewritten = onnx.load(model)
-        graph.rewrite_for_cpus(rewritten, MERGED_WIDTH)
+        rewrite.rewrite_for_cpus(rewritten, MERGED_WIDTH)
         rewritten.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")  # it would advise it
         onnx.save(onnx.shape_inference.infer_shapes(rewritten), self.source)
         self.nodes = {node.name: block_of(node) for node in rewritten.graph.node}
@@ -140,13 +140,13 @@ class Quantizer:
                 extra_options={
                     "CalibStridedMinMax": 1,  # batch by batch
                     "TensorQuantOverrides": {  # a pixel is a uint8 already
-                        graph.STEM_INPUT: [{"scale": np.array(1, np.float32), "zero_point": np.array(0, np.uint8)}]
+                        rewrite.STEM_INPUT: [{"scale": np.array(1, np.float32), "zero_point": np.array(0, np.uint8)}]
                     },
                 },
             )
         model = onnx.load(target)
-        graph.feed_pixels(model)
-        graph.split_groups(model, SPLIT_GROUPS)
+        rewrite.feed_pixels(model)
+        rewrite.split_groups(model, SPLIT_GROUPS)
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, target)
         return target

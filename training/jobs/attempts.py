@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from training.contract.manifest import Verdict
+from training.contract.verdict import Verdict
 from training.jobs.job import JobState
 
 if TYPE_CHECKING:

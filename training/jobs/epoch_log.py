@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import AsyncIterator
 
-from training.runs.run import Run, lines
+from training.runs.progress import Epoch, kind_of, lines
+from training.runs.run import Run
 
 POLL_S = 1.0
 
@@ -22,10 +22,10 @@ async def epochs_logged(run: Run, poll_s: float = POLL_S) -> AsyncIterator[None]
         nonlocal offset
         for end, line in lines(run.progress, offset):
             offset = end
-            if b'"event": "epoch"' in line[:60]:
-                epoch = json.loads(line)
-                what = f"val accuracy {epoch['val_accuracy']:.3f}, loss {epoch['loss']:.3f}"
-                logger.info("job %s: epoch %d of %d, %s", run.name, epoch["epoch"], epoch["epochs"], what)
+            if kind_of(line) == "epoch":
+                epoch = Epoch.model_validate_json(line)
+                what = f"val accuracy {epoch.val_accuracy:.3f}, loss {epoch.loss:.3f}"
+                logger.info("job %s: epoch %d of %d, %s", run.name, epoch.epoch, epoch.epochs, what)
 
     async def follow() -> None:
         while True:

@@ -6,10 +6,10 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, Field
 
 from training.config import TrainConfig
-from training.contract.manifest import Verdict
 from training.contract.names import Name
+from training.contract.verdict import Verdict
 from training.errors import TrainingError
-from training.runs.run import Phase, Progress
+from training.runs.progress import Phase, Progress
 
 JobState = Literal["queued", "running", "cancelling", "cancelled", "failed", "succeeded", "rejected"]
 UNFINISHED: tuple[JobState, ...] = ("queued", "running", "cancelling")

@@ -43,8 +43,9 @@ from training.jobs.job import (
 )
 from training.jobs.presence import WorkerInfo
 from training.jobs.settings import Places
+from training.runs.progress import read_progress
 from training.runs.records import PublishRecord, verdict_of
-from training.runs.run import Run, read_progress
+from training.runs.run import Run
 
 if TYPE_CHECKING:
     from dbos import DBOSClient, EnqueueOptions, WorkflowStatus

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 from training.config import TrainConfig
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 from training.datasets.store import IMAGES_FOLDER, REVISION_FOLDER, DatasetStore
 from training.jobs.attempts import new_id
 from training.jobs.job import DatasetRef, Job, JobNotFound

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from training.config import TrainConfig
-from training.contract.manifest import ModelRepository, Verdict
+from training.contract.repository import ModelRepository
+from training.contract.verdict import Verdict
 from training.datasets.store import DatasetStore, DatasetStoreError
 from training.errors import TrainingError
 from training.jobs.attempts import MAX_RECOVERIES
@@ -24,8 +25,9 @@ from training.jobs.job import DatasetRef, JobState
 from training.jobs.jobs import ENGINE_VERSION, WORKFLOW, Jobs
 from training.jobs.presence import Presence
 from training.jobs.settings import Places
+from training.runs.progress import PHASES, Phase
 from training.runs.records import PublishRecord
-from training.runs.run import PHASES, Phase, Run
+from training.runs.run import Run
 from training.system.child import ChildKilled, end_children, run_child
 
 Command = Callable[[Run, Phase], list[str]]
@@ -216,6 +218,6 @@ def images_of(datasets: Path, ref: DatasetRef) -> Path:
 
 def _phase_program(models: Path) -> Command:
     return lambda run, phase: [
-        *[sys.executable, "-m", "training.phases.order", str(run.folder), phase],
+        *[sys.executable, "-m", "training.phases", str(run.folder), phase],
         *["--models", str(models)],
     ]

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from training.contract.manifest import sha256
 from training.errors import TrainingError
 from training.network.divergence import require_finite
 from training.network.pace import next_due
 from training.network.runtime import keras
 from training.system.durable import fsync, write_atomically
+from training.system.files import sha256
 
 STATE_FILE = "state.json"
 MOST_LOST_S = 600.0  # of an epoch: a longer one has checkpoints within

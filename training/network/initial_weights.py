@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from training.config import Architecture, TrainConfig
-from training.contract.manifest import WEIGHTS_FILE, Manifest, ModelRepository
+from training.contract.manifest import WEIGHTS_FILE, Manifest
+from training.contract.repository import ModelRepository
 from training.errors import TrainingError
 from training.runs.run import Run
 from training.system.durable import replace_text

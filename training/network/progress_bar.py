@@ -6,7 +6,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from training.network.divergence import require_finite
 from training.network.runtime import keras
-from training.runs.progress import RECORD_EVERY_S, ProgressLog, duration
+from training.runs.console import ProgressLog, duration
+from training.runs.progress import RECORD_EVERY_S, Epoch, Step
 
 LINE_EVERY_S = 10.0  # where there is no terminal to draw a bar on
 
@@ -59,21 +60,23 @@ class ProgressCallback(keras.callbacks.Callback):
         done = self.epoch * self.steps + step
         step_seconds = (now - self.clock) / (done - self.start - 1)  # validation and checkpoints included
         eta = step_seconds * (self.epochs * self.steps - done)
-        record = {
-            "epoch": self.epoch + 1,
-            "epochs": self.epochs,
-            "step": step,
-            "steps": self.steps,
-            "loss": round(logs["loss"], 4),
-            "accuracy": round(logs["accuracy"], 4),
-            "learning_rate": float(self.model.optimizer.learning_rate),
-            "images_per_second": round(self.batch_size / step_seconds, 1),
-            "eta_seconds": round(eta, 1),
-        }
-        text = "loss {loss:.3f}  accuracy {accuracy:.3f}  {images_per_second:.0f} images/s".format(**record)
-        text += f"  {duration(eta)} left"
+        record = Step(
+            epoch=self.epoch + 1,
+            epochs=self.epochs,
+            step=step,
+            steps=self.steps,
+            loss=round(logs["loss"], 4),
+            accuracy=round(logs["accuracy"], 4),
+            learning_rate=float(self.model.optimizer.learning_rate),
+            images_per_second=round(self.batch_size / step_seconds, 1),
+            eta_seconds=round(eta, 1),
+        )
+        text = (
+            f"loss {logs['loss']:.3f}  accuracy {logs['accuracy']:.3f}  {self.batch_size / step_seconds:.0f} images/s"
+            f"  {duration(eta)} left"
+        )
         self.bar.update(self.task, completed=step, text=text)
-        self.log.write("step", **record)
+        self.log.step(record)
         if not self.animated and now - self.printed >= LINE_EVERY_S:
             self.printed = now
             self.log.console.print(f"epoch {self.epoch + 1}/{self.epochs}  step {step}/{self.steps}  {text}")
@@ -81,7 +84,7 @@ class ProgressCallback(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.first_step = 0
         logs = {name: round(float(value), 5) for name, value in (logs or {}).items()}
-        self.log.write("epoch", epoch=epoch + 1, epochs=self.epochs, **logs)
+        self.log.epoch(Epoch(epoch=epoch + 1, epochs=self.epochs, **logs))
         self.log.console.print(
             "epoch {}/{}  loss {loss:.3f}  accuracy {accuracy:.3f}  val loss {val_loss:.3f}  "
             "val accuracy {val_accuracy:.3f}".format(epoch + 1, self.epochs, **logs),

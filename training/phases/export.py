@@ -16,7 +16,7 @@ from training.network import resnext
 from training.network.checkpoint import Checkpoint
 from training.network.layers import has_grouped_kernels
 from training.network.runtime import keras, tf
-from training.runs.progress import ProgressLog
+from training.runs.console import ProgressLog
 from training.runs.records import ExportRecord
 from training.runs.run import Run
 
@@ -29,7 +29,7 @@ def export(run: Run, log: ProgressLog) -> ExportRecord:
     Raises CheckpointError before the first epoch's end, DatasetError.
     """
     config = run.config()
-    log.phase("exporting", "Keras -> ONNX")
+    log.announce("exporting", "Keras -> ONNX")
     labels, preprocessing = run.record("checking", DatasetReport).labels, config.preprocessing
     checkpoint = Checkpoint(run.checkpoints, [])
     checkpoint.load_state()

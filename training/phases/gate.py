@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 
 from training.config import Gate
 from training.contract.intervals import Proportion
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 from training.contract.verdict import ClassRecall, Comparison, Verdict
 from training.datasets.dataset import load, read_samples
 from training.datasets.layout import few
 from training.datasets.report import DatasetReport
 from training.exported.classifier import published
 from training.exported.comparison import compare_answers
-from training.runs.progress import ProgressLog
+from training.runs.console import ProgressLog
 from training.runs.run import Run
 
 CLASS_IMAGES = 2  # of a class, that may be lost in any case: with few images one of them is a large share
@@ -37,7 +37,7 @@ def gate(run: Run, repository: ModelRepository, log: ProgressLog) -> Verdict:
     config = run.config().gate
     active = repository.active()
     compared = active is not None and config.policy in ("better_or_equal", "better")
-    log.phase("gating", f"against version {active}, which is live" if compared else "")
+    log.announce("gating", f"against version {active}, which is live" if compared else "")
     report = run.record("checking", DatasetReport)
     labels = report.labels
     test = [sample.label for sample in read_samples(run.samples) if sample.split == "test"]

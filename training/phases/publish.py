@@ -4,14 +4,16 @@ import importlib.metadata
 import platform
 import shutil
 
-from training.contract.manifest import ActiveChanged, DatasetRecord, Manifest, ModelRepository
+from training.contract.manifest import DatasetRecord, Manifest
+from training.contract.repository import ActiveChanged, ModelRepository
 from training.contract.verdict import Verdict
 from training.datasets.dataset import read_samples
 from training.datasets.report import DatasetReport
 from training.datasets.seen import write_seen
 from training.phases.gate import gate
 from training.phases.quantize import make_variants
-from training.runs.progress import ProgressLog
+from training.runs.console import ProgressLog
+from training.runs.progress import read_progress
 from training.runs.records import (
     ExportRecord,
     PublishRecord,
@@ -20,8 +22,8 @@ from training.runs.records import (
     VerificationRecord,
     verdict_of,
 )
-from training.runs.run import Run, read_progress
-from training.system.links import link_or_copy
+from training.runs.run import Run
+from training.system.files import link_or_copy
 
 LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime-gpu", "onnxruntime", "pillow", "numpy")
 
@@ -54,7 +56,7 @@ def _published(run: Run, repository: ModelRepository, log: ProgressLog) -> Publi
                 run.finish("quantizing", make_variants(run, verdict, log))
             run.finish("gating", verdict)
             continue
-        log.phase("publishing", f"into {repository.folder}")
+        log.announce("publishing", f"into {repository.folder}")
         if verdict.dry_run:
             return PublishRecord(version=None, active=False)
         if not done:

@@ -1,6 +1,6 @@
 """The quantizing phase: the verified model at other precisions, each kept if it answers nearly as well.
 
-INT8 is for CPUs (`training.exported.int8`), FP16 for GPUs (`training.exported.rewrite.halve`). Both are judged in the
+INT8 is for CPUs (`training.exported.int8`), FP16 for GPUs (`training.exported.fp16`). Both are judged in the
 same way: by how they answer the validation and test images, beside float32.
 """
 
@@ -18,10 +18,10 @@ from training.contract.intervals import Proportion
 from training.contract.manifest import FP16_FILE, GOLDEN_FILE, GOLDEN_PROBABILITIES, INT8_FILE, MODEL_FILE, Variant
 from training.contract.verdict import Verdict
 from training.datasets.dataset import Split, load, read_samples, spread
-from training.exported import rewrite as graph
+from training.exported import fp16
 from training.exported.classifier import Classifier, Uint8Images, images_per_second, onnx_classifier
 from training.exported.int8 import FEW_IMAGES, Quantizer, Search
-from training.runs.progress import ProgressLog
+from training.runs.console import ProgressLog
 from training.runs.records import QuantizationRecord, VerificationRecord
 from training.runs.run import Run
 
@@ -50,7 +50,7 @@ def make_variants(run: Run, verdict: Verdict, log: ProgressLog) -> QuantizationR
         (run.package / file).unlink(missing_ok=True)
     if not (config.int8.enabled or config.fp16.enabled):
         return record
-    log.phase("quantizing", "the model at other precisions")
+    log.announce("quantizing", "the model at other precisions")
     if why := _why_skipped(verdict):
         log.tell(f"none is made: {why}")
         record.skipped = True
@@ -121,10 +121,10 @@ def _proposals(
 def write_fp16(source: Path, target: Path) -> Classifier:
     """Writes the model in float16; returns what answers for it on a CPU. Raises GraphError."""
     model = onnx.load(source)
-    graph.halve(model)
+    fp16.halve(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, target)
-    graph.widen(model)
+    fp16.widen(model)
     wide = target.with_name(f"wide.{target.name}")
     onnx.save(model, wide)
     return onnx_classifier(wide)

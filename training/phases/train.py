@@ -5,7 +5,7 @@ import time
 
 from training.config import TrainConfig
 from training.contract.intervals import Proportion
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 from training.datasets.dataset import Split, load, read_samples
 from training.datasets.report import DatasetReport
 from training.network import optimizers, resnext, runtime
@@ -16,9 +16,10 @@ from training.network.initial_weights import load_initial, pinned_version
 from training.network.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from training.network.progress_bar import ProgressCallback
 from training.network.runtime import keras
-from training.runs.progress import ProgressLog, duration
+from training.runs.console import ProgressLog, duration
+from training.runs.progress import read_progress
 from training.runs.records import TrainingRecord
-from training.runs.run import Run, read_progress
+from training.runs.run import Run
 
 EPOCHS = 30
 SHORT_EPOCH = 16  # steps: where an epoch has fewer, what counts epochs counts so many steps for each
@@ -31,7 +32,7 @@ def train(run: Run, repository: ModelRepository, log: ProgressLog) -> TrainingRe
     """
     earlier, begun = read_progress(run.progress).seconds_of("training"), time.monotonic()
     config = run.config()
-    log.phase("training", f"on {', '.join(runtime.device_names())}")
+    log.announce("training", f"on {', '.join(runtime.device_names())}")
     labels = run.record("checking", DatasetReport).labels
     splits = load(read_samples(run.samples), config.preprocessing, run.folder / "cache", ("train", "val"))
 

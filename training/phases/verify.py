@@ -16,11 +16,10 @@ from training.contract.parity import TOLERANCE, same_class
 from training.datasets.dataset import Split, load, read_samples, spread
 from training.datasets.report import DatasetReport
 from training.errors import TrainingError
-from training.exported import plots
-from training.exported import rewrite as graph
+from training.exported import plots, rewrite
 from training.exported.classifier import Probabilities, images_per_second, onnx_classifier
 from training.exported.evaluate import evaluate
-from training.runs.progress import ProgressLog
+from training.runs.console import ProgressLog
 from training.runs.records import VerificationRecord
 from training.runs.run import Run
 
@@ -44,7 +43,7 @@ def verify(run: Run, log: ProgressLog) -> VerificationRecord:
     config = run.config()
     dataset = run.record("checking", DatasetReport)
     splits = load(read_samples(run.samples), config.preprocessing, run.folder / "cache", ("val", "test"))
-    log.phase("verifying", f"Keras against ONNX Runtime on {len(splits['val'])} validation images")
+    log.announce("verifying", f"Keras against ONNX Runtime on {len(splits['val'])} validation images")
     classify = onnx_classifier(run.package / MODEL_FILE)
     exported = classify(splits["val"].images)
     reference = np.load(run.reference)
@@ -99,7 +98,7 @@ def compare(reference: Probabilities, candidate: Probabilities) -> Parity:
 def write_for_cpus(source: Path, target: Path) -> None:
     """Writes an exported model anew as ONNX Runtime's float32 kernels on a CPU like it best. Raises GraphError."""
     model = onnx.load(source)
-    graph.rewrite_for_cpus(model, CPU_WIDTH)
+    rewrite.rewrite_for_cpus(model, CPU_WIDTH)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, target)
 

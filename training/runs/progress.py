@@ -1,60 +1,91 @@
-"""How far a run is: `progress.jsonl` for other processes, lines for the person watching."""
+"""`progress.jsonl` of a run: one JSON object a line, which says how far the run is. Its writers and readers are here.
+
+Each line has `time` in Unix seconds and `event`: phase (one begins), done (it ended well), files (read so far), step or
+epoch. Other processes read the file while it grows.
+"""
 
 import json
+import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Literal, get_args
 
-from rich.console import Console
+from pydantic import BaseModel, Field
 
-from training.runs.run import Phase
-
+Phase = Literal["checking", "training", "exporting", "verifying", "gating", "quantizing", "publishing"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
 RECORD_EVERY_S = 1.0
+CHUNK_BYTES = 256 * 1024  # a line of progress has about 300
+_KIND = re.compile(rb'\{"time": ?[\d.]+, ?"event": ?"(\w+)"')
 
 
-class ProgressLog:
-    """Appends one JSON object a line to `progress.jsonl`; `time` is Unix seconds.
+def _now() -> float:
+    return round(time.time(), 3)
 
-    `event` is phase (one begins), done (it ended well), files (read so far), step or epoch.
-    """
 
-    def __init__(self, path: Path, console: Console) -> None:
+class Step(BaseModel):
+    """The newest training step. Rates are over the whole training so far, validation and checkpoints included."""
+
+    time: float = Field(default_factory=_now, description="Unix seconds")
+    epoch: int = Field(description="from 1")
+    epochs: int
+    step: int = Field(description="within the epoch, from 1")
+    steps: int
+    loss: float
+    accuracy: float | None = Field(None, description="fraction of 1")
+    learning_rate: float | None = None
+    images_per_second: float | None = None
+    eta_seconds: float | None = Field(None, description="until the last epoch ends")
+
+
+class Epoch(BaseModel):
+    """An epoch that has ended. Accuracies are fractions of 1."""
+
+    time: float = Field(default_factory=_now, description="Unix seconds")
+    epoch: int = Field(description="from 1")
+    epochs: int
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+    learning_rate: float | None = None
+
+
+class ProgressWriter:
+    """Appends to a `progress.jsonl`. A reader sees whole lines only, since each is written at once."""
+
+    def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self.console = console
-        self.recorded = 0.0
+        self._recorded = 0.0
         _drop_torn_line(path)
 
-    def write(self, event: str, **fields: Any) -> None:
-        """Appends a line; readers see whole lines only, each is written at once."""
-        with self.path.open("a") as file:
-            file.write(json.dumps({"time": round(time.time(), 3), "event": event, **fields}) + "\n")
+    def begin(self, phase: Phase) -> None:
+        """Records that a phase begins."""
+        self._append("phase", {"phase": phase})
 
-    def write_now_and_then(self, event: str, **fields: Any) -> None:
-        """Appends a line when the last one of these is a second old."""
-        if (now := time.monotonic()) - self.recorded >= RECORD_EVERY_S:
-            self.recorded = now
-            self.write(event, **fields)
-
-    def phase(self, name: Phase, message: str) -> None:
-        """A new phase of the run has begun."""
-        self.write("phase", phase=name)
-        self.console.print(f"[bold]{name}[/bold] {message}", highlight=False)
-
-    def tell(self, message: str) -> None:
-        """A line for the person watching."""
-        self.console.print(message, markup=False, highlight=False)
+    def done(self, phase: Phase) -> None:
+        """Records that a phase ended well."""
+        self._append("done", {"phase": phase})
 
     def files(self, done: int, total: int) -> None:
-        """So many files are read."""
-        self.write_now_and_then("files", done=done, total=total)
+        """Records how many files are read, at most once a second."""
+        if (now := time.monotonic()) - self._recorded >= RECORD_EVERY_S:
+            self._recorded = now
+            self._append("files", {"done": done, "total": total})
 
+    def step(self, step: Step) -> None:
+        """Records a training step."""
+        self._append("step", step.model_dump(exclude_none=True))
 
-def duration(seconds: float) -> str:
-    """`75` as `1:15`, `4000` as `1:06:40`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    def epoch(self, epoch: Epoch) -> None:
+        """Records the end of an epoch."""
+        self._append("epoch", epoch.model_dump(exclude_none=True))
+
+    def _append(self, event: str, fields: dict[str, str | int | float]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({"time": fields.pop("time", _now()), "event": event, **fields}) + "\n")
 
 
 def _drop_torn_line(path: Path) -> None:
@@ -65,3 +96,95 @@ def _drop_torn_line(path: Path) -> None:
         file.seek(max(0, path.stat().st_size - 4096))  # a line is some 300 bytes
         start, end = file.tell(), file.read()
         file.truncate(start + end.rfind(b"\n") + 1)
+
+
+class PhaseProgress(BaseModel):
+    """One phase of a run: seconds spent in it, over all attempts, each up to its last sign of life."""
+
+    name: Phase
+    done: bool = False
+    seconds: float = 0
+
+
+class Progress(BaseModel):
+    """How far a run is, from its `progress.jsonl`. Times are Unix seconds, accuracies fractions of 1."""
+
+    phases: list[PhaseProgress] = Field([], description="those that have begun, in order")
+    step: Step | None = Field(None, description="the newest training step")
+    epochs: list[Epoch] = Field([], description="the epochs that have ended")
+
+    def seconds_of(self, name: Phase) -> float:
+        """Returns the seconds spent in a phase so far, over all attempts."""
+        return sum(phase.seconds for phase in self.phases if phase.name == name)
+
+
+def read_progress(path: Path) -> Progress:
+    """The progress so far; empty where nothing was written yet."""
+    phases: dict[Phase, PhaseProgress] = {}
+    epochs: dict[int, Epoch] = {}  # by number: one that was cut off and trained again counts once
+    newest: bytes | None = None
+    current, since, now = None, 0.0, 0.0
+    for _, line in lines(path):
+        kind = kind_of(line)
+        if kind == "step":
+            newest = line  # parsed only where it matters
+            continue
+        event = json.loads(line)
+        if kind == "phase":
+            if current:
+                current.seconds += max(now, _time(newest)) - since
+            current = phases.setdefault(event["phase"], PhaseProgress(name=event["phase"]))
+            since = event["time"]
+        elif kind == "done" and current:
+            current.done = True
+        elif kind == "epoch":
+            epochs[event["epoch"]] = Epoch.model_validate(event)
+        now = event["time"]
+    if current:
+        current.seconds += max(now, _time(newest)) - since
+    for phase in phases.values():
+        phase.seconds = round(phase.seconds, 3)
+    step = Step.model_validate_json(newest) if newest else None
+    return Progress(phases=list(phases.values()), step=step, epochs=[epochs[n] for n in sorted(epochs)])
+
+
+def lines(path: Path, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The whole lines of a `progress.jsonl` from a byte offset on, each with the offset that follows it."""
+    while some := next_lines(path, offset):
+        yield from some
+        offset = some[-1][0]
+
+
+def next_lines(path: Path, offset: int) -> list[tuple[int, bytes]]:
+    """As `lines`, at most the first 256 KiB of them. One that is still being written is left for later."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            # one read: a second one might join a line that a crash cut off with the end of what replaced it
+            chunk = file.read(CHUNK_BYTES) or b""
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in chunk[: chunk.rfind(b"\n") + 1].splitlines(keepends=True):
+        offset += len(line)
+        found.append((offset, line))
+    return found
+
+
+def _time(line: bytes | None) -> float:
+    return float(json.loads(line)["time"]) if line else 0.0
+
+
+def kind_of(line: bytes) -> str:
+    """Returns a line's `event`, mostly without parsing the line: a day of training writes tens of thousands."""
+    match = _KIND.match(line)
+    return match[1].decode() if match else str(json.loads(line)["event"])
+
+
+def epoch_now(path: Path) -> int:
+    """Returns the number of the epoch that a training is in, from 1."""
+    now = 1
+    for _, line in lines(path):
+        if (kind := kind_of(line)) in ("step", "epoch"):
+            now = json.loads(line)["epoch"] + (kind == "epoch")
+    return now

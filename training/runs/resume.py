@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from training.cli.usage import flag
-from training.config import TrainConfig
-from training.contract.manifest import sha256
+from training.config import TrainConfig, flag
 from training.datasets.dataset import read_samples, write_samples
 from training.datasets.layout import Sample, text
 from training.datasets.report import DatasetReport
-from training.runs.run import PHASES, Run, RunError, read_progress
+from training.runs.progress import PHASES, read_progress
+from training.runs.run import Run, RunError
 from training.system.durable import write_atomically
+from training.system.files import sha256
 
 MAY_CHANGE = frozenset({"data", "epochs"})
 
@@ -52,7 +52,7 @@ def wants_more(run: Run, config: TrainConfig) -> bool:
     recorded = run.config().epochs
     if config.epochs is None or config.epochs == recorded:
         return False
-    planned = recorded or next((int(epoch["epochs"]) for epoch in read_progress(run.progress).epochs), 0)
+    planned = recorded or next((epoch.epochs for epoch in read_progress(run.progress).epochs), 0)
     if config.epochs < planned:
         raise RunError(f"a resumed run may get more epochs: {run.folder} has {planned}, --epochs is {config.epochs}")
     return config.epochs > planned

@@ -10,23 +10,19 @@ needs TensorFlow.
 import contextlib
 import fcntl
 import itertools
-import json
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from training.config import TrainConfig
 from training.errors import TrainingError
+from training.runs.progress import PHASES, Phase
 from training.system.durable import replace_text
 from training.system.locks import try_lock
-
-Phase = Literal["checking", "training", "exporting", "verifying", "gating", "quantizing", "publishing"]
-PHASES: tuple[Phase, ...] = get_args(Phase)
-CHUNK_BYTES = 256 * 1024  # a line of progress has about 300
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -140,15 +136,6 @@ class Run:
         """The first phase that is not done; None after the last one."""
         return next((phase for phase in PHASES if phase not in skip and not self.done(phase)), None)
 
-    def epoch(self) -> int:
-        """The number of the epoch that a training is in, from 1."""
-        now = 1
-        for _, line in lines(self.progress):
-            event = json.loads(line)
-            if event["event"] in ("step", "epoch"):
-                now = event["epoch"] + (event["event"] == "epoch")
-        return now
-
     def _record(self, phase: Phase) -> Path:
         return self.folder / f"{phase}.json"
 
@@ -169,87 +156,3 @@ def _damaged(path: Path, error: ValidationError) -> str:
     problem = error.errors()[0]
     place = ".".join(map(str, problem["loc"]))
     return f"{path} is damaged: {place + ': ' if place else ''}{problem['msg']}"
-
-
-class PhaseProgress(BaseModel):
-    """One phase of a run: seconds spent in it, over all attempts, each up to its last sign of life."""
-
-    name: Phase
-    done: bool = False
-    seconds: float = 0
-
-
-class Progress(BaseModel):
-    """How far a run is, from its `progress.jsonl`. Times are Unix seconds, accuracies fractions of 1."""
-
-    phases: list[PhaseProgress] = Field([], description="those that have begun, in order")
-    step: dict[str, int | float] | None = Field(
-        None, description="the newest: epoch, epochs, step, steps, loss, accuracy, images_per_second, eta_seconds, time"
-    )
-    epochs: list[dict[str, int | float]] = Field(
-        [], description="of each epoch: loss, accuracy, val_loss, val_accuracy"
-    )
-
-    def seconds_of(self, name: Phase) -> float:
-        """Returns the seconds spent in a phase so far, over all attempts."""
-        return sum(phase.seconds for phase in self.phases if phase.name == name)
-
-
-def read_progress(path: Path) -> Progress:
-    """The progress so far; empty where nothing was written yet."""
-    phases: dict[Phase, PhaseProgress] = {}
-    epochs: dict[int, dict[str, int | float]] = {}  # by number: one that was cut off and trained again counts once
-    newest: bytes | None = None
-    current, since, now = None, 0.0, 0.0
-    for _, line in lines(path):
-        if b'"event": "step"' in line[:60]:
-            newest = line  # parsed only where it matters: a day of training writes tens of thousands
-            continue
-        event = json.loads(line)
-        if event["event"] == "phase":
-            if current:
-                current.seconds += max(now, _time(newest)) - since
-            current = phases.setdefault(event["phase"], PhaseProgress(name=event["phase"]))
-            since = event["time"]
-        elif event["event"] == "done" and current:
-            current.done = True
-        elif event["event"] == "epoch":
-            epochs[event["epoch"]] = _figures(event)
-        now = event["time"]
-    if current:
-        current.seconds += max(now, _time(newest)) - since
-    for phase in phases.values():
-        phase.seconds = round(phase.seconds, 3)
-    step = _figures(json.loads(newest)) if newest else None
-    return Progress(phases=list(phases.values()), step=step, epochs=[epochs[n] for n in sorted(epochs)])
-
-
-def lines(path: Path, offset: int = 0) -> Iterator[tuple[int, bytes]]:
-    """The whole lines of a `progress.jsonl` from a byte offset on, each with the offset that follows it."""
-    while some := next_lines(path, offset):
-        yield from some
-        offset = some[-1][0]
-
-
-def next_lines(path: Path, offset: int) -> list[tuple[int, bytes]]:
-    """As `lines`, at most the first 256 KiB of them. One that is still being written is left for later."""
-    try:
-        with path.open("rb", buffering=0) as file:
-            file.seek(offset)
-            # one read: a second one might join a line that a crash cut off with the end of what replaced it
-            chunk = file.read(CHUNK_BYTES) or b""
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in chunk[: chunk.rfind(b"\n") + 1].splitlines(keepends=True):
-        offset += len(line)
-        found.append((offset, line))
-    return found
-
-
-def _time(line: bytes | None) -> float:
-    return float(json.loads(line)["time"]) if line else 0.0
-
-
-def _figures(event: dict[str, Any]) -> dict[str, int | float]:
-    return {name: value for name, value in event.items() if name != "event"}

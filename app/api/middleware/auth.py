@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import Unauthorized, answer
+from app.api.problems import answer
+from app.errors import Unauthorized
 
 OPEN_PATHS = ("/", "/health", "/v2/health", "/docs", "/openapi.json")
 

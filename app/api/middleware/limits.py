@@ -3,7 +3,8 @@
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import UploadTooLarge, answer
+from app.api.problems import answer
+from app.errors import UploadTooLarge
 
 
 class BodyLimit:

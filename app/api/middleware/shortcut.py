@@ -6,7 +6,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import ClientGone, ServiceError, answer
+from app.api.problems import answer
+from app.errors import ClientGone, ServiceError
 
 
 class Shortcut:

@@ -10,7 +10,8 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from app.api.middleware.auth import Keys
-from app.errors import ClientGone, MalformedBody, NotSupported, ServiceError, protocol_status
+from app.api.problems import protocol_status
+from app.errors import ClientGone, MalformedBody, NotSupported, ServiceError
 from app.observability.observation import Observation
 from app.observability.requests import OTHER, Requests
 

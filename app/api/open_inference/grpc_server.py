@@ -38,7 +38,7 @@ class GrpcServer:
             ],
         )
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(InferenceService(self._services), self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(Health(self._services.serving), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(Health(self._services), self._server)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self._server.add_insecure_port(f"{host}:{settings.grpc_port}")
         await self._server.start()
@@ -47,9 +47,9 @@ class GrpcServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._services.serving.closing.set()
+        self._services.drain.closing.set()
         await self._stopping
 
     async def _stop(self) -> None:
-        await self._services.serving.closing.wait()
+        await self._services.drain.closing.wait()
         await self._server.stop(self._services.settings.drain_timeout)

@@ -27,7 +27,6 @@ from app.api.open_inference.tensors import (
     unpack_bytes,
 )
 from app.errors import DeadlineExceeded, InvalidRequest, NoModel, UnknownService, VersionNotLive
-from app.rollout.serving import Serving
 from app.services import Services
 from training.contract.manifest import INPUT_NAME, OUTPUT_NAME
 
@@ -54,7 +53,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
 
     async def ServerReady(self, _: Message, __: object) -> Message:
         """Whether a version is verified and warm, and the service is not about to end."""
-        return pb.ServerReadyResponse(ready=self._serving.ready)
+        return pb.ServerReadyResponse(ready=self._services.ready)
 
     async def ModelReady(self, request: Message, _: object) -> Message:
         """Whether that version is the live one."""
@@ -62,7 +61,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             await protocol.live_as(self._serving, request.name, request.version)
         except (NoModel, VersionNotLive):
             return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=self._serving.ready)
+        return pb.ModelReadyResponse(ready=self._services.ready)
 
     async def ServerMetadata(self, _: Message, __: object) -> Message:
         """Name, version and extensions."""
@@ -88,7 +87,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
 
     async def RepositoryIndex(self, request: Message, _: object) -> Message:
         """Every version with its state."""
-        index = await protocol.repository_index(self._serving, request.ready)
+        index = await protocol.repository_index(self._services, request.ready)
         return ParseDict({"models": index}, pb.RepositoryIndexResponse())
 
     async def RepositoryModelLoad(self, request: Message, _: object) -> Message:
@@ -113,15 +112,17 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
     async def _parse(self, request: Message, shape: tuple[int, int, int]) -> InferRequest:
         if not any(len(item.contents.uint_contents) > INLINE_NUMBERS for item in request.inputs):
             return _read(request, shape)
-        return await asyncio.get_running_loop().run_in_executor(self._services.decoders, _read, request, shape)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._services.inference.decoders, _read, request, shape
+        )
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no types
     """grpc.health.v1, which Kubernetes' gRPC probe and grpc_health_probe ask. Watch is UNIMPLEMENTED: its clients go on
     without it, as the protocol has it, and a stream that stays open would hold up the drain."""
 
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     async def Check(self, request: Message, _: object) -> Message:
         """As /health/ready, for the whole and by the protocol's name; as /health/live for `liveness`.
@@ -133,7 +134,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no
             return health_pb2.HealthCheckResponse(status=status.SERVING)
         if request.service not in READINESS:
             raise UnknownService(f"no service {request.service[:40]!r} is served, but {[LIVENESS, *READINESS]}")
-        ready = status.SERVING if self._serving.ready else status.NOT_SERVING
+        ready = status.SERVING if self._services.ready else status.NOT_SERVING
         return health_pb2.HealthCheckResponse(status=ready)
 
 

@@ -7,14 +7,15 @@ import numpy as np
 
 from app import __version__
 from app.api.open_inference.tensors import InferRequest, Output, Requested
-from app.errors import InvalidRequest, ModelNotFound, NoModel, NotSupported, VersionNotFound, VersionNotLive
+from app.errors import InvalidRequest, ModelNotFound, NotSupported, VersionNotFound, VersionNotLive
 from app.execution.model import Model
 from app.inference.deployment import Deployment
-from app.inference.infer import Outcome, infer, most_likely
+from app.inference.infer import Outcome, most_likely
 from app.inference.statistics import Statistics, Total
 from app.rollout.serving import Serving
 from app.services import Services
-from training.contract.manifest import INPUT_NAME, OUTPUT_NAME, ContractError
+from training.contract.manifest import INPUT_NAME, OUTPUT_NAME
+from training.errors import ContractError
 
 SERVER_NAME = "resnext-service"
 PLATFORM = "onnxruntime_onnx"
@@ -25,13 +26,6 @@ EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "mo
 def server_metadata() -> dict[str, object]:
     """$metadata_server_response."""
     return {"name": SERVER_NAME, "version": __version__, "extensions": EXTENSIONS}
-
-
-def server_ready(serving: Serving) -> None:
-    """Raises NoModel when nothing is live, or the service is about to end."""
-    if serving.draining:
-        raise NoModel("the service is shutting down")
-    serving.deployment()
 
 
 async def live_as(serving: Serving, name: str | None = None, version: str | None = None) -> Deployment:
@@ -124,9 +118,10 @@ def model_statistics(live: Deployment) -> dict[str, object]:
     }
 
 
-async def repository_index(serving: Serving, ready: bool) -> list[dict[str, str]]:
+async def repository_index(services: Services, ready: bool) -> list[dict[str, str]]:
     """Every version, or the `ready` one."""
-    live = serving.live.model.version if serving.ready and serving.live else None
+    serving = services.serving
+    live = serving.live.model.version if services.ready and serving.live else None
     versions, reasons = await asyncio.to_thread(_versions, serving)
     return [
         {
@@ -182,7 +177,7 @@ async def model_infer(
             f"inference request batch-size must be <= {services.settings.max_files} for {live.model.name!r}, "
             f"got {len(request.images)}"
         )
-    outcomes = await infer(list(request.images), live, services, until, partial=False)
+    outcomes = await services.inference.infer(list(request.images), live, until, partial=False)
     rows = [outcome.probabilities for outcome in outcomes if isinstance(outcome, Outcome)]
     return [_output(rows, asked, live.model.labels) for asked in request.outputs]
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from app.api.deadline import deadline
 from app.api.open_inference import protocol
 from app.api.open_inference.tensors import HEADER_LENGTH, InferRequest, read_request, write_response
+from app.api.problems import documented
 from app.errors import (
     DeadlineExceeded,
     InferenceFailed,
@@ -26,7 +27,6 @@ from app.errors import (
     VersionNotFound,
     VersionNotLive,
     VersionUnusable,
-    documented,
 )
 from app.inference.deployment import Deployment
 from app.services import ServicesDep, services_of
@@ -113,7 +113,7 @@ async def server_live() -> Json:
 @open_router.get("/ready", summary="Server ready", responses=documented(NoModel, protocol=True))
 async def server_ready(services: ServicesDep) -> Json:
     """200 when a version is verified and warm; 503 before that and while draining."""
-    protocol.server_ready(services.serving)
+    services.require_ready()
     return {"live": True, "ready": True}
 
 
@@ -139,7 +139,7 @@ async def model_metadata(live: LiveDep) -> Json:
 @_of_model("GET", "/ready", "Model ready", _ABSENT)
 async def model_ready(live: LiveDep, services: ServicesDep) -> Json:
     """200 when it is live."""
-    protocol.server_ready(services.serving)
+    services.require_ready()
     return {"name": live.model.name, "ready": True}
 
 
@@ -162,7 +162,7 @@ async def infer(request: Request) -> Response:
     The served model's own path comes here without FastAPI, and names nothing.
     """
     services = services_of(request.app)
-    services.admission.check()  # this and the next before the body is read: a refusal should be cheap
+    services.inference.admission.check()  # this and the next before the body is read: a refusal should be cheap
     await _live(request)
     if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
         raise UnsupportedBody(f"the body should come as it is, its content encoding is {encoding[:40]!r}")
@@ -197,7 +197,7 @@ class ControlRequest(BaseModel):
 @router.post("/repository/index", summary="Repository index", responses=_ABSENT)
 async def repository_index(request: Request, services: ServicesDep) -> list[dict[str, str]]:
     """Every version with its state; with `{"ready": true}` the live one alone."""
-    return await protocol.repository_index(services.serving, (await _read(request, IndexRequest)).ready)
+    return await protocol.repository_index(services, (await _read(request, IndexRequest)).ready)
 
 
 @router.post(
@@ -230,7 +230,7 @@ async def _parse(request: Request, body: bytes, shape: tuple[int, int, int]) -> 
     header_length = request.headers.get(HEADER_LENGTH)
     if len(body) <= INLINE_BYTES or header_length is not None:  # binary tensors are not copied
         return read_request(body, header_length, shape)
-    decoders = services_of(request.app).decoders
+    decoders = services_of(request.app).inference.decoders
     return await asyncio.get_running_loop().run_in_executor(decoders, read_request, body, header_length, shape)
 
 

@@ -4,7 +4,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from app.errors import install_error_handlers
+from app.api.problems import install_error_handlers
 from tests.app.conftest import client_of
 
 pytestmark = pytest.mark.anyio

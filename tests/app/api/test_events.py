@@ -14,10 +14,11 @@ from app.errors import JobNotFound, JobsUnavailable
 from app.trainer.jobs import JobStates
 from tests.process import free_port
 from tests.training.engine import Engine
+from tests.training.progress import step
 from training.jobs.job import JobStatus
 from training.jobs.jobs import Jobs
-from training.runs.progress import ProgressLog
-from training.runs.run import CHUNK_BYTES
+from training.runs.console import ProgressLog
+from training.runs.progress import CHUNK_BYTES
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +61,7 @@ async def finished(engine: Engine, lines: int) -> str:
     job = await asyncio.to_thread(engine.submit)
     log = log_of(engine.jobs.run(job.id).progress)
     for number in range(lines):
-        log.write("step", step=number)
+        log.step(step(number))
     await engine.jobs.cancel(job.id)
     return job.id
 
@@ -93,7 +94,7 @@ async def test_events_come_as_they_happen_and_a_change_of_state_before_the_lines
     stream = events_of(engine, job.id).follow(Cursor())
     assert [data["state"] for _, _, data in await after(stream, 1)] == ["queued"]
     log = log_of(engine.jobs.run(job.id).progress)
-    log.write("phase", phase="checking")
+    log.begin("checking")
     assert [data["phase"] for _, _, data in await after(stream, 1)] == ["checking"]
     await engine.jobs.cancel(job.id)
     assert [data["state"] for _, _, data in await after(stream, 1)] == ["cancelled"]
@@ -109,22 +110,22 @@ async def test_events_come_as_they_happen_and_a_change_of_state_before_the_lines
 async def test_a_line_that_a_crash_cut_off_is_never_told(engine: Engine) -> None:
     job = await asyncio.to_thread(engine.submit)
     path = engine.jobs.run(job.id).progress
-    log_of(path).write("step", step=1)
+    log_of(path).step(step(1))
     with path.open("ab") as file:
         file.write(b'{"time": 1, "event": "st')
     stream = events_of(engine, job.id, keep_alive_s=0.2).follow(Cursor())
     await after(stream, 2)
     assert await anext(stream) == KEEPALIVE_COMMENT  # it has looked some times
-    log_of(path).write("step", step=2)
+    log_of(path).step(step(2))
     assert [data["step"] for _, _, data in await after(stream, 1)] == [2]
     offsets = [offset for offset, _ in new_lines(path, 0)]
     assert offsets[-1] == path.stat().st_size
 
 
 async def test_a_number_that_is_not_finite_is_null(tmp_path: Path) -> None:
-    log_of(tmp_path / "progress.jsonl").write("step", loss=float("nan"), rate=float("inf"))
+    log_of(tmp_path / "progress.jsonl").step(step(1, loss=float("nan"), images_per_second=float("inf")))
     ((_, fields),) = new_lines(tmp_path / "progress.jsonl", 0)
-    assert (fields["loss"], fields["rate"]) == (None, None)
+    assert (fields["loss"], fields["images_per_second"]) == (None, None)
     assert new_lines(tmp_path / "missing", 0) == []
 
 
@@ -169,7 +170,7 @@ async def test_an_older_answer_is_no_news() -> None:
 
 async def test_draining_ends_it_without_a_last_state(engine: Engine) -> None:
     job = await asyncio.to_thread(engine.submit)
-    log_of(engine.jobs.run(job.id).progress).write("step", step=1)
+    log_of(engine.jobs.run(job.id).progress).step(step(1))
     events = Events(job.id, engine.jobs.run(job.id).progress, JobStates(engine.jobs), lambda: True)
     async with asyncio.timeout(10):
         assert [kind for _, kind, _ in await told(events)] == ["state", "step"]
@@ -184,11 +185,11 @@ async def test_lines_go_on_while_the_database_is_away(engine: Engine) -> None:
     url = SecretStr(f"postgresql://nobody@127.0.0.1:{free_port()}/jobs")
     away = Jobs(engine.places.model_copy(update={"database": url}))
     path = away.run("some").progress
-    log_of(path).write("step", step=1)
+    log_of(path).step(step(1))
     events = Events("some", path, JobStates(away), lambda: False, poll_s=0.05)
     stream = events.follow(Cursor())
     assert [data["step"] for _, _, data in await after(stream, 1)] == [1]
-    log_of(path).write("step", step=2)
+    log_of(path).step(step(2))
     assert [data["step"] for _, _, data in await after(stream, 1)] == [2]
     with pytest.raises(JobsUnavailable):
         await events.over(Cursor())

@@ -7,7 +7,8 @@ from app.execution.streams import Streams
 from tests.app.conftest import Serve
 from tests.app.network import encoded, network, publish
 from tests.app.rollout.test_serving import until
-from training.contract.manifest import MODEL_FILE, ModelRepository
+from training.contract.manifest import MODEL_FILE
+from training.contract.repository import ModelRepository
 
 pytestmark = pytest.mark.anyio
 
@@ -26,7 +27,7 @@ async def test_summary_of_a_ready_service(serve: Serve, repository: ModelReposit
     publish(repository)
     async with serve(queue_size=100) as (client, services):
         assert (await client.get("/health/ready")).json() == {"status": "ready"}
-        with services.admission.admit(3):
+        with services.inference.admission.admit(3):
             health = (await client.get("/health")).json()
     model = health["model"]
     assert health["status"] == "ready"
@@ -106,7 +107,7 @@ async def test_draining_is_not_ready_and_closes_connections(serve: Serve, reposi
     publish(repository)
     async with serve() as (client, services):
         assert "connection" not in (await client.get("/health/ready")).headers
-        services.serving.draining = True
+        services.drain.begin()
         ready = await client.get("/health/ready")
         assert (ready.status_code, ready.headers["connection"]) == (503, "close")
         assert (await client.get("/health")).json()["status"] == "draining"

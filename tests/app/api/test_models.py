@@ -2,7 +2,8 @@ import pytest
 
 from tests.app.conftest import Serve
 from tests.app.network import LABELS, publish
-from training.contract.manifest import MANIFEST_FILE, MODEL_FILE, ModelRepository
+from training.contract.manifest import MANIFEST_FILE, MODEL_FILE
+from training.contract.repository import ModelRepository
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.app.conftest import Serve
 from tests.app.network import encoded, network, publish, random_images, reference
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 
 pytestmark = pytest.mark.anyio
 

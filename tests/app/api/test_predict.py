@@ -17,7 +17,7 @@ from tests.app.conftest import Serve
 from tests.app.network import LABELS, SIZE, encoded, network, publish, random_images, reference
 from tests.training.images.test_decode import tiff
 from tests.training.images.test_formats import DATA
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 
 pytestmark = pytest.mark.anyio
 
@@ -282,7 +282,7 @@ async def test_bad_body_is_told_what_was_expected(
     publish(repository)
     async with serve(max_files=8) as (client, services):
         answer = await client.post("/predict", **body)
-        assert services.admission.depth == 0
+        assert services.inference.admission.depth == 0
         assert (await client.post("/predict", files=[good(0)])).status_code == 200
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert detail in answer.json()["detail"]
@@ -388,7 +388,7 @@ async def test_no_model(serve: Serve) -> None:
 def hold_decoders(services: Services) -> threading.Event:
     """Keeps the only decoder busy until the event is set, so that requests stay where they are."""
     gate = threading.Event()
-    services.decoders.submit(gate.wait, 30)
+    services.inference.decoders.submit(gate.wait, 30)
     return gate
 
 
@@ -403,7 +403,7 @@ async def test_full_queue_is_503_with_retry_after_and_frees_up(serve: Serve, rep
         assert int(refused.headers["retry-after"]) >= 1
         gate.set()
         assert (await waiting).status_code == 200
-        assert services.admission.depth == 0
+        assert services.inference.admission.depth == 0
 
 
 async def test_full_queue_refuses_before_it_reads_the_upload(serve: Serve, repository: ModelRepository) -> None:
@@ -427,7 +427,7 @@ async def test_full_queue_refuses_before_it_reads_the_upload(serve: Serve, repos
 
 async def until_depth(services: Services, depth: int) -> None:
     async with asyncio.timeout(30):
-        while services.admission.depth != depth:  # noqa: ASYNC110  the service sets no Event for its tests
+        while services.inference.admission.depth != depth:  # noqa: ASYNC110  the service sets no Event for its tests
             await asyncio.sleep(0)
 
 
@@ -438,7 +438,7 @@ async def test_deadline_is_504_and_frees_its_places(serve: Serve, repository: Mo
         answer = await client.post("/predict", files=[good(0), good(1)])
         assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
         assert "within 0.02 s" in answer.json()["detail"]
-        assert services.admission.depth == 0
+        assert services.inference.admission.depth == 0
         gate.set()
 
 
@@ -465,7 +465,7 @@ async def test_client_that_leaves_frees_its_places(serve: Serve, repository: Mod
         await until_depth(services, 1)
         left.set()
         await asyncio.wait_for(request, 30)
-        assert services.admission.depth == 0
+        assert services.inference.admission.depth == 0
         assert sent[0]["status"] == 499
         gate.set()
         assert (await client.post("/predict", files=[good(0)])).status_code == 200
@@ -479,7 +479,7 @@ async def test_failed_run_is_500_for_its_batch_and_the_next_request_works(
     async with serve() as (client, services):
         failed = await client.post("/predict", files=[part(white)])
         assert (failed.status_code, failed.json()["code"]) == (500, "inference_failed")
-        assert services.admission.depth == 0
+        assert services.inference.admission.depth == 0
         assert_is((await client.post("/predict", files=[good(0)])).json()["results"][0], 0)
     assert "a run of 1 images failed" in caplog.text
 

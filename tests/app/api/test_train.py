@@ -22,10 +22,11 @@ from tests.app.network import publish
 from tests.process import free_port, service, until
 from tests.sse import Event, parsed
 from tests.training.engine import Engine
+from tests.training.progress import epoch, step
 from training.config import TrainConfig
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 from training.datasets.store import DatasetStore, Summary
-from training.runs.progress import ProgressLog
+from training.runs.console import ProgressLog
 
 pytestmark = pytest.mark.anyio
 
@@ -294,15 +295,16 @@ async def test_a_job_has_the_numbers_of_its_events(serve: Serve) -> None:
     async with serve() as (client, services):
         id = await submitted(client)
         log = progress_of(services, id)
-        log.write("phase", phase="training")
-        log.write("epoch", epoch=1, loss=2.0, val_accuracy=1.0, learning_rate=0.001)
-        log.write("step", epoch=2, epochs=3, step=7, steps=94, loss=2.0, eta_seconds=12.5)
+        log.begin("training")
+        log.epoch(epoch(1, loss=2.0, val_accuracy=1.0, learning_rate=0.001))
+        log.step(step(7, epoch=2, loss=2.0, eta_seconds=12.5))
         await client.post(f"/train/{id}/cancel")
         job = await client.get(f"/train/{id}")
         events = await client.get(f"/train/{id}/events")
     for figures in (job.json()["progress"]["step"], *job.json()["progress"]["epochs"]):
         for name, value in figures.items():
-            assert f'"{name}": {json.dumps(value)}' in events.text, name
+            if value is not None:
+                assert f'"{name}": {json.dumps(value)}' in events.text, name
     assert '"epoch":2,"epochs":3,"step":7,"steps":94,"loss":2.0' in job.text
 
 
@@ -310,8 +312,8 @@ async def test_events_to_the_end_and_none_after_it(serve: Serve) -> None:
     async with serve() as (client, services):
         id = await submitted(client)
         log = progress_of(services, id)
-        log.write("phase", phase="checking")
-        log.write("epoch", epoch=1)
+        log.begin("checking")
+        log.epoch(epoch(1))
         await client.post(f"/train/{id}/cancel")
         answer = await client.get(f"/train/{id}/events")
         assert answer.headers["content-type"].startswith("text/event-stream")

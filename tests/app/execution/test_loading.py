@@ -16,7 +16,9 @@ from app.execution.provider import Execution, open_session
 from app.execution.runner import BoundRunner, DirectRunner, Runner
 from app.execution.streams import Streams
 from tests.app.network import LABELS, PREPROCESSING, SIZE, network, publish, random_images, reference
-from training.contract.manifest import CPU_FILE, GOLDEN_FILE, INT8_FILE, MODEL_FILE, ContractError, ModelRepository
+from training.contract.manifest import CPU_FILE, GOLDEN_FILE, INT8_FILE, MODEL_FILE
+from training.contract.repository import ModelRepository
+from training.errors import ContractError
 from training.phases.verify import compare
 
 

@@ -28,7 +28,7 @@ from app.execution.provider import (
 )
 from app.execution.runner import DirectRunner
 from tests.app.network import network, publish, random_images
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 from training.system.cpu import has_amx
 
 HAS_OPENVINO = "OpenVINOExecutionProvider" in onnxruntime.get_available_providers()

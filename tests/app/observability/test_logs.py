@@ -17,7 +17,7 @@ from app.observability.observation import CURRENT, Observation
 from tests.app.conftest import Serve
 from tests.app.network import encoded, network, publish, random_images
 from tests.process import answers, service, until
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 
 Line = dict[str, Any]  # Any: JSON
 IMAGE = encoded(random_images(1)[0])

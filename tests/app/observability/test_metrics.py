@@ -17,7 +17,7 @@ from app.observability.requests import Requests
 from tests.app.conftest import Serve
 from tests.app.network import SIZE, encoded, network, publish, random_images
 from tests.app.rollout.test_serving import break_file, until
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 async def test_what_a_scrape_shows(serve: Serve, repository: ModelRepository) -> None:
     publish(repository, 1)
     async with serve() as (client, services):
-        with services.admission.admit(3):
+        with services.inference.admission.admit(3):
             answer = await client.get("/metrics")
         assert answer.headers["content-type"].startswith("text/plain; version=")
         first = answer.text.splitlines()
@@ -114,7 +114,7 @@ async def test_what_is_not_answered_is_counted_by_its_reason(serve: Serve, repos
     image = encoded(random_images(1)[0])
     reasons = 'resnext_requests_dropped_total{reason="%s"}'
     async with serve(queue_size=1, max_files=1, request_timeout=0.001) as (client, services):
-        with services.admission.admit(1):
+        with services.inference.admission.admit(1):
             assert (await client.post("/predict", content=image)).status_code == 503
         assert (await client.post("/predict", content=image)).status_code == 504
         text = (await client.get("/metrics")).text

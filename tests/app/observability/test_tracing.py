@@ -17,7 +17,7 @@ from app.settings import Settings, SettingsError
 from tests.app.conftest import Serve
 from tests.app.network import encoded, network, publish, random_images
 from tests.process import free_port
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 
 pytestmark = pytest.mark.anyio
 

@@ -19,7 +19,7 @@ from app.settings import Settings
 from tests.app.network import encoded, network, publish, random_images
 from tests.process import answers, free_port, run, service, until
 from tests.training.engine import gone
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 from training.system.locks import exclusive
 
 IMAGE = encoded(random_images(1)[0])

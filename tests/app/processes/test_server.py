@@ -11,7 +11,7 @@ import pytest
 from tests.app.network import encoded, publish, random_images
 from tests.process import answers, environment, free_port, run, service, until
 from tests.terminal import END_OF_TEXT, Terminal
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 
 IMAGE = encoded(random_images(1)[0])
 

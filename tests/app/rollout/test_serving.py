@@ -17,7 +17,8 @@ from app.observability.metrics import Metrics
 from app.rollout.rollback import RollbackPolicy
 from app.rollout.serving import Serving
 from tests.app.network import network, publish, random_images, reference
-from training.contract.manifest import MANIFEST_FILE, MODEL_FILE, ModelRepository
+from training.contract.manifest import MANIFEST_FILE, MODEL_FILE
+from training.contract.repository import ModelRepository
 
 pytestmark = pytest.mark.anyio
 
@@ -70,7 +71,7 @@ async def test_first_publish_makes_it_ready_without_a_restart(repository: ModelR
         with pytest.raises(NoModel, match="resnext train DIR"):
             serving.deployment()
         publish(repository)
-        await until(lambda: serving.ready)
+        await until(lambda: serving.live is not None)
         assert serving.deployment().model.version == 1
 
 
@@ -104,7 +105,7 @@ async def test_version_that_fails_keeps_the_old_one_and_is_tried_once(repository
         for _ in range(3):
             await serving.refresh()
         assert load.loads == [1, 2]
-        assert serving.ready
+        assert serving.live is not None
         assert live_version(serving) == 1
         assert serving.failure
         assert serving.failure.version == bad
@@ -133,7 +134,7 @@ async def test_failed_version_is_tried_again_once_it_changes(repository: ModelRe
         with pytest.raises(NoModel, match="not a valid manifest"):
             serving.deployment()
         manifest.write_text(text)
-        await until(lambda: serving.ready)
+        await until(lambda: serving.live is not None)
 
 
 async def test_active_that_is_nonsense_keeps_the_old_one(repository: ModelRepository) -> None:
@@ -156,7 +157,7 @@ async def test_repository_that_disappears_keeps_the_old_one(repository: ModelRep
         await until(lambda: live_version(serving) == 1)
         shutil.rmtree(repository.folder)
         await serving.refresh()
-        assert serving.ready
+        assert serving.live is not None
 
 
 async def test_request_in_flight_finishes_on_the_version_it_began_with(repository: ModelRepository) -> None:
@@ -197,7 +198,7 @@ async def test_end_does_not_wait_for_a_request_that_never_ends(repository: Model
         await until(lambda: live_version(serving) == 1)
         lease = serving.deployment().lease()
         lease.__enter__()
-    assert not serving.ready
+    assert serving.live is None
 
 
 async def test_activate_loads_first_then_writes_active(repository: ModelRepository) -> None:

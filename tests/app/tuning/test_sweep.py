@@ -5,7 +5,7 @@ import pytest
 from app.settings import Settings
 from app.tuning.sweep import NothingToTune, Outcome, Sweep
 from tests.app.network import network, publish, random_images, reference
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 
 
 def sweep_of(root: Path, **settings: object) -> tuple[Sweep, list[str]]:

@@ -11,7 +11,7 @@ from app.tuning.sweep import Outcome, Proposal
 from app.tuning.tune import verdict
 from tests.app.network import publish
 from tests.process import ROOT, environment
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 
 FASTER = Comparison(rate=1.12, worst_rate=1.08, best_rate=1.2, alone=1.02)
 COSTLY = Comparison(rate=1.3, worst_rate=1.25, best_rate=1.4, alone=1.9)

@@ -12,7 +12,7 @@ from app.execution.provider import Execution
 from app.tuning.recommendation import Candidate
 from app.tuning.workload import drive, photos
 from tests.app.network import network, publish
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 
 CANDIDATE = Candidate("fp32", 1, 2, 1, auto_batch=1)
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from tests.process import ROOT
 from tests.training.conftest import Trained
-from training.__main__ import main
-from training.contract.manifest import ModelRepository
+from training.cli.command import main
+from training.contract.repository import ModelRepository
 from training.runs.run import Run
 
 

@@ -16,8 +16,10 @@ from tests.process import ROOT, environment
 from tests.terminal import Terminal
 from tests.training.conftest import Trained
 from tests.training.engine import Engine, ask
-from training.__main__ import main
-from training.contract.manifest import DatasetRecord, Manifest, ModelRepository, Verdict
+from training.cli.command import main
+from training.contract.manifest import DatasetRecord, Manifest
+from training.contract.repository import ModelRepository
+from training.contract.verdict import Verdict
 from training.runs.run import Run
 
 LONG = "photographs_of_flowers_and_of_birds_from_all_over_the_country_2026"

@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from tests.training.conftest import Trained
-from training.__main__ import main
-from training.contract.manifest import ModelRepository
+from training.cli.command import main
+from training.contract.repository import ModelRepository
 from training.network.runtime import GPUS
-from training.runs.run import PHASES, Run, new_run
+from training.runs.progress import PHASES
+from training.runs.run import Run, new_run
 
 
 @pytest.fixture

@@ -14,17 +14,15 @@ import pytest
 from training.contract.manifest import (
     MANIFEST_FILE,
     MODEL_FILE,
-    ActiveChanged,
-    ContractError,
     DatasetRecord,
     Manifest,
     Metrics,
-    ModelRepository,
     Parity,
     Preprocessing,
     Variant,
-    VersionMissing,
 )
+from training.contract.repository import ActiveChanged, ModelRepository, VersionMissing
+from training.errors import ContractError
 from training.system.staging import STAGING_PREFIX, STALE_STAGING_S
 
 ROOT = Path(__file__).parents[3]

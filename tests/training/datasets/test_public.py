@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
-from training.contract.manifest import Preprocessing, sha256
+from training.contract.manifest import Preprocessing
 from training.datasets import public as public_datasets
 from training.datasets.dataset import scan, survey
 from training.datasets.layout import DatasetError
 from training.datasets.public import make_digits, make_fashion_mnist, make_flowers
+from training.system.files import sha256
 
 SIZE = Preprocessing(height=32, width=32)
 

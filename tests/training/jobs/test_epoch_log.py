@@ -5,25 +5,24 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tests.training.progress import epoch, step
 from training.jobs.epoch_log import epochs_logged
-from training.runs.progress import ProgressLog
+from training.runs.console import ProgressLog
 from training.runs.run import Run
-
-FIGURES = {"loss": 0.5, "accuracy": 0.8, "val_loss": 0.6, "val_accuracy": 0.75}
 
 
 def test_each_epoch_of_the_block_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = Run(tmp_path / "job")
     progress = ProgressLog(run.progress, Console(quiet=True))
-    progress.write("epoch", epoch=1, epochs=3, **FIGURES)
+    progress.epoch(epoch(1))
 
     async def follow() -> None:
         async with epochs_logged(run, poll_s=0.001):
-            progress.write("step", epoch=2, loss=0.4)
-            progress.write("epoch", epoch=2, epochs=3, **FIGURES)
+            progress.step(step(1, epoch=2, loss=0.4))
+            progress.epoch(epoch(2))
             while not caplog.messages:  # noqa: ASYNC110  a log has no event to wait for
                 await asyncio.sleep(0.001)
-            progress.write("epoch", epoch=3, epochs=3, **FIGURES)  # and the process ends before the next look
+            progress.epoch(epoch(3))  # and the process ends before the next look
 
     with caplog.at_level(logging.INFO):
         asyncio.run(follow())

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from tests.postgres import postgres
 from tests.process import ROOT, environment, free_port, until
 from tests.training.engine import Engine, ask
-from training.__main__ import main
+from training.cli.command import main
 from training.config import TrainConfig
 from training.jobs.database import sqlite_fault
 from training.jobs.job import (

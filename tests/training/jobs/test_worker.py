@@ -22,7 +22,7 @@ from training.datasets.store import DatasetStoreError, Summary
 from training.jobs.job import DatasetRef, JobsUnavailable, WorkerAlive
 from training.jobs.presence import workers
 from training.jobs.worker import images_of
-from training.runs.run import PHASES
+from training.runs.progress import PHASES
 
 POINTS = [(phase, where) for phase in PHASES for where in ("start", "middle", "end")]
 EVERY_STEP_ONCE = [f"{phase} {step}" for phase in PHASES for step in range(STEPS)]

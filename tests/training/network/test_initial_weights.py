@@ -8,7 +8,7 @@ import pytest
 
 from tests.training.conftest import Trained
 from training.config import TrainConfig
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 from training.network import resnext
 from training.network.initial_weights import HEAD, InitialWeightsError, load_initial, pinned_version
 from training.network.runtime import keras

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from tests.training.conftest import Trained
 from training.config import Gate
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 from training.contract.verdict import Verdict
 from training.phases.gate import Answers, gate, judge, render
-from training.runs.progress import ProgressLog
+from training.runs.console import ProgressLog
 from training.runs.run import Run
 
 TRUE = {"cat": 100, "dog": 100}  # images of each class

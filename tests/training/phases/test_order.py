@@ -8,10 +8,12 @@ import pytest
 from rich.console import Console
 
 from tests.training.conftest import Trained
-from training.contract.manifest import ModelRepository
-from training.phases.order import main, run_phases
+from training.contract.repository import ModelRepository
+from training.phases.__main__ import main
+from training.phases.order import run_phases
+from training.runs.progress import PHASES, read_progress
 from training.runs.records import PublishRecord
-from training.runs.run import PHASES, Run, RunError, read_progress
+from training.runs.run import Run, RunError
 
 
 def test_a_run_ends_as_the_live_version(trained: Trained) -> None:
@@ -46,12 +48,10 @@ def test_progress_can_be_followed_by_another_process(trained: Trained) -> None:
     progress = read_progress(trained.run.progress)
     assert [phase.name for phase in progress.phases] == list(PHASES)
     assert all(phase.done for phase in progress.phases)
-    assert [epoch["epoch"] for epoch in progress.epochs] == [1, 2, 3]
-    assert all(0 <= epoch["val_accuracy"] <= 1 for epoch in progress.epochs)
+    assert [epoch.epoch for epoch in progress.epochs] == [1, 2, 3]
+    assert all(0 <= epoch.val_accuracy <= 1 for epoch in progress.epochs)
     assert progress.step is not None
-    assert {"epoch", "step", "loss", "accuracy", "learning_rate", "images_per_second", "eta_seconds"} <= set(
-        progress.step
-    )
+    assert None not in progress.step.model_dump().values()
 
 
 def test_the_person_watching_sees_the_proof_and_the_verdict(trained: Trained) -> None:

@@ -9,9 +9,11 @@ from rich.console import Console
 
 from tests.training.conftest import Trained
 from training.config import TrainConfig
-from training.contract.manifest import ContractError, ModelRepository, Verdict
+from training.contract.repository import ModelRepository
+from training.contract.verdict import Verdict
+from training.errors import ContractError
 from training.phases.publish import publish
-from training.runs.progress import ProgressLog
+from training.runs.console import ProgressLog
 from training.runs.records import PublishRecord, QuantizationRecord
 from training.runs.run import Run
 

@@ -15,7 +15,7 @@ from training.contract.manifest import CPU_FILE, FP16_FILE, INT8_FILE
 from training.contract.verdict import Verdict
 from training.exported.classifier import onnx_classifier
 from training.phases.quantize import make_variants, why_dropped, write_fp16
-from training.runs.progress import ProgressLog
+from training.runs.console import ProgressLog
 from training.runs.records import QuantizationRecord, VerificationRecord, verdict_of
 from training.runs.run import Run
 

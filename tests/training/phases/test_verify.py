@@ -13,7 +13,7 @@ from training.contract.manifest import CPU_FILE, INT8_FILE, MODEL_FILE
 from training.datasets.dataset import load, read_samples
 from training.exported.classifier import onnx_classifier, published, read_folder
 from training.phases.verify import verify, why_left_out
-from training.runs.progress import ProgressLog
+from training.runs.console import ProgressLog
 
 
 def test_what_a_cpu_serves_is_in_the_version_and_answers_as_the_exported_model(trained: Trained, digits: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from tests.training.conftest import Trained
 from training.datasets.dataset import load, read_samples
+from training.runs.progress import PHASES
 from training.runs.resume import require_images, resume
-from training.runs.run import PHASES, Run, RunError
+from training.runs.run import Run, RunError
 
 
 @pytest.fixture

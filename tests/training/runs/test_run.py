@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from training.runs.progress import ProgressLog
+from tests.training.progress import epoch, step
+from training.runs.console import ProgressLog
+from training.runs.progress import Progress, lines, read_progress
 from training.runs.records import PublishRecord
-from training.runs.run import Progress, Run, RunError, lines, read_progress
+from training.runs.run import Run, RunError
 
 
 @pytest.fixture
@@ -32,21 +34,21 @@ def test_progress_is_the_newest_step_each_epoch_once_and_the_time_of_each_phase(
         {"time": 100.0, "event": "phase", "phase": "checking"},
         {"time": 102.5, "event": "done", "phase": "checking"},
         {"time": 110.0, "event": "phase", "phase": "training"},
-        {"time": 120.0, "event": "step", "epoch": 1, "step": 9, "loss": 2.0},
-        {"time": 130.0, "event": "epoch", "epoch": 1, "val_accuracy": 0.5},
-        {"time": 135.0, "event": "step", "epoch": 2, "step": 3, "loss": 1.5},
+        {"time": 120.0, "event": "step", **step(9, loss=2.0).model_dump(exclude={"time"})},
+        {"time": 130.0, "event": "epoch", **epoch(1).model_dump(exclude={"time"})},
+        {"time": 135.0, "event": "step", **step(3, epoch=2, loss=1.5).model_dump(exclude={"time"})},
         # killed; trained again from a checkpoint before the first epoch's end
         {"time": 1000.0, "event": "phase", "phase": "training"},
-        {"time": 1010.0, "event": "epoch", "epoch": 1, "val_accuracy": 0.5},
-        {"time": 1020.0, "event": "step", "epoch": 2, "step": 8, "loss": 1.25},
+        {"time": 1010.0, "event": "epoch", **epoch(1).model_dump(exclude={"time"})},
+        {"time": 1020.0, "event": "step", **step(8, epoch=2, loss=1.25).model_dump(exclude={"time"})},
     )
     progress = read_progress(run.progress)
     assert [(phase.name, phase.done, phase.seconds) for phase in progress.phases] == [
         ("checking", True, 2.5),
         ("training", False, 25.0 + 20.0),
     ]
-    assert progress.step == {"time": 1020.0, "epoch": 2, "step": 8, "loss": 1.25}
-    assert [epoch["epoch"] for epoch in progress.epochs] == [1]
+    assert progress.step == step(8, epoch=2, loss=1.25).model_copy(update={"time": 1020.0})
+    assert [ended.epoch for ended in progress.epochs] == [1]
 
 
 def test_a_line_that_is_still_being_written_is_left_for_later(run: Run) -> None:
@@ -66,7 +68,7 @@ def test_what_a_crash_left_of_a_line_is_cut_off(run: Run) -> None:
     with run.progress.open("a") as file:
         file.write('{"time": 2.0, "ev')
     log = ProgressLog(run.progress, Console(quiet=True))
-    log.write("done", phase="checking")
+    log.done("checking")
     assert [json.loads(line)["event"] for _, line in lines(run.progress)] == ["phase", "done"]
 
 

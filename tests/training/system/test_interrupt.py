@@ -10,7 +10,8 @@ import pytest
 
 from tests.process import ROOT, environment
 from tests.terminal import END_OF_TEXT, Terminal
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
+from training.runs.progress import epoch_now
 from training.runs.run import Run
 
 SMALL = (
@@ -115,9 +116,9 @@ def test_a_command_in_the_background_of_a_shell_goes_on_ignoring_it() -> None:
 
 def test_the_epoch_that_a_training_is_in(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    assert run.epoch() == 1
+    assert epoch_now(run.progress) == 1
     run.progress.write_text(
         '{"time": 1, "event": "step", "epoch": 1}\n{"time": 2, "event": "epoch", "epoch": 1}\n'
         '{"time": 3, "event": "epoch", "epoch": 2}\n'
     )
-    assert run.epoch() == 3
+    assert epoch_now(run.progress) == 3

@@ -6,7 +6,7 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
 from app.api.middleware.limits import BodyLimit
-from app.errors import install_error_handlers
+from app.api.problems import install_error_handlers
 from tests.app.conftest import client_of
 
 pytestmark = pytest.mark.anyio

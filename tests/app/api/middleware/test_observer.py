@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from app.api.middleware.observer import Observer
-from app.errors import install_error_handlers
+from app.api.problems import install_error_handlers
 from app.observability.metrics import Metrics
 from app.observability.observation import CURRENT
 from app.observability.requests import Requests

@@ -3,7 +3,8 @@ import pytest
 from fastapi import FastAPI, Request, Response
 
 from app.api.middleware.shortcut import Shortcut
-from app.errors import QueueFull, install_error_handlers
+from app.api.problems import install_error_handlers
+from app.errors import QueueFull
 from tests.app.conftest import client_of
 
 pytestmark = pytest.mark.anyio

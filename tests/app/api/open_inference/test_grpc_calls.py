@@ -21,7 +21,7 @@ from tests.app.conftest import Serve
 from tests.app.network import encoded, network, publish, random_images, repository_at
 from tests.app.observability.test_metrics import value
 from tests.process import answers, free_port, service, until
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 CHECK = "/grpc.health.v1.Health/Check"
@@ -134,7 +134,7 @@ async def test_a_client_that_leaves_counts_as_cancelled(serve: Serve, repository
         many.inputs[0].shape[0] = 60
         many.raw_input_contents.append(np.repeat(IMAGES, 20, axis=0).tobytes())
         running = channel.unary_unary(INFER)(many.SerializeToString())
-        while services.admission.depth < 60:  # noqa: ASYNC110  it is not told
+        while services.inference.admission.depth < 60:  # noqa: ASYNC110  it is not told
             await asyncio.sleep(0)
         unfinished.cancel()
         running.cancel()
@@ -200,7 +200,7 @@ async def test_health_follows_readiness(serve: Serve, repository: ModelRepositor
         publish(repository)
         await services.serving.refresh()
         await expect(status.SERVING)
-        services.serving.draining = True
+        services.drain.begin()
         await expect(status.NOT_SERVING)
         with pytest.raises(grpc.aio.AioRpcError, match="no service 'other'") as error:
             await told("other")

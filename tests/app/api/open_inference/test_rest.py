@@ -11,7 +11,7 @@ from app.api.open_inference.tensors import pack_bytes
 from app.services import Services
 from tests.app.conftest import Serve
 from tests.app.network import LABELS, SIZE, encoded, network, publish, random_images, reference
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 
 pytestmark = pytest.mark.anyio
 
@@ -249,7 +249,7 @@ async def test_statuses_are_tritons(serve: Serve, repository: ModelRepository) -
         assert error_of(await client.get(INFER), 405)
         packed = await client.post(INFER, content=b"", headers={"content-encoding": "gzip"})
         assert "content encoding" in error_of(packed, 415)
-        with services.admission.admit(62):
+        with services.inference.admission.admit(62):
             full = await client.post(INFER, json={"inputs": [pixels()]})
         assert "there is no room for 3 more" in error_of(full, 503)
         assert full.headers["retry-after"] == "1"
@@ -322,7 +322,7 @@ async def test_repository(serve: Serve, repository: ModelRepository) -> None:
         assert "can not be served" in error_of(await client.post(load, json={"parameters": {"version": 2}}), 400)
         refused = await client.post("/v2/repository/models/resnext50/unload", json={"parameters": {}})
         assert "stays loaded" in error_of(refused, 501)
-        assert services.serving.ready
+        assert services.ready
 
 
 async def test_load_without_an_active_version_takes_the_newest(serve: Serve, repository: ModelRepository) -> None:

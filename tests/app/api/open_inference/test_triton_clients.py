@@ -21,7 +21,7 @@ from app.api.open_inference.grpc_service import INLINE_NUMBERS
 from tests.app.conftest import Serve
 from tests.app.network import LABELS, SIZE, encoded, network, publish, random_images, reference, repository_at
 from tests.process import answers, free_port, run, service, until
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 
 MODEL = "resnext50"
 IMAGES = random_images(3, seed=3)
@@ -285,10 +285,10 @@ async def test_a_call_that_is_cancelled_frees_its_places(serve: Serve, repositor
         async with tritonclient.grpc.aio.InferenceServerClient(f"127.0.0.1:{port}") as client:
             many = np.repeat(IMAGES, 20, axis=0)
             call = asyncio.create_task(client.infer(MODEL, [pixels(tritonclient.grpc.aio, many)]))
-            while not services.admission.depth:  # noqa: ASYNC110  there is nothing to be told by
+            while not services.inference.admission.depth:  # noqa: ASYNC110  there is nothing to be told by
                 await asyncio.sleep(0)
             call.cancel()
-            while services.admission.depth:  # noqa: ASYNC110  the server hears of it in its own time
+            while services.inference.admission.depth:  # noqa: ASYNC110  the server hears of it in its own time
                 await asyncio.sleep(0)
             result = await client.infer(MODEL, [pixels(tritonclient.grpc.aio)])
             np.testing.assert_allclose(result.as_numpy("probabilities"), EXPECTED, atol=1e-5)
@@ -308,7 +308,7 @@ async def test_a_full_queue_says_when_to_come_back(serve: Serve, repository: Mod
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as at,
     ):
         call = tritonclient.grpc.service_pb2_grpc.GRPCInferenceServiceStub(at).ModelInfer
-        with services.admission.admit(62), pytest.raises(grpc.aio.AioRpcError) as error:
+        with services.inference.admission.admit(62), pytest.raises(grpc.aio.AioRpcError) as error:
             await call(request)
         assert error.value.code() == grpc.StatusCode.UNAVAILABLE
         assert dict(error.value.trailing_metadata())["retry-after"] == "1"

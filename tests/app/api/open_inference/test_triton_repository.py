@@ -14,7 +14,7 @@ from tritonclient.grpc import model_config_pb2
 
 from tests.app.conftest import Serve
 from tests.app.network import LABELS, encoded, publish, random_images
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 
 pytestmark = pytest.mark.anyio
 

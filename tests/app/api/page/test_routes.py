@@ -14,7 +14,7 @@ import pytest
 import app
 from tests.app.conftest import Serve
 from tests.app.network import encoded, publish, random_images
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 
 pytestmark = pytest.mark.anyio
 

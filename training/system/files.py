@@ -1,7 +1,9 @@
-"""Files that exist once, in two folders."""
+"""Files: what their bytes are, and how one exists in two folders."""
 
+import hashlib
 import os
 import shutil
+from pathlib import Path
 
 
 def link_or_copy(source: str, target: str) -> str:
@@ -11,3 +13,9 @@ def link_or_copy(source: str, target: str) -> str:
     except OSError:  # another file system, or one without links
         shutil.copy2(source, target)
     return target
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,20 @@
+"""`config.pbtxt`: what Triton reads of a version."""
+
+import json
+
+from training.contract.manifest import INPUT_NAME, OUTPUT_NAME, Manifest
+
+
+def triton_config(manifest: Manifest) -> str:
+    """`config.pbtxt` as Triton reads it: names, types and shapes of `model.onnx`, serving the manifest's version."""
+    size = manifest.preprocessing
+    return (
+        f"name: {json.dumps(manifest.name, ensure_ascii=False)}\n"
+        'backend: "onnxruntime"\n'
+        "max_batch_size: 64\n"
+        f'input [{{ name: "{INPUT_NAME}" data_type: TYPE_UINT8 dims: [{size.height}, {size.width}, 3] }}]\n'
+        f'output [{{ name: "{OUTPUT_NAME}" data_type: TYPE_FP32 dims: [{len(manifest.labels)}]'
+        ' label_filename: "labels.txt" }]\n'
+        f"version_policy: {{ specific: {{ versions: [{manifest.version}] }} }}\n"
+        "dynamic_batching {}\n"
+    )
