@@ -17,8 +17,9 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from training.config import MODEL_NAME
 from training.contract.names import Name
-from training.jobs.settings import Places, SecretUnreadable
+from training.jobs.settings import SecretUnreadable, SharedSettings
 from training.limits import ENV_PREFIX
 
 # of the worker, and of docker-compose.yml
@@ -29,12 +30,12 @@ class SettingsError(Exception):
     """An environment that does not make valid settings; the message is one line for the operator."""
 
 
-class Settings(Places):
+class Settings(SharedSettings):
     """The service's settings. Each field is the environment variable `RESNEXT_<FIELD>`; empty means the default."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
-    model: Name = Field("resnext50", description="name of the model to serve from it")
+    model: Name = Field(MODEL_NAME, description="name of the model to serve from it")
     provider: Literal["auto", "cuda", "tensorrt", "openvino", "cpu"] = Field(
         "auto",
         description="execution provider; auto is CUDA or OpenVINO where it works, else CPU; "
@@ -163,10 +164,10 @@ class Settings(Places):
         return self
 
     def environment(self) -> dict[str, str]:
-        """This process' environment with these places: for a process that works in the same ones."""
-        places = {name: getattr(self, name) for name in Places.model_fields}
-        places["database"] = self.database and self.database.get_secret_value()
-        return {**os.environ, **{ENV_PREFIX + name.upper(): str(value or "") for name, value in places.items()}}
+        """Returns this process' environment with the shared settings: for a process that works in the same folders."""
+        shared = {name: getattr(self, name) for name in SharedSettings.model_fields}
+        shared["database"] = self.database and self.database.get_secret_value()
+        return {**os.environ, **{ENV_PREFIX + name.upper(): str(value or "") for name, value in shared.items()}}
 
 
 def read_settings() -> Settings:

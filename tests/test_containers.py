@@ -13,7 +13,7 @@ import yaml
 from app import __version__
 from app.settings import Settings
 from training.cli.jobs import Work
-from training.jobs.settings import Places
+from training.jobs.settings import SharedSettings
 from training.limits import ENV_PREFIX
 from training.system.child import GRACE_S
 
@@ -222,7 +222,7 @@ def test_the_trainer_and_the_service_see_the_same_jobs(services: Yaml) -> None:
     assert api["environment"]["RESNEXT_MODEL"] == trainer["environment"]["RESNEXT_MODEL"]
     assert trainer["command"] == ["python", "-m", "training", "worker", "--starter"]
     assert trainer["environment"]["RESNEXT_NAME"] == Work.model_fields["name"].default  # fixed: it is an identity
-    assert set(Places.model_fields) <= set(Settings.model_fields)
+    assert set(SharedSettings.model_fields) <= set(Settings.model_fields)
 
 
 def test_files_that_are_mounted_are_there(services: Yaml) -> None:

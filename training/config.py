@@ -1,8 +1,8 @@
-"""TrainConfig: one model for the command line's flags, a TOML file, the API's body and the job's record."""
+"""The settings of a training: one model for the command line's flags, a TOML file, the API's body, the run's record."""
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
@@ -10,6 +10,8 @@ from pydantic_core import PydanticCustomError
 from training.contract.manifest import Preprocessing
 from training.contract.names import Name
 
+MODEL_NAME = "resnext50"  # where none is given
+DATA = "DIR/{train,val,test}/<class>/* or DIR/<class>/*, which is split"
 INIT = "^(random|live|[1-9][0-9]*)$"
 
 
@@ -124,13 +126,10 @@ class Fp16(BaseModel):
     enabled: bool = Field(True, description="make it; the service takes it on a GPU where it is faster, never on a CPU")
 
 
-class TrainConfig(BaseModel):
-    """Everything that decides a training run."""
+class Recipe(BaseModel):
+    """How a training goes, whatever its images and its model are called."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    data: Path = Field(description="DIR/{train,val,test}/<class>/* or DIR/<class>/*, which is split")
-    name: Name = Field("resnext50", description="model name in the repository")
 
     image_size: int = Field(224, ge=32, le=1024, description="height and width of the input in pixels")
     resize_mode: Literal["squash", "crop", "pad"] = Field("squash", description="how an image meets a square")
@@ -199,7 +198,7 @@ class TrainConfig(BaseModel):
         return {**data, "augmentation": {**preset.model_dump(), **(data.get("augmentation") or {})}} if preset else data
 
     @model_validator(mode="after")
-    def _fractions_leave_training_images(self) -> "TrainConfig":
+    def _fractions_leave_training_images(self) -> Self:
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError(
                 f"val_fraction + test_fraction should stay below 1, they are {self.val_fraction + self.test_fraction:g}"
@@ -207,7 +206,7 @@ class TrainConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _warmup_has_a_schedule(self) -> "TrainConfig":
+    def _warmup_has_a_schedule(self) -> Self:
         if self.warmup_epochs and self.schedule != "cosine":
             raise ValueError(f"warmup_epochs goes with schedule cosine, the schedule is {self.schedule}")
         return self
@@ -221,6 +220,13 @@ class TrainConfig(BaseModel):
             resize_mode=self.resize_mode,
             interpolation=self.interpolation,
         )
+
+
+class TrainConfig(Recipe):
+    """Everything that decides a training run."""
+
+    data: Path = Field(description=DATA)
+    name: Name = Field(MODEL_NAME, description="model name in the repository")
 
 
 def flag(field: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
-from training.config import TrainConfig
+from training.config import Recipe
 from training.contract.activation import Failure
 from training.contract.manifest import Metrics, Parity, Variant
 from training.contract.names import Name, usable_name
@@ -205,13 +205,13 @@ def _reference(data: str) -> str:
     return usable_name(name) + at + revision
 
 
-class TrainRequest(TrainConfig):
+class TrainRequest(Recipe):
     """What a training job is asked for; only `data` has to be said."""
 
-    data: Annotated[str, AfterValidator(_reference)] = Field(  # type: ignore[assignment]  # a name, not a folder
+    data: Annotated[str, AfterValidator(_reference)] = Field(
         description="name of a dataset, `photos`, or one of its revisions, `photos@3`; by default the current one",
     )
-    name: Name | None = Field(  # type: ignore[assignment]  # None is the served model
+    name: Name | None = Field(
         None,
         description="model name in the repository; by default the model that is served",
     )

@@ -6,8 +6,8 @@ import pytest
 
 import app
 from app.settings import Settings, SettingsError, read_settings, unknown_variables
-from training.jobs import settings as places
-from training.jobs.settings import Places
+from training.jobs import settings as shared_settings
+from training.jobs.settings import SharedSettings
 
 
 def test_defaults_are_valid_and_frozen() -> None:
@@ -66,7 +66,7 @@ def test_a_setting_may_be_a_file(secrets: Path, monkeypatch: pytest.MonkeyPatch)
     assert settings.database_url == "postgresql://jobs:word@host/name?connect_timeout=5"
     assert settings.max_upload == 8 * 1024**2
     assert "word" not in repr(settings)
-    assert Places().database == settings.database
+    assert SharedSettings().database == settings.database
     monkeypatch.setenv("RESNEXT_API_KEYS", "from the environment")
     assert [key.get_secret_value() for key in read_settings().api_keys] == ["from the environment"]
 
@@ -82,7 +82,7 @@ def test_an_empty_secret_means_the_default(secrets: Path) -> None:
 def test_files_of_the_default_folder_are_read_where_there_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(places, "SECRETS", tmp_path / "secrets")
+    monkeypatch.setattr(shared_settings, "SECRETS", tmp_path / "secrets")
     assert read_settings().api_keys == ()
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "resnext_api_keys").write_text("one")
@@ -101,7 +101,7 @@ def test_what_the_worker_is_given_leads_to_the_same_settings(secrets: Path, monk
     given = read_settings().environment()
     monkeypatch.setenv("RESNEXT_SECRETS", given["RESNEXT_SECRETS"])
     monkeypatch.setenv("RESNEXT_DATABASE", given["RESNEXT_DATABASE"])
-    assert Places().database_url == "postgresql://jobs@host/name?connect_timeout=5"
+    assert SharedSettings().database_url == "postgresql://jobs@host/name?connect_timeout=5"
     monkeypatch.delenv("RESNEXT_SECRETS")
     assert read_settings().environment()["RESNEXT_SECRETS"] == ""
 
@@ -165,7 +165,7 @@ def test_variables_of_other_parts_of_the_project_are_known() -> None:
 
 def test_every_setting_is_described_and_read() -> None:
     sources = [path for path in Path(app.__path__[0]).rglob("*.py") if path.name != "settings.py"]
-    sources.append(Path(places.__file__))  # the service hands its places on as a whole
+    sources.append(Path(shared_settings.__file__))  # the service hands its places on as a whole
     nodes = [node for path in sources for node in ast.walk(ast.parse(path.read_text()))]
     read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     read.add("secrets")  # before there are settings to have it as an attribute

@@ -15,7 +15,7 @@ from tests.process import ROOT, environment, until
 from training.config import TrainConfig
 from training.jobs.job import DatasetRef, Job, JobState
 from training.jobs.jobs import Jobs
-from training.jobs.settings import Places
+from training.jobs.settings import SharedSettings
 
 T = TypeVar("T")
 Process = subprocess.Popen[bytes]
@@ -40,12 +40,12 @@ class Engine:
         self.settings = {name: str(folder / name) for name in ("models", "datasets", "state")}
         if database:
             self.settings["database"] = database
-        self.places = Places.model_validate(self.settings)
+        self.shared = SharedSettings.model_validate(self.settings)
         for label in ("rose", "tulip"):
-            (self.places.datasets / "photos" / label).mkdir(parents=True)
-        self.points = self.places.state / "points"
+            (self.shared.datasets / "photos" / label).mkdir(parents=True)
+        self.points = self.shared.state / "points"
         self.points.mkdir(parents=True)
-        self.jobs = Jobs(self.places)
+        self.jobs = Jobs(self.shared)
         self.workers: list[Process] = []
 
     def submit(self, key: str | None = None, priority: int = 0, **config: object) -> Job:
@@ -54,7 +54,7 @@ class Engine:
 
     def worker(self, name: str = "worker-0", kind: str = "worker") -> Process:
         """`kind` fast does nothing in each phase."""
-        log = (self.places.state / "workers.log").open("ab")
+        log = (self.shared.state / "workers.log").open("ab")
         with log:
             command = [sys.executable, "-m", "tests.training.stand_in", kind, name]
             self.workers.append(subprocess.Popen(command, cwd=ROOT, env=environment(**self.settings), stderr=log))
@@ -92,7 +92,7 @@ class Engine:
         return job
 
     def log(self) -> str:
-        return (self.places.state / "workers.log").read_text()
+        return (self.shared.state / "workers.log").read_text()
 
     def close(self) -> None:
         for process in self.workers:

@@ -112,13 +112,13 @@ def main(kind: str, *arguments: str) -> int:
         folder, phase = arguments
         lifeline.follow()
         return phase_program(Run(Path(folder)), phase)  # type: ignore[arg-type]  # the worker's own word
-    from training.jobs.settings import Places  # what only a worker needs: a phase starts in half the time
+    from training.jobs.settings import SharedSettings  # what only a worker needs: a phase starts in half the time
     from training.jobs.worker import Worker
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    Worker(Places(), arguments[0], command=fast if kind == "fast" else own, poll_s=0.05).run(stop)
+    Worker(SharedSettings(), arguments[0], command=fast if kind == "fast" else own, poll_s=0.05).run(stop)
     return 0
 
 

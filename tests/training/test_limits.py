@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.jobs.settings import Places
+from training.jobs.settings import SharedSettings
 from training.limits import MAX_PIXELS, Limits
 
 
@@ -17,7 +17,7 @@ def test_a_child_has_the_limit_wherever_it_was_set(tmp_path: Path, monkeypatch: 
     (tmp_path / "resnext_max_pixels").write_text("12345")
     (tmp_path / "resnext_database").write_text("postgresql://jobs:word@host/name")
     monkeypatch.setenv("RESNEXT_SECRETS", str(tmp_path))
-    environment = Places().environment_of_child()
+    environment = SharedSettings().environment_of_child()
     assert not any("word" in value for value in environment.values())  # a child that decodes needs no database
     code = "from training.limits import Limits; print(Limits().max_pixels)"
     child = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

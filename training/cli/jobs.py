@@ -16,11 +16,12 @@ from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand
 
 from training.cli import terminal
 from training.cli.terminal import Heading, console
+from training.config import MODEL_NAME
 from training.errors import TrainingError
 from training.jobs.job import DatasetRef, Job, JobState
 from training.jobs.jobs import Jobs
 from training.jobs.presence import PresenceError
-from training.jobs.settings import Places
+from training.jobs.settings import SharedSettings
 from training.jobs.starter import queue_starter
 from training.jobs.worker import Worker
 from training.runs.console import duration
@@ -46,7 +47,7 @@ class NoJobs(TrainingError):
     """A folder that holds no jobs, as it is not there."""
 
 
-class Work(Places):
+class Work(SharedSettings):
     """Runs training jobs, one at a time; start several for more, each with a name of its own."""
 
     name: str = Field(
@@ -55,7 +56,7 @@ class Work(Places):
     keep_jobs: int = Field(20, ge=1, description="how many finished jobs stay, the newest")
     keep_versions: int = Field(10, ge=1, description="how many of a model's versions stay beside the live ones")
     starter: bool = Field(False, description="queue the training of a first model, the starter, if no version is live")
-    model: str = Field("resnext50", description="name of the model that the starter becomes")
+    model: str = Field(MODEL_NAME, description="name of the model that the starter becomes")
     nice: int = Field(
         0, ge=0, le=19, description="how far jobs stand back for what else wants the cores, as `nice` has it"
     )
@@ -83,7 +84,7 @@ class Work(Places):
             sys.exit(NAME_TAKEN)
 
 
-class ListJobs(Places):
+class ListJobs(SharedSettings):
     """Lists the jobs, the newest first."""
 
     only: list[JobState] = Field([], description="of these states")
@@ -99,7 +100,7 @@ class ListJobs(Places):
         console.print(f"{len(jobs)} of {total}", highlight=False)
 
 
-class OneJob(Places):
+class OneJob(SharedSettings):
     """Which job."""
 
     id: CliPositionalArg[str] = Field(description="the job's id")
@@ -134,7 +135,7 @@ class ResumeJob(OneJob):
         console.print(f"job {job.id} is {job.state}, attempt {job.attempt}", highlight=False)
 
 
-class Reassign(Places):
+class Reassign(SharedSettings):
     """Queues the jobs of a worker that will not come back, for the others."""
 
     worker_name: CliPositionalArg[str] = Field(description="name of the worker that is gone")
@@ -144,7 +145,7 @@ class Reassign(Places):
         console.print(f"queued again: {', '.join(job.id for job in moved) or 'none'}", highlight=False)
 
 
-class PruneJobs(Places):
+class PruneJobs(SharedSettings):
     """Deletes finished jobs with all that lies in their folders; what they published stays."""
 
     keep: int = Field(20, ge=0, description="how many stay, those that ended last")
@@ -168,11 +169,11 @@ class JobsCommand(BaseModel):
         CliApp.run_subcommand(self)
 
 
-def ask(places: Places, question: Callable[[Jobs], Awaitable[T]]) -> T:
+def ask(settings: SharedSettings, question: Callable[[Jobs], Awaitable[T]]) -> T:
     """Opens the jobs for one question."""
 
     async def answer() -> T:
-        jobs = Jobs(places)
+        jobs = Jobs(settings)
         try:
             return await question(jobs)
         finally:
@@ -181,11 +182,11 @@ def ask(places: Places, question: Callable[[Jobs], Awaitable[T]]) -> T:
     return asyncio.run(answer())
 
 
-def ask_of_those_there(places: Places, question: Callable[[Jobs], Awaitable[T]]) -> T:
+def ask_of_those_there(settings: SharedSettings, question: Callable[[Jobs], Awaitable[T]]) -> T:
     """As `ask`, and makes no folder by it. Raises NoJobs where there is none."""
-    if not places.database and not places.state.is_dir():
-        raise NoJobs(f"there are no jobs in {places.state}; that folder is not there")
-    return ask(places, question)
+    if not settings.database and not settings.state.is_dir():
+        raise NoJobs(f"there are no jobs in {settings.state}; that folder is not there")
+    return ask(settings, question)
 
 
 def _row(job: Job) -> tuple[str, ...]:

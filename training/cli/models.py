@@ -8,6 +8,7 @@ from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand
 
 from training.cli import terminal
 from training.cli.terminal import Heading, console
+from training.config import MODEL_NAME
 from training.contract.intervals import Proportion
 from training.contract.manifest import Manifest
 from training.contract.repository import ModelRepository
@@ -29,7 +30,7 @@ class Repository(BaseModel):
     """Which model repository."""
 
     models: Path = Field(Path("models"), description="folder of the model repository")
-    name: str = Field("resnext50", description="model name in the repository")
+    name: str = Field(MODEL_NAME, description="model name in the repository")
 
     @property
     def repository(self) -> ModelRepository:

@@ -12,9 +12,10 @@ from pydantic_settings import CliPositionalArg
 
 from training.cli.extra import require_extra
 from training.cli.terminal import console
-from training.config import TrainConfig
+from training.config import DATA, MODEL_NAME, Recipe, TrainConfig
 from training.contract.intervals import Proportion
 from training.contract.manifest import REPORT_FOLDER
+from training.contract.names import Name
 from training.contract.repository import ModelRepository
 from training.contract.verdict import Verdict
 from training.errors import TrainingError, UsageError
@@ -31,15 +32,14 @@ class Rejected(TrainingError):
     """Trained, and not good enough to go live."""
 
 
-class Train(TrainConfig):
+class Train(Recipe):
     """Trains a classifier on a folder of images, verifies and publishes it, and makes it live if it is good enough.
 
     Any of the flags may stand in a TOML file, named by --config; a flag beats the file.
     """
 
-    data: CliPositionalArg[Path | None] = Field(  # type: ignore[assignment]  # may stand in the TOML file instead
-        None, description="DIR/{train,val,test}/<class>/* or DIR/<class>/*, which is split"
-    )
+    data: CliPositionalArg[Path | None] = Field(None, description=DATA)  # it may stand in the TOML file instead
+    name: Name = Field(MODEL_NAME, description="model name in the repository")
     config: Path | None = Field(None, description="TOML file with settings of this command")
     models: Path | None = Field(None, description="folder of the model repository (default: models)")
     run: Path | None = Field(None, description="folder of this run (default: runs/NAME-DATE-TIME)")
@@ -215,6 +215,6 @@ def _try_it(run: Run, models: Path, name: str) -> str:
     if image.is_relative_to(Path.cwd()):
         image = image.relative_to(Path.cwd())
     places = ["--models", str(models)] if models.absolute() != MODELS.absolute() else []
-    if name != TrainConfig.model_fields["name"].default:
+    if name != MODEL_NAME:
         places += ["--name", name]
     return f"try it: {shlex.join(['resnext', 'predict', str(image), *places])}"

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
 from training.jobs.job import JobsUnavailable
-from training.jobs.settings import Places
+from training.jobs.settings import SharedSettings
 
 if TYPE_CHECKING:
     from dbos import DBOSClient
@@ -29,8 +29,8 @@ class JobsDatabase:
     Every question may raise JobsUnavailable.
     """
 
-    def __init__(self, places: Places) -> None:
-        self._places = places
+    def __init__(self, settings: SharedSettings) -> None:
+        self._settings = settings
         self._client: DBOSClient | None = None
         self._opening = threading.BoundedSemaphore(1)
         self._asking = threading.BoundedSemaphore(ASKING)
@@ -59,7 +59,7 @@ class JobsDatabase:
         try:
             with _held(self._asking):
                 with _held(self._opening):
-                    self._client = self._client or _connect(self._places)
+                    self._client = self._client or _connect(self._settings)
                 return question(self._client)
         except SQLAlchemyError as error:
             cause = str(getattr(error, "orig", None) or error).splitlines()[0]
@@ -92,20 +92,20 @@ def sqlite_fault(python: tuple[int, int], sqlite: tuple[int, int, int]) -> str |
     return f"from Python 3.12 on the jobs need SQLite 3.42 or newer, this one is {has}: take Python 3.11, or PostgreSQL"
 
 
-def _connect(places: Places) -> "DBOSClient":
+def _connect(settings: SharedSettings) -> "DBOSClient":
     from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer
 
     logging.getLogger("dbos").setLevel(logging.WARNING)  # else it advertises its makers' service
-    if not places.database:
+    if not settings.database:
         if fault := sqlite_fault(sys.version_info[:2], sqlite3.sqlite_version_info):
             raise JobsUnavailable(fault)
         try:
-            places.state.mkdir(parents=True, exist_ok=True)
+            settings.state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise JobsUnavailable(f"the folder of the jobs' database can not be made: {error}") from error
-    DBOS.migrate(places.database_url)
+    DBOS.migrate(settings.database_url)
     return DBOSClient(
-        system_database_url=places.database_url,
+        system_database_url=settings.database_url,
         application_name=APPLICATION,
         serializer=DBOSPortableJSONSerializer(),
         retry_connection_errors=False,  # a request would wait for ever

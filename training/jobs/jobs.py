@@ -42,7 +42,7 @@ from training.jobs.job import (
     WorkerAlive,
 )
 from training.jobs.presence import WorkerInfo
-from training.jobs.settings import Places
+from training.jobs.settings import SharedSettings
 from training.runs.progress import read_progress
 from training.runs.records import PublishRecord, verdict_of
 from training.runs.run import Run
@@ -67,10 +67,10 @@ Workers = list[WorkerInfo]
 class Jobs:
     """The jobs of one installation. Every call may raise JobsUnavailable; the next one tries again."""
 
-    def __init__(self, places: Places) -> None:
-        self.places = places
-        self.presence = places.state / "workers"
-        self._database = JobsDatabase(places)
+    def __init__(self, settings: SharedSettings) -> None:
+        self.settings = settings
+        self.presence = settings.state / "workers"
+        self._database = JobsDatabase(settings)
 
     async def open(self) -> None:
         """Connects, and makes the tables where there are none. A database that is away is logged, not raised."""
@@ -137,7 +137,7 @@ class Jobs:
 
     def run(self, id: str) -> Run:
         """A job's folder, which is there once a worker has begun it."""
-        return Run(self.places.jobs.absolute() / id)
+        return Run(self.settings.jobs.absolute() / id)
 
     def workers(self) -> Workers:
         """Those that share this STATE folder."""

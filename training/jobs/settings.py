@@ -31,7 +31,7 @@ class _SecretFiles(SecretsSettingsSource):
             raise SecretUnreadable(f"a secret can not be read: {error.__cause__ or error}") from error
 
 
-class Places(Limits):
+class SharedSettings(Limits):
     """Folders, the database and the limit on images.
 
     Each field is the environment variable `RESNEXT_<FIELD>`; empty means the default.

@@ -27,14 +27,14 @@ async def queue_starter(jobs: Jobs, model: str) -> Job | None:
     Once: the job of an earlier call is left as it is, also when it was cancelled or has failed. Raises ContractError,
     DatasetStoreError, JobsUnavailable.
     """
-    if ModelRepository(jobs.places.models, model).active() is not None:
+    if ModelRepository(jobs.settings.models, model).active() is not None:
         return None
     key = f"starter-{model}"
     try:
         job = await jobs.get(new_id(key))
     except JobNotFound:
         config = tomllib.loads(CONFIG.read_text()) | {"data": DATASET, "name": model}
-        dataset = _digits(DatasetStore(jobs.places.datasets))
+        dataset = _digits(DatasetStore(jobs.settings.datasets))
         job, _ = await jobs.submit(TrainConfig.model_validate(config), dataset, key=key)
     logger.info("no version of %s is live; its starter is job %s, %s", model, job.id, job.state)
     return job

@@ -24,7 +24,7 @@ from training.jobs.epoch_log import epochs_logged
 from training.jobs.job import DatasetRef, JobState
 from training.jobs.jobs import ENGINE_VERSION, WORKFLOW, Jobs
 from training.jobs.presence import Presence
-from training.jobs.settings import Places
+from training.jobs.settings import SharedSettings
 from training.runs.progress import PHASES, Phase
 from training.runs.records import PublishRecord
 from training.runs.run import Run
@@ -58,7 +58,7 @@ class Worker:
 
     def __init__(
         self,
-        places: Places,
+        settings: SharedSettings,
         name: str,
         *,
         keep_jobs: int = 20,
@@ -66,12 +66,12 @@ class Worker:
         command: Command | None = None,
         poll_s: float = 0.5,
     ) -> None:
-        self.places, self.name = places, name
+        self.settings, self.name = settings, name
         self.keep_jobs, self.keep_versions = keep_jobs, keep_versions
-        self.command = command or _phase_program(places.models)
+        self.command = command or _phase_program(settings.models)
         self.poll_s = poll_s
-        self.jobs = Jobs(places)
-        self.presence = Presence(places.state / "workers", name)
+        self.jobs = Jobs(settings)
+        self.presence = Presence(settings.state / "workers", name)
 
     def run(self, stop: threading.Event) -> None:
         """Works until `stop` is set; the job of that moment is taken up at the next start.
@@ -90,7 +90,7 @@ class Worker:
         asyncio.run(self.jobs.prepare(self.poll_s))
         config: DBOSConfig = {
             "name": APPLICATION,
-            "system_database_url": self.places.database_url,
+            "system_database_url": self.settings.database_url,
             "executor_id": self.name,
             "application_version": ENGINE_VERSION,
             "serializer": DBOSPortableJSONSerializer(),
@@ -106,7 +106,7 @@ class Worker:
 
         try:
             DBOS.launch()
-            logger.info("worker %s waits for jobs in %s", self.name, self.places.state)
+            logger.info("worker %s waits for jobs in %s", self.name, self.settings.state)
             stop.wait()
         finally:
             DBOS.destroy()
@@ -148,7 +148,7 @@ class Worker:
 
     def _claim(self, run: Run, request: dict[str, Any]) -> None:
         """Makes the job's folder, with the place of its images on this machine."""
-        images = images_of(self.places.datasets, DatasetRef.model_validate(request["dataset"]))
+        images = images_of(self.settings.datasets, DatasetRef.model_validate(request["dataset"]))
         config = TrainConfig.model_validate({**request["config"], "data": images})
         if run.config_file.exists():
             from training.runs.resume import resume  # which reads samples: with what decodes them
@@ -175,7 +175,7 @@ class Worker:
             logger.info("job %s: %s", run.name, phase)
             try:
                 async with epochs_logged(run):
-                    await run_child(self.command(run, phase), run.log, self.places.environment_of_child())
+                    await run_child(self.command(run, phase), run.log, self.settings.environment_of_child())
             except ChildKilled as error:
                 killed = str(error)
                 logger.warning("job %s: the %s process was killed by %s", run.name, phase, killed)
@@ -191,7 +191,7 @@ class Worker:
         try:
             if finished:
                 await asyncio.to_thread(shutil.rmtree, run.checkpoints, ignore_errors=True)
-                repository = ModelRepository(self.places.models, run.config().name)
+                repository = ModelRepository(self.settings.models, run.config().name)
                 made = run.record("publishing", PublishRecord).version if run.done("publishing") else None
                 await asyncio.to_thread(repository.prune, self.keep_versions, spared=made)
             await self.jobs.prune(self.keep_jobs - 1)  # this one is about to be the newest

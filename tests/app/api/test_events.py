@@ -183,7 +183,7 @@ async def test_a_pruned_job_ends_its_stream(engine: Engine) -> None:
 
 async def test_lines_go_on_while_the_database_is_away(engine: Engine) -> None:
     url = SecretStr(f"postgresql://nobody@127.0.0.1:{free_port()}/jobs")
-    away = Jobs(engine.places.model_copy(update={"database": url}))
+    away = Jobs(engine.shared.model_copy(update={"database": url}))
     path = away.run("some").progress
     log_of(path).step(step(1))
     events = Events("some", path, JobStates(away), lambda: False, poll_s=0.05)

@@ -47,5 +47,5 @@ def test_jobs_are_counted_and_the_one_that_runs_tells_how_far_it_is(engine: Engi
 
 def test_without_the_database_nothing_is_said_of_jobs(engine: Engine) -> None:
     away = f"postgresql://user@127.0.0.1:{free_port()}/jobs"
-    jobs = Jobs(engine.places.model_copy(update={"database": SecretStr(away)}))
+    jobs = Jobs(engine.shared.model_copy(update={"database": SecretStr(away)}))
     assert ask(metrics_of(jobs)) == []

@@ -27,7 +27,7 @@ from training.jobs.job import (
     KeyReused,
 )
 from training.jobs.jobs import Jobs
-from training.jobs.settings import Places
+from training.jobs.settings import SharedSettings
 
 CONFIG = TrainConfig(data=Path("photos"))
 PHOTOS = DatasetRef(name="photos", revision=3)
@@ -102,7 +102,7 @@ def test_connecting_takes_seconds_at_most() -> None:
         ("postgresql://a@b/c?sslmode=require", "postgresql://a@b/c?sslmode=require&connect_timeout=5"),
         ("postgresql://a@b/c?connect_timeout=9", "postgresql://a@b/c?connect_timeout=9"),
     ):
-        assert Places(database=SecretStr(url)).database_url == expected
+        assert SharedSettings(database=SecretStr(url)).database_url == expected
 
 
 def test_a_queued_job_is_cancelled_and_resumed(engine: Engine) -> None:
@@ -152,7 +152,7 @@ def test_a_finished_job_is_neither_cancelled_nor_resumed(engine: Engine) -> None
 
 
 def test_a_database_that_is_away_is_said_and_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    places = Places.model_validate(
+    places = SharedSettings.model_validate(
         {"state": tmp_path, "database": f"postgresql://resnext:secret@127.0.0.1:{free_port()}/jobs"}
     )
     jobs = Jobs(places)
@@ -210,7 +210,7 @@ def test_the_command_line_looks_after_jobs(
 def test_the_worker_takes_its_places_as_flags_too(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "training", "worker", "--name", "w", "--state", str(tmp_path / "here")]
     worker = subprocess.Popen(command, cwd=ROOT, env=environment(state=str(tmp_path / "there")))
-    jobs = Jobs(Places(state=tmp_path / "here"))
+    jobs = Jobs(SharedSettings(state=tmp_path / "here"))
     until(lambda: [info.name for info in jobs.workers() if info.alive] == ["w"])
     worker.kill()
     worker.wait()

@@ -30,12 +30,12 @@ def test_it_is_a_job_on_a_dataset_with_a_report(engine: Engine) -> None:
     assert (job.state, job.dataset.name, job.dataset.revision) == ("queued", "digits", 1)
     wanted = tomllib.loads(CONFIG.read_text()) | {"data": "digits", "name": "mine"}
     assert job.config == TrainConfig.model_validate(wanted)
-    store = DatasetStore(engine.places.datasets)
+    store = DatasetStore(engine.shared.datasets)
     summary = store.summary("digits", 1)
     assert (summary.images, summary.classes, summary.fingerprint) == (1797, 10, job.dataset.fingerprint)
     report = DatasetReport.model_validate_json(store.report("digits", 1))
     assert (report.folder, report.unreadable) == ("digits", [])
-    assert not list(engine.places.datasets.glob(".staging-*"))
+    assert not list(engine.shared.datasets.glob(".staging-*"))
     store.delete("digits")  # as one that was uploaded
 
 
@@ -49,23 +49,23 @@ def test_asked_for_again_it_is_the_same_job_whatever_became_of_it(engine: Engine
     assert cancelled is not None
     assert (again.id, cancelled.id, cancelled.state) == (first.id, first.id, "cancelled")
     assert ask(engine.jobs.list())[1] == 1
-    assert DatasetStore(engine.places.datasets).revisions("digits") == [1]
+    assert DatasetStore(engine.shared.datasets).revisions("digits") == [1]
 
 
 def test_a_dataset_of_that_name_is_taken_as_it_is(engine: Engine) -> None:
-    (engine.places.datasets / "digits").mkdir()
+    (engine.shared.datasets / "digits").mkdir()
     job = ask(queue_starter(engine.jobs, "resnext50"))
     assert job is not None
     assert job.dataset.revision is None
 
 
 def test_where_a_version_is_live_there_is_none(engine: Engine) -> None:
-    folder = engine.places.models / "resnext50"
+    folder = engine.shared.models / "resnext50"
     (folder / "1").mkdir(parents=True)
     (folder / "ACTIVE").write_text("1\n")
     assert ask(queue_starter(engine.jobs, "resnext50")) is None
     assert ask(engine.jobs.list()) == ([], 0)
-    assert not (engine.places.datasets / "digits").exists()
+    assert not (engine.shared.datasets / "digits").exists()
 
 
 def test_a_worker_begins_with_it_and_its_next_start_goes_on(engine: Engine) -> None:

@@ -157,7 +157,7 @@ def test_a_process_that_is_killed_again_and_again_fails_the_job(engine: Engine) 
 def test_a_dataset_that_is_gone_fails_the_job(engine: Engine) -> None:
     job = engine.submit()
     engine.worker(kind="fast")
-    shutil.rmtree(engine.places.datasets / "photos")
+    shutil.rmtree(engine.shared.datasets / "photos")
     assert engine.ends(job.id, "failed").reason == "there is no dataset 'photos'; there are: none"
 
 
@@ -222,7 +222,7 @@ def test_fifty_jobs_run_in_their_order(engine: Engine) -> None:
     high = [engine.submit(priority=1).id for _ in range(10)]
     engine.worker(kind="fast")
     engine.ends(low[-1])
-    ran = list(dict.fromkeys((engine.places.state / "order.txt").read_text().split()))
+    ran = list(dict.fromkeys((engine.shared.state / "order.txt").read_text().split()))
     assert ran == high + normal + low
     # the newest 20 stay, of 20 ends a second, which before Python 3.12 is what the engine's clock has on SQLite
     until(lambda: all(job.state == "succeeded" for job in ask(engine.jobs.list(limit=100))[0]))
@@ -272,7 +272,7 @@ time.sleep(600)
 
 def test_a_worker_ends_with_the_process_that_started_it_and_steps_back_as_it_is_told(engine: Engine) -> None:
     starter = subprocess.Popen([sys.executable, "-c", STARTER], cwd=ROOT, env=environment(**engine.settings))
-    folder = engine.places.state / "workers"
+    folder = engine.shared.state / "workers"
     until(lambda: any(worker.alive for worker in workers(folder)))
     (worker,) = workers(folder)
     assert os.getpriority(os.PRIO_PROCESS, worker.pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 7)
