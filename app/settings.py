@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from training.config import MODEL_NAME
+from training.contract.manifest import Precision
 from training.contract.names import Name
 from training.jobs.settings import SecretUnreadable, SharedSettings
 from training.limits import ENV_PREFIX
@@ -41,7 +42,7 @@ class Settings(SharedSettings):
         description="execution provider; auto is CUDA or OpenVINO where it works, else CPU; "
         "one named and absent stops the start",
     )
-    precision: Literal["auto", "fp32", "int8", "fp16"] = Field(
+    precision: Precision | Literal["auto"] = Field(
         "auto", description="which of a version's files to serve; auto is the one measured fastest here, at each load"
     )
     cuda_graphs: bool = Field(

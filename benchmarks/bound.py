@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app.execution.provider import Execution
 from benchmarks.servers import CORES, PROVIDER
-from training.contract.manifest import Preprocessing
+from training.contract.manifest import Precision, Preprocessing
 from training.images.decode import decode
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class Bound:
 class Raw:
     """One model file, in a session with a thread a core and in one that runs in its caller's thread."""
 
-    def __init__(self, model: Path, precision: str, preprocessing: Preprocessing) -> None:
+    def __init__(self, model: Path, precision: Precision, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
         shape = (preprocessing.height, preprocessing.width, 3)
         self.wide = Execution(PROVIDER, CORES).open(model, precision, shape, GPU_BATCHES)

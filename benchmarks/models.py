@@ -19,20 +19,19 @@ from benchmarks.servers import MODEL, MODELS
 from training.config import Architecture
 from training.contract.manifest import (
     CPU_FILE,
-    FP16_FILE,
     GOLDEN_FILE,
-    GOLDEN_PROBABILITIES,
-    INT8_FILE,
     MODEL_FILE,
+    PRECISIONS,
     DatasetRecord,
     Manifest,
     Metrics,
     Parity,
+    Precision,
     Preprocessing,
     Variant,
 )
 from training.contract.repository import ModelRepository
-from training.exported.classifier import Uint8Images, onnx_classifier
+from training.exported.classifier import Classifier, Uint8Images, onnx_classifier
 from training.exported.int8 import Quantizer
 from training.images.decode import decode
 from training.network import resnext
@@ -63,13 +62,17 @@ def make(name: str, repository: ModelRepository) -> None:
         with repository.staging() as staged, TemporaryDirectory() as scratch:
             to_onnx(function, staged / MODEL_FILE, labels, preprocessing)
             write_for_cpus(staged / MODEL_FILE, staged / CPU_FILE)
-            Quantizer(staged / MODEL_FILE, images, Path(scratch)).quantize("minmax").replace(staged / INT8_FILE)
-            half = write_fp16(staged / MODEL_FILE, Path(scratch) / FP16_FILE)
-            (Path(scratch) / FP16_FILE).replace(staged / FP16_FILE)
-            files = {"fp32": MODEL_FILE, "int8": INT8_FILE, "fp16": FP16_FILE}
-            answers = {"fp32": keras_classifier(function), "int8": onnx_classifier(staged / INT8_FILE), "fp16": half}
+            files = {precision: facts.file for precision, facts in PRECISIONS.items()}
+            Quantizer(staged / MODEL_FILE, images, Path(scratch)).quantize("minmax").replace(staged / files["int8"])
+            half = write_fp16(staged / MODEL_FILE, Path(scratch) / files["fp16"])
+            (Path(scratch) / files["fp16"]).replace(staged / files["fp16"])
+            answers: dict[Precision, Classifier] = {
+                "fp32": keras_classifier(function),
+                "int8": onnx_classifier(staged / files["int8"]),
+                "fp16": half,
+            }
             # Any: savez has a flag of its own among its arguments
-            golden: dict[str, Any] = {GOLDEN_PROBABILITIES[name]: f(images[:8]) for name, f in answers.items()}
+            golden: dict[str, Any] = {PRECISIONS[name].golden: f(images[:8]) for name, f in answers.items()}
             np.savez(staged / GOLDEN_FILE, images=images[:8], **golden)
             nothing = Metrics(images=0, loss=0, accuracy=0, top5_accuracy=0)
             manifest = Manifest(

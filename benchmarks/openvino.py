@@ -15,6 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +27,7 @@ from PIL import Image
 from app.execution.provider import TRIALS, open_session
 from benchmarks.inference import rate
 from benchmarks.machine import machine
+from training.contract.manifest import Precision
 from training.contract.repository import ModelRepository
 
 ARRANGEMENTS = {  # threads of a run, runs at once, images of a run
@@ -120,7 +122,7 @@ def _get(port: int, path: str, body: bytes | None = None) -> Any:  # Any: JSON
         return None  # not listening yet, or not ready
 
 
-def table(files: dict[str, Path], runners: dict[str, Runner], rounds: int, seconds: float) -> str:
+def table(files: Mapping[Precision, Path], runners: dict[str, Runner], rounds: int, seconds: float) -> str:
     """Medians of images/s, and the median of the rounds' ratios."""
     measured: dict[tuple[str, str], list[list[float]]] = {}
     for _ in range(rounds):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.load import percentile
 from benchmarks.servers import CORES, ROOT, SERVERS
+from training.contract.manifest import Precision
 
 BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
 LIBRARIES = ("onnxruntime-gpu", "numpy", "pillow", "fastapi", "uvicorn")
@@ -42,7 +43,7 @@ class Sample:
     round: int
     server: str
     scenario: str
-    precision: str
+    precision: Precision
     rate: float = 0.0
     bound: float = 0.0
     bound_latency: float = 0.0  # of a lone image
@@ -59,7 +60,7 @@ class SwapSample:
     """A swap under an open loop: latencies of the requests that were due while it lasted, and of the others."""
 
     server: str
-    precision: str
+    precision: Precision
     rate: float
     seconds: float
     steady: list[float]

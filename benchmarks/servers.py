@@ -22,7 +22,7 @@ from typing import Any
 
 from app.execution.cores import usable_cores
 from app.execution.provider import TRIALS, choose_provider
-from training.contract.manifest import MODEL_FILE
+from training.contract.manifest import MODEL_FILE, Precision
 
 ROOT = Path(__file__).parents[1]
 BENCH = ROOT / ".bench"
@@ -63,7 +63,7 @@ class Server:
     body: Callable[[bytes], tuple[str, bytes]] = multipart
     path: str = "/predict"
     ours: bool = False
-    precisions: tuple[str, ...] = ("fp32",)  # that it may serve
+    precisions: tuple[Precision, ...] = ("fp32",)  # that it may serve
     bounded: bool = True  # by what is measured here: the execution provider that this process has
     batches: bool = True  # has batching of its own to set up, which pays on a GPU
     networks: tuple[str, ...] = ("real", "tiny")  # that it is measured with

@@ -19,6 +19,7 @@ from benchmarks.peers.classifier import decode as plain_decode
 from benchmarks.photos import phone_photos, small_photos, thumbnails
 from benchmarks.report import LIBRARIES, SCENARIOS, SWAP, Findings, Sample, Scenario, SwapSample, write
 from benchmarks.servers import BENCH, MODEL, MODELS, PROVIDER, ROOT, SERVERS, Running, installed, running
+from training.contract.manifest import Precision
 from training.contract.repository import ModelRepository
 from training.images.decode import decode
 
@@ -46,7 +47,7 @@ class Bench:
         ours, precisions = SERVERS[name].ours, SERVERS[name].precisions
         bounds = {p: self.raw(network, p, ours).measure(photos, BOUND_S) for p in precisions}
         with running(name, MODELS / network, self.photos["small"][0], crowd) as server:
-            precision = str(server.model()["precision"]) if ours else "fp32"
+            precision: Precision = server.model()["precision"] if ours else "fp32"
             return [
                 self._sample(Sample(round_, name, key, precision), bounds[precision][s.photos], s, server)
                 for key, s in scenarios.items()
@@ -72,7 +73,7 @@ class Bench:
         return sample
 
     @functools.cache  # noqa: B019  one Bench lives as long as the process
-    def raw(self, network: str, precision: str, ours: bool) -> Raw:
+    def raw(self, network: str, precision: Precision, ours: bool) -> Raw:
         """The model without a server, from the file that ours runs here, or that the peers do."""
         repository = ModelRepository(MODELS / network, MODEL)
         manifest = repository.manifest(1)
@@ -81,7 +82,7 @@ class Bench:
         return Raw(repository.path(1) / file, precision, manifest.preprocessing)
 
     @functools.cache  # noqa: B019
-    def labels(self, name: str, network: str, photos: str, precision: str) -> list[bytes]:
+    def labels(self, name: str, network: str, photos: str, precision: Precision) -> list[bytes]:
         """The right top classes, by the raw model, for images as this server decodes them."""
         server = SERVERS[name]
         if server.answers_all:
@@ -111,7 +112,7 @@ class Bench:
         bounds = {p: self.raw("real", p, True).measure({"small": photos}, BOUND_S) for p in SERVERS[name].precisions}
         try:
             with running(name, MODELS / "real", photos[0]) as server:
-                precision = str(server.model()["precision"])
+                precision: Precision = server.model()["precision"]
                 rate = SWAP_LOAD * bounds[precision]["small"].crowd
                 labels = self.labels(name, "real", "small", precision)  # both versions': see models.tell_apart
                 requests = [SERVERS[name].request(photo) for photo in photos]

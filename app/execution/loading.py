@@ -20,15 +20,12 @@ from app.execution.measured import Measured
 from app.execution.model import Model, ModelError, batch_sizes
 from app.execution.provider import EXECUTION_PROVIDERS, TRIALS, Execution
 from app.execution.streams import Streams
-from training.contract.manifest import GOLDEN_FILE, GOLDEN_PROBABILITIES, INPUT_NAME, OUTPUT_NAME, Manifest
-from training.contract.parity import TOLERANCE, same_class
+from training.contract.manifest import GOLDEN_FILE, INPUT_NAME, OUTPUT_NAME, PRECISIONS, Manifest, Precision
+from training.contract.parity import same_class
 from training.contract.repository import ModelRepository
 
 log = logging.getLogger(__name__)
 
-# max abs difference of probabilities: fp32's from Keras', the others' from their own on the machine that judged their
-# accuracy; other kernels round otherwise, while a CPU whose kernels saturate and a sum that overflows are far off
-GOLDEN_TOLERANCE = {"fp32": TOLERANCE, "int8": 0.1, "fp16": 0.05}
 WORTHWHILE = 1.1  # times as fast that a lower precision has to be: it costs accuracy
 TIMED_RUNS = 10  # in 0.1 s at most; of 3, the first second of a start made INT8 on OpenVINO look slower than float32
 
@@ -37,7 +34,7 @@ def load_model(
     repository: ModelRepository,
     version: int,
     execution: Execution,
-    precision: str,
+    precision: Precision | Literal["auto"],
     max_batch: int | Literal["auto"],
     limit: int,
 ) -> Model:
@@ -80,10 +77,10 @@ class _Package:
     manifest: Manifest
     folder: Path
     provider: str
-    precisions: list[str]
+    precisions: list[Precision]
     sizes: list[int]
 
-    def file(self, precision: str) -> str:
+    def file(self, precision: Precision) -> str:
         return self.manifest.variants[precision].file_on(self.provider)
 
     def network(self) -> str:
@@ -92,7 +89,7 @@ class _Package:
         whose = self.manifest.config.get("architecture") or [self.manifest.files[file] for _, file, _ in files]
         return repr((whose, self.manifest.preprocessing, len(self.manifest.labels), files))
 
-    def open(self, execution: Execution, precision: str) -> Model:
+    def open(self, execution: Execution, precision: Precision) -> Model:
         """Raises ModelError."""
         name, size = self.file(precision), self.manifest.preprocessing
         try:
@@ -116,7 +113,7 @@ class _Package:
             rows = np.arange(size) % len(images)
             _check_answers(model.precision, model.run(images[rows]), expected[rows])
 
-    def first(self, execution: Execution, precisions: Sequence[str]) -> Model:
+    def first(self, execution: Execution, precisions: Sequence[Precision]) -> Model:
         """In the first of the precisions that is fit. Raises ModelError when none is."""
         precision, *others = precisions
         try:
@@ -162,7 +159,7 @@ class _Package:
         seconds = model.cpu_seconds if model.provider == "cpu" else model.seconds
         return batch / fastest_run(seconds, batch, TIMED_RUNS)
 
-    def _leave_out(self, precision: str, error: ModelError) -> None:
+    def _leave_out(self, precision: Precision, error: ModelError) -> None:
         log.warning("%s of version %d is left out: %s", precision, self.manifest.version, error)
 
 
@@ -243,7 +240,7 @@ def _streams(
     return Streams(narrow.runner, count, curve, smallest_worthwhile(curve) if max_batch == "auto" else max_batch)
 
 
-def _allowed(manifest: Manifest, precision: str, provider: str) -> list[str]:
+def _allowed(manifest: Manifest, precision: Precision | Literal["auto"], provider: str) -> list[Precision]:
     """The precisions to try, the lower first."""
     wanted = TRIALS[provider].precisions if precision == "auto" else (precision,)
     if allowed := [name for name in wanted if name in manifest.variants]:
@@ -278,7 +275,7 @@ def _read_golden(model: Model, path: Path) -> tuple[NDArray[np.uint8], NDArray[n
     """Real images that were kept with the version, and what was said of them at this precision."""
     try:
         with path.open("rb") as file, np.load(file) as golden:  # numpy leaves a file open that it can not read
-            images, expected = golden["images"], golden[GOLDEN_PROBABILITIES[model.precision]]
+            images, expected = golden["images"], golden[PRECISIONS[model.precision].golden]
     except (OSError, TypeError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path.name} should hold images and probabilities: {error}") from error
     n = len(images)
@@ -291,9 +288,9 @@ def _read_golden(model: Model, path: Path) -> tuple[NDArray[np.uint8], NDArray[n
     return images, expected
 
 
-def _check_answers(precision: str, actual: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+def _check_answers(precision: Precision, actual: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
     """The golden check: this machine must say of the images what was said then."""
-    tolerance = GOLDEN_TOLERANCE[precision]
+    tolerance = PRECISIONS[precision].tolerance
     difference = float(np.abs(actual - expected).max())
     if not difference <= tolerance:  # so that NaN fails
         whose = "Keras'" if precision == "fp32" else "those that it was judged by"

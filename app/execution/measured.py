@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from training.contract.manifest import Precision
 from training.system.durable import replace_text
 from training.system.locks import exclusive
 
@@ -14,7 +15,7 @@ from training.system.locks import exclusive
 class Measured(BaseModel):
     """`speeds` are images/s by precision; the curves are seconds by batch size, of one run at a time and of streams."""
 
-    precision: str
+    precision: Precision
     speeds: dict[str, float]
     curve: dict[int, float]
     max_batch: int

@@ -11,7 +11,7 @@ from app.execution.latency import LARGEST_BATCH, measure, powers_of_two, smalles
 from app.execution.runner import DirectRunner, Runner
 from app.execution.streams import Streams
 from app.execution.turns import Turns
-from training.contract.manifest import Manifest
+from training.contract.manifest import Manifest, Precision
 
 
 class ModelError(Exception):
@@ -25,7 +25,7 @@ class Model:
     pad to.
     """
 
-    def __init__(self, runner: Runner, manifest: Manifest, precision: str, provider: str, turns: Turns) -> None:
+    def __init__(self, runner: Runner, manifest: Manifest, precision: Precision, provider: str, turns: Turns) -> None:
         self.name = manifest.name
         self.version = manifest.version
         self.labels = manifest.labels

@@ -23,6 +23,7 @@ from app.execution import tensorrt
 from app.execution.measured import Measurements
 from app.execution.runner import BoundRunner, DirectRunner, Runner
 from app.execution.turns import Turns
+from training.contract.manifest import Precision
 from training.system.cpu import has_amx
 from training.system.files import sha256
 
@@ -61,7 +62,7 @@ IDENTITY_MODEL = (
 class Trial:
     """How `auto` finds the precision for an execution provider: which it considers, the lower first."""
 
-    precisions: tuple[str, ...]
+    precisions: tuple[Precision, ...]
     batch: int = 1  # images in a timed run
     timed: bool = True  # else the first that is fit
 
@@ -102,7 +103,7 @@ class Execution:
     turns: Turns = field(default_factory=Turns)
     measured: Measurements = field(default_factory=Measurements)
 
-    def open(self, file: Path, precision: str, shape: tuple[int, int, int], sizes: Sequence[int]) -> Runner:
+    def open(self, file: Path, precision: Precision, shape: tuple[int, int, int], sizes: Sequence[int]) -> Runner:
         """Opens a version's file for images of one shape, in batches of up to the last of the sizes.
 
         Raises ProviderError when the provider does not take it, and what ONNX Runtime raises on a bad file.
@@ -127,7 +128,7 @@ class Execution:
         return dataclasses.replace(self, threads=1, turns=Turns()) if several else self
 
     def _open_tensorrt(
-        self, file: Path, precision: str, shape: tuple[int, int, int], sizes: Sequence[int]
+        self, file: Path, precision: Precision, shape: tuple[int, int, int], sizes: Sequence[int]
     ) -> onnxruntime.InferenceSession:
         chosen = tensorrt.options(precision, shape, sizes)
         if self.engines:

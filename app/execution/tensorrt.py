@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import onnxruntime
 
-from training.contract.manifest import INPUT_NAME
+from training.contract.manifest import INPUT_NAME, Precision
 from training.system.locks import exclusive
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ def version() -> int:
     return found
 
 
-def options(precision: str, shape: tuple[int, int, int], sizes: Sequence[int]) -> dict[str, str | bool]:
+def options(precision: Precision, shape: tuple[int, int, int], sizes: Sequence[int]) -> dict[str, str | bool]:
     """The execution provider's options for images of one shape in batches of these sizes, ascending.
 
     Float16 is allowed where the file was judged in it, and nowhere else: `fp32` has to stay within 1e-4.

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from training.contract.manifest import Precision
 from training.limits import ENV_PREFIX
 
 TUNED = ("precision", "threads", "max_batch", "decode_threads")  # settings, as fields of Settings and of Candidate
@@ -16,7 +17,7 @@ FASTER_ALONE = 1.10  # times less latency of a lone client that pays by itself
 class Candidate:
     """Settings that are tried together. `max_batch` None is auto, and that is `auto_batch` with these threads."""
 
-    precision: str
+    precision: Precision
     threads: int
     max_batch: int | None
     decode_threads: int

@@ -12,6 +12,7 @@ from app.execution.provider import NVIDIA, TRIALS, Execution, choose_provider
 from app.settings import Settings
 from app.tuning.recommendation import TUNED, Candidate, Comparison, Figures, choose, for_load_alone
 from app.tuning.workload import Load, drive, photos
+from training.contract.manifest import Precision
 from training.contract.repository import ModelRepository
 
 ROUNDS = 3
@@ -85,7 +86,7 @@ class Sweep:
         self.pinned = [name for name in TUNED if getattr(settings, name) != "auto"]
         self._seconds = seconds
         self._tell = tell
-        self._models: dict[tuple[str, int], Model] = {}  # by precision and threads
+        self._models: dict[tuple[Precision, int], Model] = {}  # by precision and threads
 
     def run(self) -> Outcome:
         """Loads, measures, decides. Raises ContractError, ModelError, InferenceFailed, ImageError."""
@@ -127,7 +128,7 @@ class Sweep:
         if fault and not self._models:
             raise fault
 
-    def _load(self, precision: str, threads: int) -> Model:
+    def _load(self, precision: Precision, threads: int) -> Model:
         limit, max_batch = self.settings.queue_size, self.settings.max_batch
         return load_model(self.repository, self.version, Execution(self.provider, threads), precision, max_batch, limit)
 
@@ -146,7 +147,7 @@ class Sweep:
         auto_batch = self._models[precision, threads].crowd.max_batch
         return Candidate(precision, threads, max_batch, decode_threads, auto_batch)
 
-    def _candidate(self, precision: str, threads: int, now: Candidate) -> Candidate:
+    def _candidate(self, precision: Precision, threads: int, now: Candidate) -> Candidate:
         auto_batch = self._models[precision, threads].crowd.max_batch
         return replace(now, precision=precision, threads=threads, auto_batch=auto_batch)
 

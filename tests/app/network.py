@@ -16,15 +16,16 @@ from training.contract.manifest import (
     CPU_FILE,
     FP16_FILE,
     GOLDEN_FILE,
-    GOLDEN_PROBABILITIES,
     INPUT_NAME,
     INT8_FILE,
     MODEL_FILE,
     OUTPUT_NAME,
+    PRECISIONS,
     DatasetRecord,
     Manifest,
     Metrics,
     Parity,
+    Precision,
     Preprocessing,
     Variant,
 )
@@ -145,11 +146,12 @@ def publish(
     golden = golden if golden is not None else {"images": images, "probabilities": reference(model, images)}
     variants = variants or {"fp32": Variant(file=MODEL_FILE, accuracy=0.9, images_per_second=100)}
     models = dict.fromkeys(variants, model)
-    for name, file, variant in (("int8", INT8_FILE, int8), ("fp16", FP16_FILE, fp16)):
+    lower: list[tuple[Precision, str, onnx.ModelProto | None]] = [("int8", INT8_FILE, int8), ("fp16", FP16_FILE, fp16)]
+    for name, file, variant in lower:
         if variant:
             variants[name] = Variant(file=file, accuracy=0.89, images_per_second=300 if name == "int8" else None)
             models[name] = variant
-            golden.setdefault(GOLDEN_PROBABILITIES[name], reference(variant, images))
+            golden.setdefault(PRECISIONS[name].golden, reference(variant, images))
     if cpu:
         variants["fp32"].cpu_file = CPU_FILE
     metrics = Metrics(images=100, loss=0.3, accuracy=0.9, top5_accuracy=1)
@@ -168,8 +170,8 @@ def publish(
         libraries={"onnx": onnx.__version__},
     )
     with repository.staging() as folder:
-        for name, variant in variants.items():
-            (folder / variant.file).write_bytes(models[name].SerializeToString())
+        for precision, variant in variants.items():
+            (folder / variant.file).write_bytes(models[precision].SerializeToString())
         if cpu:
             (folder / CPU_FILE).write_bytes(cpu.SerializeToString())
         np.savez(folder / GOLDEN_FILE, **golden)

@@ -11,6 +11,7 @@ from app.execution.provider import Execution
 from benchmarks.models import NETWORKS, VERSIONS, make
 from benchmarks.photos import small_photos
 from benchmarks.servers import MODEL, MODELS, ROOT
+from training.contract.manifest import Precision
 from training.contract.repository import ModelRepository
 from training.images.decode import decode
 
@@ -31,7 +32,7 @@ def test_the_first_version_is_live_and_the_others_wait(tiny: ModelRepository) ->
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("version", range(1, VERSIONS + 1))
-def test_the_service_tells_the_photographs_apart(tiny: ModelRepository, version: int, precision: str) -> None:
+def test_the_service_tells_the_photographs_apart(tiny: ModelRepository, version: int, precision: Precision) -> None:
     """By the same class in each version: answers are checked while one takes over from the other."""
     model = load_model(tiny, version, Execution(), precision, max_batch="auto", limit=16)
     *_, classes = NETWORKS["tiny"]

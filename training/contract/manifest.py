@@ -11,12 +11,14 @@ A version is written in a hidden staging folder on the same file system, flushed
 step, so that a reader never sees half of one. Nothing here needs TensorFlow.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from training.contract.intervals import Proportion
+from training.contract.parity import TOLERANCE
 from training.contract.verdict import Verdict
 
 MODEL_FILE = "model.onnx"
@@ -28,11 +30,28 @@ GOLDEN_FILE = "golden.npz"
 WEIGHTS_FILE = "model.weights.h5"  # Keras', float32: what a later training may start from
 REPORT_FOLDER = "report"
 
-# by precision, in golden.npz
-GOLDEN_PROBABILITIES = {"fp32": "probabilities", "int8": "probabilities_int8", "fp16": "probabilities_fp16"}
-
 INPUT_NAME = "image"  # uint8 [N, height, width, 3], RGB
 OUTPUT_NAME = "probabilities"  # float32 [N, classes]
+
+Precision = Literal["fp32", "int8", "fp16"]
+
+
+@dataclass(frozen=True)
+class PrecisionFacts:
+    """The facts of a precision: its file, the name of its answers in golden.npz, and how far a load may differ."""
+
+    file: str
+    golden: str
+    tolerance: float  # largest difference of a probability
+
+
+# fp32 is compared with Keras, int8 and fp16 with their own answers on the training machine, since kernels round
+# differently; a CPU that saturates, or a sum that overflows, is far outside
+PRECISIONS: dict[Precision, PrecisionFacts] = {
+    "fp32": PrecisionFacts(MODEL_FILE, "probabilities", TOLERANCE),
+    "int8": PrecisionFacts(INT8_FILE, "probabilities_int8", 0.1),
+    "fp16": PrecisionFacts(FP16_FILE, "probabilities_fp16", 0.05),
+}
 
 
 class Preprocessing(BaseModel):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from training.config import Gate, TrainConfig
 from training.contract.intervals import Proportion
-from training.contract.manifest import FP16_FILE, GOLDEN_FILE, GOLDEN_PROBABILITIES, INT8_FILE, MODEL_FILE, Variant
+from training.contract.manifest import FP16_FILE, GOLDEN_FILE, INT8_FILE, MODEL_FILE, PRECISIONS, Precision, Variant
 from training.contract.verdict import Verdict
 from training.datasets.dataset import Split, load, read_samples, spread
 from training.exported import fp16
@@ -25,13 +25,11 @@ from training.runs.console import ProgressLog
 from training.runs.records import QuantizationRecord, VerificationRecord
 from training.runs.run import Run
 
-FILES = {"int8": INT8_FILE, "fp16": FP16_FILE}
-
 
 class Proposal(NamedTuple):
     """The model at another precision, in a file of its own. `classify` answers as it will where it is served."""
 
-    precision: str
+    precision: Precision
     path: Path
     classify: Classifier
     calibration: str | None = None
@@ -46,7 +44,7 @@ def make_variants(run: Run, verdict: Verdict, log: ProgressLog) -> QuantizationR
     """
     config, verification = run.config(), run.record("verifying", VerificationRecord)
     record = QuantizationRecord(variants=dict(verification.variants), notes=list(verification.notes))
-    for file in FILES.values():
+    for file in (INT8_FILE, FP16_FILE):
         (run.package / file).unlink(missing_ok=True)
     if not (config.int8.enabled or config.fp16.enabled):
         return record
@@ -153,10 +151,10 @@ def _judge(
         log.tell(note)
         record.notes.append(note)
         return
-    proposal.path.replace(run.package / FILES[name])
+    proposal.path.replace(run.package / PRECISIONS[name].file)
     _add_golden(run.package / GOLDEN_FILE, proposal)
     record.variants[name] = Variant(
-        file=FILES[name],
+        file=PRECISIONS[name].file,
         accuracy=held_out.accuracy(named).share,
         agreement=agreement.share,
         images_per_second=speed,
@@ -186,7 +184,7 @@ def _add_golden(path: Path, proposal: Proposal) -> None:
     """The variant's own answers beside Keras': the service that loads it should give these."""
     with np.load(path) as golden:
         arrays = dict(golden)
-    name = GOLDEN_PROBABILITIES[proposal.precision]
+    name = PRECISIONS[proposal.precision].golden
     new = path.with_name(f"new.{path.name}")  # beside it, for the file may have another name in a version
     np.savez(new, **arrays | {name: proposal.classify(arrays["images"])})
     new.replace(path)

@@ -16,7 +16,7 @@ from app.execution.provider import Execution, open_session
 from app.execution.runner import BoundRunner, DirectRunner, Runner
 from app.execution.streams import Streams
 from tests.app.network import LABELS, PREPROCESSING, SIZE, network, publish, random_images, reference
-from training.contract.manifest import CPU_FILE, GOLDEN_FILE, INT8_FILE, MODEL_FILE
+from training.contract.manifest import CPU_FILE, GOLDEN_FILE, INT8_FILE, MODEL_FILE, Precision
 from training.contract.repository import ModelRepository
 from training.errors import ContractError
 from training.phases.verify import compare
@@ -51,7 +51,7 @@ class Device(Execution):
     broken: int | None = None
     wrong: int | None = None
 
-    def open(self, file: Path, precision: str, shape: tuple[int, int, int], sizes: Sequence[int]) -> Runner:
+    def open(self, file: Path, precision: Precision, shape: tuple[int, int, int], sizes: Sequence[int]) -> Runner:
         assert shape == (SIZE, SIZE, 3)
         self.opened.append((precision, self.captures))
         return Flawed(open_session(file, "cpu", 1), sizes, self)
@@ -61,7 +61,7 @@ class Device(Execution):
 class Crowded(Execution):
     """A CPU whose cores something else has whenever it is INT8's turn."""
 
-    def open(self, file: Path, precision: str, shape: tuple[int, int, int], sizes: Sequence[int]) -> Runner:
+    def open(self, file: Path, precision: Precision, shape: tuple[int, int, int], sizes: Sequence[int]) -> Runner:
         runner = super().open(file, precision, shape, sizes)
         return Waiting(runner.session) if precision == "int8" else runner
 

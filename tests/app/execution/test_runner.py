@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from app.execution.provider import Execution, find_fault, open_session
 from app.execution.runner import BoundRunner, DirectRunner, fitting
 from tests.app.network import network, random_images, reference
+from training.contract.manifest import Precision
 
 
 def bound(sizes: list[int], *, graphs: bool = False, fragile: bool = False) -> BoundRunner:
@@ -138,7 +139,7 @@ def test_fitting() -> None:
 
 @pytest.mark.parametrize("graphs", [False, True], ids=["launched", "captured"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp16", 1e-2)])
-def test_a_gpu_says_the_same(tmp_path: Path, precision: str, tolerance: float, graphs: bool) -> None:
+def test_a_gpu_says_the_same(tmp_path: Path, precision: Precision, tolerance: float, graphs: bool) -> None:
     if fault := find_fault("cuda"):
         pytest.skip(fault.reason)
     path = tmp_path / "model.onnx"

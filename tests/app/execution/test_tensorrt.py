@@ -8,6 +8,7 @@ import pytest
 
 from app.execution import tensorrt
 from app.execution.provider import find_fault
+from training.contract.manifest import Precision
 from training.system.locks import try_lock
 
 SHAPE, SIZES = (224, 224, 3), [1, 2, 4, 8, 16, 32, 64, 128]
@@ -25,7 +26,7 @@ def test_one_profile_spans_the_sizes() -> None:
 @pytest.mark.parametrize(
     ("precision", "half", "int8"), [("fp32", False, False), ("fp16", True, False), ("int8", False, True)]
 )
-def test_a_kernel_is_no_coarser_than_the_file_was_judged_in(precision: str, half: bool, int8: bool) -> None:
+def test_a_kernel_is_no_coarser_than_the_file_was_judged_in(precision: Precision, half: bool, int8: bool) -> None:
     options = tensorrt.options(precision, SHAPE, SIZES)
     assert (options["trt_fp16_enable"], options["trt_int8_enable"]) == (half, int8)
 
@@ -42,7 +43,7 @@ def test_engines_have_a_folder_of_their_own_and_share_the_timings(tmp_path: Path
 
 def test_whatever_makes_another_engine_makes_another_folder() -> None:
     def folder(
-        digest: str = "a", precision: str = "fp16", sizes: list[int] = SIZES, gpu: str = "L4", release: int = 1
+        digest: str = "a", precision: Precision = "fp16", sizes: list[int] = SIZES, gpu: str = "L4", release: int = 1
     ) -> Path:
         return tensorrt.engine_folder(Path("root"), digest, tensorrt.options(precision, SHAPE, sizes), gpu, release)
 

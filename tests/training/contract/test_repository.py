@@ -303,7 +303,7 @@ PUBLISHER = """
 import itertools, sys
 from pathlib import Path
 from tests.training.contract.test_repository import manifest
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 repository = ModelRepository(Path(sys.argv[1]), "flowers")
 print("ready", flush=True)
 for n in itertools.count():

@@ -144,7 +144,7 @@ from training.network.runtime import keras, tf
 from training.phases import train
 from training.phases.export import trained_network
 from training.phases.order import run_phase
-from training.contract.manifest import ModelRepository
+from training.contract.repository import ModelRepository
 from training.runs.run import Run
 from rich.console import Console
 
