@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from tests.app.network import SIZE, encoded, network, publish, random_images, repository_at
-from tests.app.rollout.test_serving import break_file
+from tests.app.world import break_file
 from tests.dashboard import FILE, dashboard, queries, targets
 from tests.process import ROOT, answers, free_port, service, until
 from tests.training.engine import Engine

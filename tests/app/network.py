@@ -1,6 +1,5 @@
 """A real small network and a real repository to serve it from."""
 
-import io
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from PIL import Image
 
+from tests.training.images import pictures
 from training.contract.manifest import (
     CPU_FILE,
     FP16_FILE,
@@ -188,6 +188,4 @@ def repository_at(root: Path) -> ModelRepository:
 
 def encoded(image: NDArray[np.uint8], format: str = "PNG") -> bytes:
     """An image file's bytes."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, format)
-    return file.getvalue()
+    return pictures.encoded(Image.fromarray(image), format)

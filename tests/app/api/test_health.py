@@ -6,7 +6,7 @@ from app.execution.runner import DirectRunner
 from app.execution.streams import Streams
 from tests.app.conftest import Serve
 from tests.app.network import encoded, network, publish
-from tests.app.rollout.test_serving import until
+from tests.app.world import until
 from training.contract.manifest import MODEL_FILE
 from training.contract.repository import ModelRepository
 

@@ -15,8 +15,7 @@ from app.api.predict import best_classes
 from app.services import Services
 from tests.app.conftest import Serve
 from tests.app.network import LABELS, SIZE, encoded, network, publish, random_images, reference
-from tests.training.images.test_decode import tiff
-from tests.training.images.test_formats import DATA
+from tests.training.images.pictures import DATA, tiff
 from training.contract.repository import ModelRepository
 
 pytestmark = pytest.mark.anyio

@@ -16,7 +16,7 @@ from app.observability.observation import Batch
 from app.observability.requests import Requests
 from tests.app.conftest import Serve
 from tests.app.network import SIZE, encoded, network, publish, random_images
-from tests.app.rollout.test_serving import break_file, until
+from tests.app.world import break_file, until, value
 from training.contract.repository import ModelRepository
 
 pytestmark = pytest.mark.anyio
@@ -69,11 +69,6 @@ async def test_scrape_needs_a_key_where_there_are_keys(serve: Serve) -> None:
     async with serve(api_keys="secret") as (client, _):
         assert (await client.get("/metrics")).status_code == 401
         assert (await client.get("/metrics", headers={"Authorization": "Bearer secret"})).status_code == 200
-
-
-def value(text: str, series: str) -> float:
-    """What a scrape says of a series, as it is written there; 0 where it is not."""
-    return next((float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{series} ")), 0)
 
 
 async def test_a_request_is_counted_with_its_route_its_version_and_its_stages(

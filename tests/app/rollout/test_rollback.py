@@ -13,7 +13,7 @@ from app.execution.model import Model, ModelError
 from app.rollout.rollback import RollbackPolicy, is_momentary
 from app.rollout.serving import Serving
 from tests.app.network import network, publish, random_images, reference
-from tests.app.rollout.test_serving import Loader, break_file, live_version, serving_of, until
+from tests.app.world import Loader, break_file, live_version, serving_of, until
 from training.contract.repository import ModelRepository, VersionMissing
 from training.errors import ContractError
 

@@ -1,68 +1,19 @@
 import asyncio
-import functools
 import gc
 import shutil
-import threading
 import weakref
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from app.errors import NoModel, VersionLive, VersionNotFound, VersionUnusable
-from app.execution.loading import load_model
-from app.execution.model import Model
-from app.execution.provider import Execution
-from app.observability.metrics import Metrics
 from app.rollout.rollback import RollbackPolicy
-from app.rollout.serving import Serving
 from tests.app.network import network, publish, random_images, reference
-from training.contract.manifest import MANIFEST_FILE, MODEL_FILE
+from tests.app.world import Loader, break_file, live_version, serving_of, until
+from training.contract.manifest import MANIFEST_FILE
 from training.contract.repository import ModelRepository
 
 pytestmark = pytest.mark.anyio
-
-
-class Loader:
-    """The real load, counted; a gate that is closed holds it."""
-
-    def __init__(self, repository: ModelRepository) -> None:
-        self.loads: list[int] = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self._load = functools.partial(
-            load_model, repository, execution=Execution(), precision="auto", max_batch=4, limit=256
-        )
-
-    def __call__(self, version: int) -> Model:
-        self.loads.append(version)
-        assert self.gate.wait(30)
-        return self._load(version)
-
-
-def serving_of(
-    repository: ModelRepository,
-    load: Callable[[int], Model] | None = None,
-    policy: RollbackPolicy | None = None,
-    metrics: Metrics | None = None,
-) -> Serving:
-    return Serving(repository, load or Loader(repository), poll_interval=0.01, policy=policy, metrics=metrics)
-
-
-def live_version(serving: Serving) -> int | None:
-    return serving.live.model.version if serving.live else None
-
-
-def break_file(repository: ModelRepository, version: int) -> None:
-    with (repository.path(version) / MODEL_FILE).open("ab") as file:
-        file.write(b"\0")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        # what is waited for happens on a disk and in threads, which set no Event
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
 
 
 async def test_first_publish_makes_it_ready_without_a_restart(repository: ModelRepository) -> None:

@@ -11,15 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.contract.flowers import manifest
 from training.contract.manifest import (
     MANIFEST_FILE,
     MODEL_FILE,
-    DatasetRecord,
-    Manifest,
-    Metrics,
-    Parity,
-    Preprocessing,
-    Variant,
 )
 from training.contract.repository import ActiveChanged, ModelRepository, VersionMissing
 from training.errors import ContractError
@@ -31,24 +26,6 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def repository(tmp_path: Path) -> ModelRepository:
     return ModelRepository(tmp_path, "flowers")
-
-
-def manifest(**changes: object) -> Manifest:
-    values: dict[str, object] = {
-        "name": "flowers",
-        "created": datetime.now(UTC),
-        "labels": ["daisy", "tulip"],
-        "preprocessing": Preprocessing(height=32, width=48),
-        "variants": {"fp32": Variant(file=MODEL_FILE, accuracy=0.9, images_per_second=20)},
-        "metrics": {"test": Metrics(images=10, loss=0.1, accuracy=0.9, top5_accuracy=1)},
-        "parity": Parity(images=10, top1_equal=10, max_abs_difference=1e-7),
-        "config": {},
-        "dataset": DatasetRecord(path="flowers", fingerprint="0", images={"train": 10}, seed=0),
-        "parameters": {},
-        "training_seconds": 1,
-        "libraries": {},
-    }
-    return Manifest.model_validate(values | changes)
 
 
 def publish(repository: ModelRepository, content: bytes = b"weights") -> int:
@@ -302,7 +279,7 @@ def test_concurrent_publishers_get_versions_of_their_own(repository: ModelReposi
 PUBLISHER = """
 import itertools, sys
 from pathlib import Path
-from tests.training.contract.test_repository import manifest
+from tests.training.contract.flowers import manifest
 from training.contract.repository import ModelRepository
 repository = ModelRepository(Path(sys.argv[1]), "flowers")
 print("ready", flush=True)

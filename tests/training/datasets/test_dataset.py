@@ -8,39 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_sample_image
 
-from tests.training.images.test_decode import tiff
+from tests.training.datasets.folders import SIZE, flat, given, refusal, write
+from tests.training.images.pictures import tiff
 from training.contract.manifest import Preprocessing
 from training.datasets.dataset import Dataset, Split, load, read_samples, scan, survey, write_samples
 from training.datasets.layout import DatasetError
 from training.datasets.report import DatasetReport
 from training.images.decode import decode
-
-SIZE = Preprocessing(height=32, width=32)
-PHOTO = Image.fromarray(load_sample_image("china.jpg"))
-
-
-def write(path: Path, number: int) -> Path:
-    """A 64 x 48 piece of a photograph, another one for each number, as JPEG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    left, top = number % 30 * 18, number // 30 * 16
-    PHOTO.crop((left, top, left + 64, top + 48)).save(path, "JPEG", quality=90)
-    return path
-
-
-def flat(folder: Path, count: int = 20, labels: tuple[str, ...] = ("cat", "dog")) -> Path:
-    for rank, label in enumerate(labels):
-        for i in range(count):
-            write(folder / label / f"{i:03}.jpg", rank * count + i)
-    return folder
-
-
-def given(folder: Path, splits: tuple[str, ...] = ("train", "val", "test")) -> Path:
-    for rank, split in enumerate(splits):
-        for i in range(6):
-            write(folder / split / ("cat", "dog")[i % 2] / f"{i}.jpg", rank * 6 + i)
-    return folder
 
 
 def loaded(dataset: Dataset) -> tuple[DatasetReport, dict[str, Split]]:
@@ -50,12 +25,6 @@ def loaded(dataset: Dataset) -> tuple[DatasetReport, dict[str, Split]]:
 
 def names(dataset: Dataset) -> dict[str, list[str]]:
     return {split: [sample.name for sample in part.samples] for split, part in loaded(dataset)[1].items()}
-
-
-def refusal(folder: Path) -> str:
-    with pytest.raises(DatasetError) as error:
-        scan(folder, 0.2, 0.2, 0)
-    return str(error.value)
 
 
 def test_a_folder_of_classes_is_split_by_class(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.datasets.test_dataset import SIZE, flat, given, refusal, write
+from tests.training.datasets.folders import SIZE, flat, given, refusal, write
 from training.datasets.dataset import scan, survey
 from training.datasets.layout import DatasetError
 from training.datasets.report import DatasetReport

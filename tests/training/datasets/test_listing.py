@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.datasets.test_dataset import SIZE, flat, write
+from tests.training.datasets.folders import SIZE, flat, write
 from training.datasets.dataset import load, scan, survey
 from training.datasets.layout import DatasetError
 from training.datasets.listing import files_below

@@ -9,6 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 from tests.training.conftest import Trained
+from tests.training.exported.spoilt import spoil
 from training.contract.manifest import INT8_FILE, MODEL_FILE
 from training.datasets.dataset import load, read_samples
 from training.exported import int8 as quantize
@@ -83,28 +84,6 @@ def test_probabilities_are_finer_than_eight_bits(trained: Trained) -> None:
         probabilities = golden["probabilities_int8"]
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
     assert len(np.unique(probabilities)) == probabilities.size
-
-
-def spoil(path: Path, writer: str, reader: str, factor: float = 1000) -> None:
-    """Makes one channel that a convolution writes much larger, and small again where it is read.
-
-    Float32 does not care; of all the other channels INT8 keeps next to nothing.
-    """
-    model = onnx.load(path)
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-
-    def scale(name: str, channels: tuple[object, ...], factor: float) -> None:
-        values = numpy_helper.to_array(constants[name]).copy()
-        values[channels] *= factor
-        constants[name].CopyFrom(numpy_helper.from_array(values, name))
-
-    def convolution(name: str) -> onnx.NodeProto:
-        return next(node for node in model.graph.node if node.op_type == "Conv" and name in node.input[1])
-
-    for name in convolution(writer).input[1:]:  # weights and bias
-        scale(name, (0,), factor)
-    scale(convolution(reader).input[1], (slice(None), 0), 1 / factor)
-    onnx.save(model, path)
 
 
 def test_the_block_that_hurts_stays_float32(trained: Trained, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.training.conftest import Trained
-from tests.training.exported.test_int8 import spoil
+from tests.training.exported.spoilt import spoil
 from training.exported import editing, fp16, rewrite
 from training.exported.classifier import Probabilities, onnx_classifier
 

@@ -11,36 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
+from tests.training.images.pictures import SQUARE, encoded, photograph, quadrants, tiff
 from training.contract.manifest import Preprocessing
 from training.images.decode import MAX_FILE_BYTES, ImageError, decode
 from training.images.formats import FORMATS
 from training.limits import MAX_PIXELS
-
-SQUARE = Preprocessing(height=32, width=32)
-
-
-def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:  # Any: Pillow's options
-    file = io.BytesIO()
-    image.save(file, format, **options)
-    return file.getvalue()
-
-
-def photograph(width: int, height: int) -> Image.Image:
-    """Smooth shades with some noise, as of a camera."""
-    y, x = np.mgrid[0 : 1 : complex(height), 0 : 1 : complex(width)]
-    shades = np.stack([x, y, (np.sin(9 * x) * np.cos(7 * y) + 1) / 2], axis=-1) * 230
-    noise = np.random.default_rng(0).normal(0, 6, shades.shape)
-    return Image.fromarray(np.clip(shades + noise, 0, 255).astype(np.uint8))
-
-
-def quadrants(size: int) -> Image.Image:
-    """Red, green / blue, white: every turn and mirror of it is another picture."""
-    image = Image.new("RGB", (size, size), "white")
-    half = size // 2
-    image.paste("red", (0, 0, half, half))
-    image.paste("lime", (half, 0, size, half))
-    image.paste("blue", (0, half, half, size))
-    return image
 
 
 def colour(image: NDArray[np.uint8]) -> list[int]:
@@ -171,22 +146,6 @@ def test_pad_keeps_all_and_proportions_and_fills_with_black() -> None:
 def test_extreme_shapes(mode: Any, size: tuple[int, int]) -> None:  # Any: a Literal in the model
     preprocessing = Preprocessing(height=32, width=32, resize_mode=mode)
     assert decode(encoded(Image.new("RGB", size, "red")), preprocessing).shape == (32, 32, 3)
-
-
-def tiff(
-    samples: NDArray[np.generic], *, bits: int = 8, channels: int = 1, alpha: int = 0, signed: bool = False
-) -> bytes:
-    """An uncompressed 32 x 32 picture, gray or RGB, of what Pillow itself does not write."""
-    tags = {256: 32, 257: 32, 258: bits, 259: 1, 262: 2 if channels > 2 else 1, 277: channels, 278: 32}
-    tags |= {279: samples.nbytes, 339: 2 if signed else 1} | ({338: alpha} if alpha else {})
-    begin = 8 + 2 + 12 * (len(tags) + 1) + 4
-    tags[273] = begin + 2 * channels
-    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items())]
-    if channels > 1:  # as many numbers of bits as channels: two fit into the entry
-        value = struct.pack("<HH", bits, bits) if channels == 2 else struct.pack("<I", begin)
-        entries[2] = struct.pack("<HHI", 258, 3, channels) + value
-    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
-    return b"II*\0" + struct.pack("<I", 8) + directory + struct.pack("<H", bits) * channels + samples.tobytes()
 
 
 def outcome(content: bytes) -> str:

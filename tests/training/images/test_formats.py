@@ -1,16 +1,11 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.training.images.test_decode import SQUARE, encoded, photograph, quadrants
+from tests.training.images.pictures import DATA, SQUARE, encoded, photograph, quadrants
 from training.contract.manifest import Preprocessing
 from training.images.decode import ImageError, decode
 
-# made by pillow-heif 1.8, whose wheel has an encoder: `quadrants(64).save("upright.heic", quality=90)`; turned.heic is
-# `quadrants(64).transpose(Image.Transpose.ROTATE_90)` with orientation 6, written as a turn of HEIF's and as EXIF
-DATA = Path(__file__).parent / "data"
 UPRIGHT, TURNED = ((DATA / name).read_bytes() for name in ("upright.heic", "turned.heic"))
 
 

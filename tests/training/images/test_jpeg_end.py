@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.training.images.test_decode import SQUARE, encoded, photograph
+from tests.training.images.pictures import SQUARE, encoded, photograph
 from training.images.decode import ImageError, decode
 
 KINDS: dict[str, dict[str, Any]] = {  # Any: Pillow's options

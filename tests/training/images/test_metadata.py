@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.training.images.test_decode import SQUARE, encoded, photograph
+from tests.training.images.pictures import SQUARE, encoded, photograph
 from training.images.decode import ImageError, decode
 from training.images.metadata import orientation_of
 

@@ -100,7 +100,7 @@ def test_without_grouped_kernels_the_network_still_trains() -> None:
 from training.network import resnext
 from training.network.layers import has_grouped_kernels
 from training.network.runtime import tf
-from tests.training.network.test_resnext import SIZE_32, SMALL
+from tests.training.network.small import SIZE_32, SMALL
 assert not has_grouped_kernels()
 model = resnext.build(SMALL, SIZE_32, classes=3)
 model.compile("sgd", "mse")

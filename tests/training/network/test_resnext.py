@@ -5,13 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.training.network.small import SIZE_32, SMALL
 from training.config import Architecture
 from training.contract.manifest import Preprocessing
 from training.network import resnext
 from training.network.runtime import keras, tf
-
-SMALL = Architecture(depths=(1, 1), cardinality=4, base_width=4, stem_width=16)
-SIZE_32 = Preprocessing(height=32, width=32)
 
 
 @pytest.fixture(scope="module")

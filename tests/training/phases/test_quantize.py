@@ -1,6 +1,5 @@
 """The model at other precisions: what becomes of it, and when one is left out."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from tests.training.conftest import Trained
-from training.config import Gate, TrainConfig
+from tests.training.phases.runs import verified
+from training.config import Gate
 from training.contract.intervals import Proportion
 from training.contract.manifest import CPU_FILE, FP16_FILE, INT8_FILE
 from training.contract.verdict import Verdict
@@ -21,16 +21,6 @@ from training.runs.run import Run
 
 QUIET = Console(quiet=True)
 OFF = {"enabled": False}
-
-
-def verified(trained: Trained, folder: Path, **changes: object) -> Run:
-    """The trained run as it was before its variants were made, with another config."""
-    shutil.copytree(trained.run.folder, folder, ignore=shutil.ignore_patterns("checkpoints", "tensorboard"))
-    run = Run(folder)
-    run.forget("quantizing", "publishing")
-    config = trained.config.model_dump(mode="json") | changes
-    run.config_file.write_text(TrainConfig.model_validate(config).model_dump_json())
-    return run
 
 
 def made(run: Run) -> QuantizationRecord:

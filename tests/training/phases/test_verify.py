@@ -8,7 +8,7 @@ from onnx import numpy_helper
 from rich.console import Console
 
 from tests.training.conftest import Trained
-from tests.training.phases.test_quantize import verified
+from tests.training.phases.runs import verified
 from training.contract.manifest import CPU_FILE, INT8_FILE, MODEL_FILE
 from training.datasets.dataset import load, read_samples
 from training.exported.classifier import onnx_classifier, published, read_folder

@@ -16,10 +16,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from tests.app.api.open_inference.test_triton_clients import EXPECTED, IMAGES, MODEL, files, pixels
+from tests.app.api.open_inference.inputs import EXPECTED, IMAGES, MODEL, files, pixels
 from tests.app.conftest import Serve
 from tests.app.network import encoded, network, publish, random_images, repository_at
-from tests.app.observability.test_metrics import value
+from tests.app.world import value
 from tests.process import answers, free_port, service, until
 from training.contract.repository import ModelRepository
 

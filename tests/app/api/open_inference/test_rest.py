@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 
 from app.api.open_inference.tensors import pack_bytes
 from app.services import Services
+from tests.app.api.open_inference.inputs import EXPECTED, IMAGES
 from tests.app.conftest import Serve
-from tests.app.network import LABELS, SIZE, encoded, network, publish, random_images, reference
+from tests.app.network import LABELS, SIZE, encoded, network, publish, reference
 from training.contract.repository import ModelRepository
 
 pytestmark = pytest.mark.anyio
 
-IMAGES = random_images(3, seed=3)
-EXPECTED = reference(network(0), IMAGES)
 INFER = "/v2/models/resnext50/infer"
 Json = dict[str, Any]  # Any: JSON
 

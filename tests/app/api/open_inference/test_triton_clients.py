@@ -13,19 +13,16 @@ import tritonclient.grpc
 import tritonclient.grpc.aio
 import tritonclient.http
 import tritonclient.http.aio
-from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 from app.api.open_inference.grpc_service import INLINE_NUMBERS
+from tests.app.api.open_inference.inputs import EXPECTED, IMAGES, MODEL, files, pixels
 from tests.app.conftest import Serve
-from tests.app.network import LABELS, SIZE, encoded, network, publish, random_images, reference, repository_at
+from tests.app.network import LABELS, SIZE, encoded, network, publish, random_images, repository_at
 from tests.process import answers, free_port, run, service, until
 from training.contract.repository import ModelRepository
 
-MODEL = "resnext50"
-IMAGES = random_images(3, seed=3)
-EXPECTED = reference(network(0), IMAGES)
 MODULES = [tritonclient.http, tritonclient.grpc]
 Client = Any  # tritonclient has no types
 
@@ -58,18 +55,6 @@ def module(request: pytest.FixtureRequest) -> Any:  # Any: a module
 def client(ports: dict[Any, str], module: Any) -> Iterator[Client]:
     with module.InferenceServerClient(ports[module]) as client:
         yield client
-
-
-def pixels(module: Any, images: NDArray[np.uint8] = IMAGES) -> Any:
-    tensor = module.InferInput("image", list(images.shape), "UINT8")
-    tensor.set_data_from_numpy(images)
-    return tensor
-
-
-def files(module: Any, *images: bytes) -> Any:
-    tensor = module.InferInput("image", [len(images)], "BYTES")
-    tensor.set_data_from_numpy(np.array(images, np.object_))
-    return tensor
 
 
 def test_health_and_metadata(client: Client) -> None:
