@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import uvicorn
 
 from app.errors import InferenceFailed
-from app.execution.model import ModelError
-from app.execution.provider import ProviderError
+from app.execution.package import ModelError
+from app.execution.session import ProviderError
 from app.main import create_app
 from app.observability.logs import configure
 from app.processes.group import BAD_SETTINGS, MEMBER, listening_sockets, serve_in_processes, sockets_of

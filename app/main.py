@@ -26,7 +26,8 @@ from app.api.problems import install_error_handlers
 from app.execution.cores import usable_cores
 from app.execution.loading import load_model
 from app.execution.measured import Measurements
-from app.execution.provider import Execution, choose_provider
+from app.execution.probe import choose_provider
+from app.execution.session import Execution
 from app.inference.admission import Admission
 from app.inference.infer import Inference
 from app.observability.logs import RequestLog

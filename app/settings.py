@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from app.execution.provider import Provider
 from training.config import MODEL_NAME
 from training.contract.manifest import Precision
 from training.contract.names import Name
@@ -37,7 +38,7 @@ class Settings(SharedSettings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
     model: Name = Field(MODEL_NAME, description="name of the model to serve from it")
-    provider: Literal["auto", "cuda", "tensorrt", "openvino", "cpu"] = Field(
+    provider: Provider | Literal["auto"] = Field(
         "auto",
         description="execution provider; auto is CUDA or OpenVINO where it works, else CPU; "
         "one named and absent stops the start",

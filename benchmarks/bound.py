@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from app.execution.provider import Execution
+from app.execution.session import Execution
 from benchmarks.servers import CORES, PROVIDER
 from training.contract.manifest import Precision, Preprocessing
 from training.images.decode import decode

@@ -24,7 +24,8 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from app.execution.provider import TRIALS, open_session
+from app.execution.provider import PROVIDERS, Provider
+from app.execution.session import open_session, provider_options
 from benchmarks.inference import rate
 from benchmarks.machine import machine
 from training.contract.manifest import Precision
@@ -82,7 +83,7 @@ def main() -> None:
     version = repository.active()
     assert version
     variants = repository.manifest(version).variants
-    tried = TRIALS["openvino"].precisions  # not fp16, which is for GPUs
+    tried = PROVIDERS["openvino"].precisions  # not fp16, which is for GPUs
     files = {name: repository.path(version) / variants[name].file for name in variants if name in tried}
     with Runner(Path(sys.executable), "cpu") as cpu, Runner(python, "openvino") as openvino:
         sys.stdout.write(table(files, {"CPU": cpu, "OpenVINO": openvino}, options.rounds, options.seconds))
@@ -148,7 +149,7 @@ def versions(python: Path) -> str:
     return f"onnxruntime-openvino {subprocess.check_output(command, text=True).strip()}"
 
 
-def serve(provider: str) -> None:
+def serve(provider: Provider) -> None:
     """Measures what each line of standard input asks for, and prints images/s."""
     sessions: dict[tuple[str, int, int], onnxruntime.InferenceSession] = {}
     for line in sys.stdin:
@@ -162,13 +163,12 @@ def serve(provider: str) -> None:
         sys.stdout.flush()
 
 
-def open_for(path: Path, provider: str, threads: int, runs: int) -> onnxruntime.InferenceSession:
+def open_for(path: Path, provider: Provider, threads: int, runs: int) -> onnxruntime.InferenceSession:
     """As the service opens it; several runs at once want as many streams, for which the service has no use."""
     if provider != "openvino" or runs == 1:
         return open_session(path, provider, threads)
-    properties = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads * runs, "NUM_STREAMS": runs}
-    options = {"device_type": "CPU", "load_config": json.dumps({"CPU": properties})}
-    return onnxruntime.InferenceSession(str(path), providers=[("OpenVINOExecutionProvider", options)])
+    options = provider_options(provider, threads * runs, streams=runs)
+    return onnxruntime.InferenceSession(str(path), providers=[(PROVIDERS[provider].name, options)])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from app.execution.provider import EXECUTION_PROVIDERS, provider_options
+from app.execution.provider import PROVIDERS
+from app.execution.session import provider_options
 from benchmarks.machine import machine
 from benchmarks.photos import small_photos
 from benchmarks.report import LIBRARIES, markdown
@@ -35,7 +36,7 @@ def nodes(path: Path, image: np.ndarray[Any, Any], runs: int) -> tuple[dict[str,
         options.enable_profiling = True
         options.profile_file_prefix = f"{folder}/profile"
         options.optimized_model_filepath = f"{folder}/optimized.onnx"
-        provider = (EXECUTION_PROVIDERS[PROVIDER], provider_options(PROVIDER, CORES))
+        provider = (PROVIDERS[PROVIDER].name, provider_options(PROVIDER, CORES))
         session = onnxruntime.InferenceSession(path, options, providers=[provider])
         seconds = []
         for _ in range(WARM_UP + runs):

@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from app.execution.cores import usable_cores
-from app.execution.provider import TRIALS, choose_provider
+from app.execution.probe import choose_provider
+from app.execution.provider import PROVIDERS, Provider
 from training.contract.manifest import MODEL_FILE, Precision
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +30,7 @@ BENCH = ROOT / ".bench"
 MODELS = BENCH / "models"  # a model repository for each network of benchmarks.models
 MODEL = "resnext50"
 CORES = usable_cores()
-PROVIDER = choose_provider(os.environ.get("RESNEXT_PROVIDER", "auto"))
+PROVIDER = choose_provider(cast(Provider, os.environ.get("RESNEXT_PROVIDER", "auto")))
 START_S = 120
 STOP_S = 20
 
@@ -79,7 +80,7 @@ class Server:
 
 
 OURS = "{python} -m app"
-TRIED = TRIALS[PROVIDER].precisions
+TRIED = PROVIDERS[PROVIDER].precisions
 SERVERS = {
     "resnext": Server(
         "**ResNeXt Service, as shipped**", OURS, {"RESNEXT_PRECISION": "auto"}, ours=True, precisions=TRIED
@@ -98,7 +99,7 @@ SERVERS = {
         "{env}/python -m app",
         {"RESNEXT_PROVIDER": "openvino", "RESNEXT_PRECISION": "auto"},
         ours=True,
-        precisions=TRIALS["openvino"].precisions,
+        precisions=PROVIDERS["openvino"].precisions,
         bounded=False,
         networks=("real",),
     ),

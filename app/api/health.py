@@ -22,8 +22,9 @@ from app.api.schemas import (
     TrainerHealth,
 )
 from app.errors import JobsUnavailable, NoModel
+from app.execution.measured import Curve
 from app.execution.model import Model
-from app.execution.provider import EXECUTION_PROVIDERS
+from app.execution.provider import PROVIDERS
 from app.services import Services, ServicesDep
 from training.errors import words_of
 from training.jobs.presence import WorkerInfo
@@ -92,26 +93,26 @@ def _status(services: Services) -> Status:
 
 
 def _model(model: Model) -> ModelHealth:
-    streams = model.streams
+    measured, streams = model.measured, model.streams
     return ModelHealth(
         name=model.name,
         version=model.version,
         classes=len(model.labels),
         precision=model.precision,
-        provider=EXECUTION_PROVIDERS[model.provider],
-        max_batch=model.max_batch,
-        speeds={name: round(speed, 1) for name, speed in model.speeds.items()},
-        latency=_points(model.curve),
+        provider=PROVIDERS[model.provider].name,
+        max_batch=measured.alone.batch,
+        speeds={name: round(speed, 1) for name, speed in measured.speeds.items()},
+        latency=_points(measured.alone),
         streams=streams
         and StreamsHealth(
-            count=streams.count, max_batch=streams.max_batch, latency=_points(streams.curve, streams.count)
+            count=streams.count, max_batch=measured.crowd.batch, latency=_points(measured.crowd, streams.count)
         ),
     )
 
 
-def _points(curve: dict[int, float], runs: int = 1) -> list[LatencyPoint]:
+def _points(curve: Curve, runs: int = 1) -> list[LatencyPoint]:
     """`runs` of each size at once took the curve's seconds."""
     return [
         LatencyPoint(batch=n, milliseconds=round(1e3 * s, 3), images_per_second=round(runs * n / s, 1))
-        for n, s in curve.items()
+        for n, s in curve.seconds.items()
     ]

@@ -1,33 +1,50 @@
-"""What a network was seen to do on this machine: it holds for its later versions, whose weights alone differ."""
+"""How a network runs on this machine. It holds for the later versions, which differ in their weights alone."""
 
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from training.contract.manifest import Precision
 from training.system.durable import replace_text
 from training.system.locks import exclusive
 
 
+class Curve(BaseModel):
+    """Seconds of a run by batch size, ascending, and `batch`, the images that a run gets at most."""
+
+    model_config = ConfigDict(frozen=True)
+
+    seconds: dict[int, float]
+    batch: int
+
+    def rate(self, runs: int = 1) -> float:
+        """Returns the best images/s of this many runs at once."""
+        return max(runs * size / seconds for size, seconds in self.seconds.items())
+
+
 class Measured(BaseModel):
-    """`speeds` are images/s by precision; the curves are seconds by batch size, of one run at a time and of streams."""
+    """How a network runs best: `speeds` are images/s of each precision that was tried, on a CPU in one thread.
+
+    `alone` is of one run at a time. `crowd` is of what runs when many images wait: of the slowest of all streams, in
+    CPU seconds, or `alone` again.
+    """
+
+    model_config = ConfigDict(frozen=True)
 
     precision: Precision
-    speeds: dict[str, float]
-    curve: dict[int, float]
-    max_batch: int
-    stream_curve: dict[int, float]
-    stream_batch: int
+    speeds: dict[Precision, float]
+    alone: Curve
+    crowd: Curve
 
 
 class Measurements:
-    """By network, of this process; with a folder, of all the processes that share it.
+    """What this process has measured, by network; with a folder, what all the processes that share it have measured.
 
-    They must not choose each for itself: where two precisions are about as fast, one process would answer in INT8 and
-    the next in float32.
+    Processes must not choose a precision each for itself: where two are about as fast, one process would answer in INT8
+    and the next in float32.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -36,7 +53,10 @@ class Measurements:
 
     @contextmanager
     def of(self, network: str) -> Iterator[Measured | None]:
-        """What is known. Where that is nothing, other processes wait for the block's end, and what it may `keep`."""
+        """Yields what is known of a network. Where nothing is, other processes wait until the block ends.
+
+        The block may `keep` what it measures.
+        """
         known = self._find(network)
         if known is None and self._folder:
             with exclusive(self._folder / "measured.lock"):
@@ -47,7 +67,7 @@ class Measurements:
         yield known
 
     def keep(self, network: str, measured: Measured) -> None:
-        """For all that come later."""
+        """Keeps what was measured of a network for all later loads."""
         self._kept[network] = measured
         if self._folder:
             replace_text(self._file(self._folder, network), measured.model_dump_json())

@@ -85,14 +85,13 @@ def batcher_of(
 ) -> Batcher:
     """Puts a model to work for requests: in batches, and in its streams where it has some; of `max_batch`, or of what
     its load has settled."""
-    model.live = True
     return Batcher(
         run or model.run,
         model.shape,
-        max_batch or model.max_batch,
+        max_batch or model.measured.alone.batch,
         model.padded,
         delay,
         model.streams.count if model.streams else 1,
-        max_batch or model.crowd.max_batch,
+        max_batch or model.measured.crowd.batch,
         observe,
     )

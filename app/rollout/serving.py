@@ -10,7 +10,7 @@ from typing import Self
 
 from app.errors import NoModel, StorageUnavailable, VersionLive, VersionNotFound, VersionUnusable
 from app.execution.model import Model
-from app.execution.provider import EXECUTION_PROVIDERS
+from app.execution.provider import PROVIDERS
 from app.inference.deployment import Deployment
 from app.inference.probation import Probation
 from app.observability.metrics import Metrics
@@ -164,7 +164,7 @@ class Serving:
         # nothing to go back to at the start of the process: what was live before was live in another one
         probation = self._policy.probation(self._fail_probation) if old and not proven else None
         self.live = Deployment(model, self._batch_delay, probation, self._observe)
-        self.metrics.show_model(model.name, model.version, model.precision, EXECUTION_PROVIDERS[model.provider])
+        self.metrics.show_model(model.name, model.version, model.precision, PROVIDERS[model.provider].name)
         log.info("version %d is live%s", model.version, f", after version {old.model.version}" if old else "")
         if old:
             self.metrics.swaps.inc()

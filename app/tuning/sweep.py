@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 from app.execution.cores import usable_cores
 from app.execution.latency import powers_of_two
 from app.execution.loading import load_model
-from app.execution.model import Model, ModelError
-from app.execution.provider import NVIDIA, TRIALS, Execution, choose_provider
+from app.execution.model import Model
+from app.execution.package import ModelError
+from app.execution.probe import choose_provider
+from app.execution.provider import PROVIDERS
+from app.execution.session import Execution
 from app.settings import Settings
 from app.tuning.recommendation import TUNED, Candidate, Comparison, Figures, choose, for_load_alone
 from app.tuning.workload import Load, drive, photos
@@ -113,7 +116,7 @@ class Sweep:
     def _load_models(self) -> None:
         chosen = self.settings.precision
         variants = self.repository.manifest(self.version).variants
-        tried = [name for name in TRIALS[self.provider].precisions if name in variants]
+        tried = [name for name in PROVIDERS[self.provider].precisions if name in variants]
         precisions = tried if chosen == "auto" else [chosen]
         fault = None
         for precision in precisions:
@@ -135,27 +138,27 @@ class Sweep:
     def _thread_counts(self) -> list[int]:
         if self.settings.threads != "auto":
             return [self.settings.threads]
-        return [self.cores] if self.provider in NVIDIA else powers_of_two(self.cores)
+        return [self.cores] if PROVIDERS[self.provider].nvidia else powers_of_two(self.cores)
 
     def _what_is_set(self) -> Candidate:
         """What the service runs with now: it takes the precision that is fastest one by one."""
         threads = max(count for _, count in self._models)
-        speeds = {p: model.speeds[p] for (p, count), model in self._models.items() if count == threads}
+        speeds = {p: model.measured.speeds[p] for (p, count), model in self._models.items() if count == threads}
         max_batch = None if self.settings.max_batch == "auto" else self.settings.max_batch
         decode_threads = self.cores if self.settings.decode_threads == "auto" else self.settings.decode_threads
         precision = max(speeds, key=speeds.__getitem__)
-        auto_batch = self._models[precision, threads].crowd.max_batch
+        auto_batch = self._models[precision, threads].measured.crowd.batch
         return Candidate(precision, threads, max_batch, decode_threads, auto_batch)
 
     def _candidate(self, precision: Precision, threads: int, now: Candidate) -> Candidate:
-        auto_batch = self._models[precision, threads].crowd.max_batch
+        auto_batch = self._models[precision, threads].measured.crowd.batch
         return replace(now, precision=precision, threads=threads, auto_batch=auto_batch)
 
     def _variations(self, best: Candidate) -> list[Candidate]:
         """The best with another batch or other decoding threads."""
         sizes: list[int] = []
         if "max_batch" not in self.pinned:  # no batch is larger than there are clients
-            curve = self._models[best.precision, best.threads].crowd.curve
+            curve = self._models[best.precision, best.threads].measured.crowd.seconds
             sizes = [n for n in curve if best.batch != n <= self.clients]
         counts: list[int] = []
         if "decode_threads" not in self.pinned and not self._models[best.precision, best.threads].streams:
@@ -180,6 +183,6 @@ class Sweep:
 
     def _load_seconds(self) -> float:
         """Of one load, so that all take `seconds`; how many stages there are and how wide shows only on the way."""
-        batches = max(len(model.crowd.curve) for model in self._models.values())
+        batches = max(len(model.measured.crowd.seconds) for model in self._models.values())
         candidates = len(self._models) + batches + self.cores.bit_length()
         return self._seconds / (2 * (ROUNDS * candidates + 2 * LAST_ROUNDS))

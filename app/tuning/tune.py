@@ -6,7 +6,7 @@ import re
 import sys
 from typing import Any
 
-from app.execution.provider import EXECUTION_PROVIDERS
+from app.execution.provider import PROVIDERS
 from app.settings import read_settings
 from app.tuning.recommendation import WORTHWHILE, Candidate, Comparison, Figures, percentile
 from app.tuning.sweep import Outcome, Proposal, Stage, Sweep
@@ -37,7 +37,7 @@ def as_text(sweep: Sweep, outcome: Outcome) -> str:
     """Tables, and lines to paste with their reasons as comments."""
     width, height = sweep.image_size
     lines = [
-        f"{sweep.repository.name} version {sweep.version}, {EXECUTION_PROVIDERS[sweep.provider]}, "
+        f"{sweep.repository.name} version {sweep.version}, {PROVIDERS[sweep.provider].name}, "
         f"cores: {sweep.cores}, JPEGs of {width} x {height}, without HTTP",
     ]
     for stage in outcome.stages:
@@ -50,7 +50,7 @@ def as_json(sweep: Sweep, outcome: Outcome) -> dict[str, Any]:  # Any: JSON
     return {
         "model": sweep.repository.name,
         "version": sweep.version,
-        "provider": EXECUTION_PROVIDERS[sweep.provider],
+        "provider": PROVIDERS[sweep.provider].name,
         "cores": sweep.cores,
         "clients": sweep.clients,
         "image_size": sweep.image_size,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from app.execution.loading import load_model
 from app.execution.model import Model
-from app.execution.provider import Execution
+from app.execution.session import Execution
 from app.observability.metrics import Metrics
 from app.rollout.rollback import RollbackPolicy
 from app.rollout.serving import Serving

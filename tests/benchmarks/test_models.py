@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from app.execution.loading import load_model
-from app.execution.provider import Execution
+from app.execution.session import Execution
 from benchmarks.models import NETWORKS, VERSIONS, make
 from benchmarks.photos import small_photos
 from benchmarks.servers import MODEL, MODELS, ROOT

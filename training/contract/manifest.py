@@ -66,6 +66,11 @@ class Preprocessing(BaseModel):
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels (3) of the network's input."""
+        return (self.height, self.width, 3)
+
 
 class Metrics(BaseModel):
     """What the exported classifier reached on one split. Accuracies are fractions of 1."""

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from app.execution.provider import open_session
+from app.execution.measured import Curve
+from app.execution.model import Streams
 from app.execution.runner import DirectRunner
-from app.execution.streams import Streams
+from app.execution.session import open_session
 from tests.app.conftest import Serve
 from tests.app.network import encoded, network, publish
 from tests.app.world import until
@@ -44,9 +47,9 @@ async def test_streams_are_shown(serve: Serve, repository: ModelRepository) -> N
     async with serve() as (client, services):
         model = services.serving.deployment().model
         assert (await client.get("/health")).json()["model"]["streams"] is None
-        model.streams = Streams(
-            DirectRunner(open_session(network().SerializeToString(), "cpu", 1)), 2, {1: 0.5, 2: 0.8}, max_batch=2
-        )
+        runner = DirectRunner(open_session(network().SerializeToString(), "cpu", 1))
+        measured = model.measured.model_copy(update={"crowd": Curve(seconds={1: 0.5, 2: 0.8}, batch=2)})
+        services.serving.deployment().model = replace(model, streams=Streams(runner, 2), measured=measured)
         shown = (await client.get("/health")).json()["model"]["streams"]
     assert (shown["count"], shown["max_batch"]) == (2, 2)
     assert [point["images_per_second"] for point in shown["latency"]] == [4, 5]

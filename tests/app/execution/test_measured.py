@@ -3,15 +3,15 @@
 import threading
 from pathlib import Path
 
-from app.execution.measured import Measured, Measurements
+import pytest
+
+from app.execution.measured import Curve, Measured, Measurements
 
 MEASURED = Measured(
     precision="int8",
     speeds={"int8": 70.5},
-    curve={1: 0.01},
-    max_batch=1,
-    stream_curve={1: 0.02, 2: 0.03},
-    stream_batch=2,
+    alone=Curve(seconds={1: 0.01}, batch=1),
+    crowd=Curve(seconds={1: 0.02, 2: 0.03}, batch=2),
 )
 
 
@@ -50,3 +50,7 @@ def test_where_nothing_was_kept_the_next_one_measures(tmp_path: Path) -> None:
         pass  # the version was not fit
     with second.of("one") as known:
         assert known is None
+
+
+def test_the_best_rate_of_several_runs_at_once() -> None:
+    assert Curve(seconds={1: 2.0, 2: 3.0}, batch=2).rate(runs=2) == pytest.approx(4 / 3)

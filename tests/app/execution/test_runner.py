@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.execution.provider import Execution, find_fault, open_session
+from app.execution.probe import find_fault
 from app.execution.runner import BoundRunner, DirectRunner, fitting
+from app.execution.session import Execution, open_session
 from tests.app.network import network, random_images, reference
 from training.contract.manifest import Precision
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.execution import tensorrt
-from app.execution.provider import find_fault
+from app.execution.probe import find_fault
 from training.contract.manifest import Precision
 from training.system.locks import try_lock
 

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from app.errors import InferenceFailed, NoModel
-from app.execution.model import Model, ModelError
+from app.execution.model import Model
+from app.execution.package import ModelError
 from app.rollout.rollback import RollbackPolicy, is_momentary
 from app.rollout.serving import Serving
 from tests.app.network import network, publish, random_images, reference

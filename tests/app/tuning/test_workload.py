@@ -8,7 +8,7 @@ from PIL import Image
 from app.errors import InferenceFailed
 from app.execution.loading import load_model
 from app.execution.model import Model
-from app.execution.provider import Execution
+from app.execution.session import Execution
 from app.tuning.recommendation import Candidate
 from app.tuning.workload import drive, photos
 from tests.app.network import network, publish
