@@ -6,7 +6,10 @@ from pathlib import Path
 
 
 def usable_cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """The CPU affinity, cut by the container's quota (cgroup v2); `os.cpu_count()` counts the whole machine."""
+    """Returns the number of cores in the CPU affinity, cut by the container's quota (cgroup v2).
+
+    `os.cpu_count()` would count the whole machine.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = cpu_max.read_text().split()

@@ -1,4 +1,4 @@
-"""How long a run takes at each batch size, and which size is worth it."""
+"""How long a run takes at each batch size, and which size is worth its latency."""
 
 from collections.abc import Callable, Iterable
 
@@ -6,23 +6,21 @@ LARGEST_BATCH = 128
 GROWTH = 1.04  # a doubled batch that gives less than 4 % more images a second only adds latency
 RUNS = 10  # timed runs of one size, at most; the fastest counts, since all that disturbs a run makes it slower
 SECONDS_PER_SIZE = 0.1
-TICK_S = 1e-6  # at least, of a run: on a virtual machine the clock of a thread may not have moved in a short one
-SECONDS = 1.0  # of all sizes together: a swap should not wait for a curve of a slow model
+TICK_S = 1e-6  # a run takes at least this: on a virtual machine a thread's clock may stand still in a short run
+SECONDS = 1.0  # for all sizes together: a swap should not wait for the curve of a slow model
 
 
 def powers_of_two(limit: int) -> list[int]:
-    """1, 2, 4, ... and the limit itself."""
+    """Returns 1, 2, 4, ... and the limit itself."""
     return sorted({limit, *(1 << n for n in range(limit.bit_length()) if 1 << n <= limit)})
 
 
 def measure(run: Callable[[int], float], sizes: Iterable[int], to_the_end: bool = False) -> dict[int, float]:
-    """Seconds of a run at each batch size, ascending; every size in it has been run once before it was timed.
+    """Returns the seconds of a run at each batch size, ascending. Each size has run once before it is timed.
 
-    `run` runs one batch of that size and says how long it took. What it waited before counts nowhere: a version that is
-    loaded while requests come finds the same curve, later.
-
-    Stops at the first size that does not raise images/s by 4 %, or when the next one would exceed the time;
-    `to_the_end` measures all sizes.
+    `run` runs one batch of a size and returns its seconds without the wait before it, so a version that is loaded while
+    requests come gets the same curve, later. Measuring stops at the first size that does not raise images/s by 4 %, or
+    when the next one would exceed the time; `to_the_end` measures all sizes.
     """
     curve: dict[int, float] = {}
     spent = 0.0
@@ -46,13 +44,13 @@ def measure(run: Callable[[int], float], sizes: Iterable[int], to_the_end: bool 
 
 
 def smallest_worthwhile(curve: dict[int, float]) -> int:
-    """The smallest batch within 4 % of the best images/s."""
+    """Returns the smallest batch within 4 % of the best images/s."""
     best = max(_rates(curve))
     return next(size for size, rate in zip(curve, _rates(curve), strict=True) if rate * GROWTH >= best)
 
 
 def fastest_run(run: Callable[[int], float], size: int, runs: int = RUNS) -> float:
-    """Seconds of the fastest of some runs of one size, after one that is not counted."""
+    """Returns the seconds of the fastest of some runs of one size, after one run that does not count."""
     run(size)  # allocates, and picks algorithms for the shape
     spent, fastest = 0.0, float("inf")
     for _ in range(runs):

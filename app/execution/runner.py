@@ -18,21 +18,21 @@ class Runner(Protocol):
 
     @property
     def session(self) -> onnxruntime.InferenceSession:
-        """What it runs."""
+        """The session that it runs."""
 
     @property
     def sizes(self) -> Sequence[int] | None:
-        """The batch sizes that it keeps to, ascending; None where any is as good."""
+        """The batch sizes that it keeps to, ascending; None where every size is as good."""
 
     def rows(self, n: int) -> int:
-        """How many images to give `run` for n of them, so that nothing has to be copied once more."""
+        """Returns how many rows to give `run` for n images, so that nothing is copied once more."""
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 [n, height, width, 3] to float32 [n, classes], the caller's own. Thread-safe."""
+        """Computes uint8 [n, height, width, 3] to float32 [n, classes], which the caller owns. Thread-safe."""
 
 
 class DirectRunner:
-    """Hands arrays to the session as they come."""
+    """A runner that hands arrays to the session as they come."""
 
     sizes = None
 
@@ -47,7 +47,7 @@ class DirectRunner:
         return output
 
     def shrink(self, images: NDArray[np.uint8]) -> None:
-        """Runs these, and gives back what larger batches have left in the session's arena; on the CPU provider."""
+        """Runs these images and gives back what larger batches left in the session's arena. CPU provider only."""
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self.session.run([OUTPUT_NAME], {INPUT_NAME: images}, options)
@@ -55,7 +55,7 @@ class DirectRunner:
 
 @dataclass(frozen=True)
 class _Binding:
-    """A session's input and output at one batch size: always at the same addresses."""
+    """The input and output of a session at one batch size, always at the same addresses."""
 
     session: onnxruntime.InferenceSession
     io: onnxruntime.IOBinding
@@ -65,15 +65,15 @@ class _Binding:
 
 
 class BoundRunner:
-    """Runs a few batch sizes only, each with buffers of its own on the device ("cuda", or "cpu").
+    """A runner of a few batch sizes only, each with buffers of its own on the device ("cuda" or "cpu").
 
-    What is not of one of the sizes is filled up with zeros; more than the largest goes in parts. With `graphs` each
-    size is a CUDA graph of its own, which the session captures as it runs that size for the first time. Without, a
-    session on CUDA has the plans of its convolutions for one input shape at a time, and makes those of another in
-    0.2 s: there each size gets a session of its own, from `another`.
+    It fills up other sizes with zeros and runs more images than the largest size in parts. With `graphs` each size is a
+    CUDA graph of its own, which the session captures as it runs that size for the first time. Without graphs, a session
+    on CUDA holds the plans of its convolutions for one input shape at a time and makes those of another shape in 0.2 s:
+    so each size gets a session of its own, from `another`.
 
-    All runs happen in one thread: it guards the buffers, ONNX Runtime keeps captured graphs by thread, and a session
-    with graphs must not be run by two at once.
+    All runs happen in one thread: it guards the buffers, ONNX Runtime keeps captured graphs by thread, and two threads
+    must not run a session with graphs at once.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class BoundRunner:
         self._another = another
         self._image = session.get_inputs()[0].shape[1:]
         self._classes = session.get_outputs()[0].shape[1]
-        self._bindings: dict[int, _Binding] = {}
+        self.bindings: dict[int, _Binding] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")  # ends with the runner
 
     def rows(self, n: int) -> int:
@@ -100,7 +100,7 @@ class BoundRunner:
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         if images.dtype != np.uint8 or list(images.shape[1:]) != self._image:
-            # OrtValue compares neither: it would take the bytes for what they are not
+            # OrtValue checks neither and would misread the bytes
             raise ValueError(f"images should be uint8 {self._image}, they are {images.dtype} {list(images.shape[1:])}")
         return self._thread.submit(self._run, images).result()
 
@@ -112,11 +112,11 @@ class BoundRunner:
         return answers
 
     def _run_part(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """At least a row for each image. On a CPU it is the buffer itself: the next run writes over it."""
+        """Returns at least a row for each image. On a CPU it is the buffer itself, which the next run overwrites."""
         n, size = len(images), self.rows(len(images))
-        if size not in self._bindings:
-            self._bindings[size] = self._bind(size)
-        binding = self._bindings[size]
+        if size not in self.bindings:
+            self.bindings[size] = self._bind(size)
+        binding = self.bindings[size]
         if n < size:
             images = np.concatenate([images, np.zeros((size - n, *self._image), np.uint8)])
         binding.input.update_inplace(np.ascontiguousarray(images))
@@ -127,7 +127,7 @@ class BoundRunner:
     def _bind(self, size: int) -> _Binding:
         image = onnxruntime.OrtValue.ortvalue_from_shape_and_type([size, *self._image], np.uint8, self._device, 0)
         output = onnxruntime.OrtValue.ortvalue_from_shape_and_type([size, self._classes], np.float32, self._device, 0)
-        session = self._another() if self._another and self._bindings else self.session
+        session = self._another() if self._another and self.bindings else self.session
         io = session.io_binding()
         io.bind_ortvalue_input(INPUT_NAME, image)
         io.bind_ortvalue_output(OUTPUT_NAME, output)
@@ -138,5 +138,5 @@ class BoundRunner:
 
 
 def fitting(sizes: Sequence[int], n: int) -> int:
-    """The smallest of the sizes that holds n, or the largest."""
+    """Returns the smallest of the sizes that holds n, or the largest."""
     return sizes[min(bisect.bisect_left(sizes, n), len(sizes) - 1)]

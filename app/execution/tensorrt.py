@@ -1,4 +1,4 @@
-"""TensorRT: how it is asked for, and where the engines that it compiles for minutes are kept."""
+"""TensorRT, untried on real hardware: its options, and the folder of its engines, which take minutes to compile."""
 
 import contextlib
 import ctypes
@@ -20,33 +20,35 @@ from training.system.locks import exclusive
 T = TypeVar("T")
 
 LIBRARIES = ("libnvinfer.so.10", "libnvonnxparser.so.10")  # what ONNX Runtime 1.31 is linked with
-FAVOURED_BATCH = 16  # one engine serves all sizes, and is made for this one: a full batch is what a busy service runs
+FAVOURED_BATCH = 16  # one engine serves all sizes and is tuned for this one: a busy service runs full batches
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def find_fault() -> str | None:
-    """Loads TensorRT, from pip's package where that is installed; None when it is there."""
+    """Loads TensorRT, from pip's package where that is installed. Returns why it is not there, or None."""
     with contextlib.suppress(ImportError):
-        importlib.import_module("tensorrt_libs")  # loads what it brings; the loader does not look there by itself
+        importlib.import_module(
+            "tensorrt_libs"
+        )  # loads the libraries that it brings, which the system's loader would not find
     for name in LIBRARIES:
         try:
             ctypes.CDLL(name)
         except OSError:
-            return f"TensorRT 10 is not there: {name} can not be loaded (pip install 'tensorrt-cu13-libs<11')"
+            return f"TensorRT 10 is not there: {name} cannot be loaded (pip install 'tensorrt-cu13-libs<11')"
     return None
 
 
 def version() -> int:
-    """Of the TensorRT that `find_fault` has loaded, as 101301."""
+    """Returns the version of the TensorRT that `find_fault` has loaded, as 101301."""
     found: int = ctypes.CDLL(LIBRARIES[0]).getInferLibVersion()
     return found
 
 
 def options(precision: Precision, shape: tuple[int, int, int], sizes: Sequence[int]) -> dict[str, str | bool]:
-    """The execution provider's options for images of one shape in batches of these sizes, ascending.
+    """Returns the execution provider's options for images of one shape in batches of these sizes, ascending.
 
-    Float16 is allowed where the file was judged in it, and nowhere else: `fp32` has to stay within 1e-4.
+    Float16 is allowed only where the file was judged in it: `fp32` has to stay within 1e-4.
     """
     image = "x".join(map(str, shape))
     favoured = max((size for size in sizes if size <= FAVOURED_BATCH), default=sizes[0])
@@ -60,7 +62,7 @@ def options(precision: Precision, shape: tuple[int, int, int], sizes: Sequence[i
 
 
 def cache_options(engines: Path) -> dict[str, str | bool]:
-    """More of them: keep engines in the folder, and what layers took beside it, since other versions have the same."""
+    """Returns the options that keep engines in the folder, and the timings of layers beside it, for all versions."""
     return {
         "trt_engine_cache_enable": True,
         "trt_engine_cache_path": str(engines),
@@ -70,16 +72,16 @@ def cache_options(engines: Path) -> dict[str, str | bool]:
 
 
 def engine_folder(root: Path, digest: str, chosen: dict[str, str | bool], gpu: str, release: int) -> Path:
-    """The folder for the engines of one file (its SHA-256), these options, this GPU and these libraries.
+    """Returns the folder for the engines of one file (its SHA-256), these options, this GPU and these libraries.
 
-    An engine of another one of them would be refused, or would answer for another model.
+    Where one of these differs, TensorRT would refuse the engine, or the engine would answer for another model.
     """
     identity: list[Any] = [digest, chosen, gpu, release, onnxruntime.__version__]  # Any: what JSON writes
     return root / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def writable(folder: Path) -> bool:
-    """Makes the folder; False, with a warning, where nothing can be kept."""
+    """Makes the folder. Returns whether engines can be kept there, and warns where they cannot."""
     reason = "it is not this user's to write"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,15 +89,15 @@ def writable(folder: Path) -> bool:
             return True
     except OSError as error:
         reason = str(error)
-    log.warning("TensorRT compiles anew at each load, nothing can be kept in %s: %s", folder, reason)
+    logger.warning("TensorRT compiles again at each load, nothing can be kept in %s: %s", folder, reason)
     return False
 
 
 def open_kept(engines: Path, open_session: Callable[[], T]) -> T:
-    """What `open_session` gives; once more without the engines that are kept where it fails with them.
+    """Returns what `open_session` opens; where that fails with the kept engines, tries once more without them.
 
-    A crash may have left half of one, and no version is bad for that. Among processes one compiles, and the others wait
-    for what it keeps. Raises what `open_session` raises.
+    A crash may have left half an engine, which is no fault of the version. One process compiles while the others wait
+    for the engines that it keeps. Raises what `open_session` raises.
     """
     with exclusive(engines.with_suffix(".lock")):
         try:
@@ -103,7 +105,7 @@ def open_kept(engines: Path, open_session: Callable[[], T]) -> T:
         except Exception as error:  # onnxruntime raises types of its own, with no base but Exception
             if not any(engines.glob("*.engine")):
                 raise
-            log.warning("TensorRT does not take what is kept in %s, and compiles anew: %s", engines, error)
+            logger.warning("TensorRT refuses what is kept in %s and compiles again: %s", engines, error)
         shutil.rmtree(engines)
         engines.mkdir()
         return open_session()

@@ -35,11 +35,11 @@ def test_only_the_sizes_are_run_and_each_keeps_its_buffers() -> None:
     runner = bound([1, 4])
     for n in (1, 3, 2, 4, 1, 6):
         runner.run(random_images(n))
-    bindings = runner._bindings
+    bindings = runner.bindings
     assert sorted(bindings) == [1, 4]
     addresses = {size: (b.input.data_ptr(), b.output.data_ptr()) for size, b in bindings.items()}
     runner.run(random_images(4, seed=1))
-    assert {size: (b.input.data_ptr(), b.output.data_ptr()) for size, b in runner._bindings.items()} == addresses
+    assert {size: (b.input.data_ptr(), b.output.data_ptr()) for size, b in runner.bindings.items()} == addresses
     assert [list(bindings[size].input.shape()) for size in (1, 4)] == [[1, 16, 16, 3], [4, 16, 16, 3]]
 
 
@@ -72,14 +72,15 @@ def test_what_is_no_image_is_refused(images: NDArray[np.uint8]) -> None:
 
 
 def test_many_threads_get_their_own_answers_from_the_one_thread_that_runs() -> None:
-    runner, threads = bound([1, 2, 4]), set()
-    inner = runner._run_part
+    session, threads = open_session(network().SerializeToString(), "cpu", 1), set[str]()
+    inner = session.run_with_iobinding
 
-    def watched(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def watched(*arguments: object) -> None:
         threads.add(threading.current_thread().name)
-        return inner(images)
+        inner(*arguments)
 
-    runner._run_part = watched  # type: ignore[method-assign]  # to see from where it is called
+    session.run_with_iobinding = watched
+    runner = BoundRunner(session, [1, 2, 4], "cpu")
     batches = [random_images(1 + seed % 4, seed) for seed in range(40)]
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(runner.run, batches))
@@ -93,10 +94,10 @@ def test_each_size_is_a_graph_of_its_own() -> None:
     for n in (1, 4):
         runner.run(random_images(n))
     plain.run(random_images(1))
-    ids = {size: b.options.get_run_config_entry("gpu_graph_id") for size, b in runner._bindings.items()}
+    ids = {size: b.options.get_run_config_entry("gpu_graph_id") for size, b in runner.bindings.items()}
     assert ids == {1: "1", 4: "4"}  # 0 is ONNX Runtime's own
     with pytest.raises(RuntimeError):
-        plain._bindings[1].options.get_run_config_entry("gpu_graph_id")
+        plain.bindings[1].options.get_run_config_entry("gpu_graph_id")
 
 
 def test_without_graphs_each_size_can_have_a_session_of_its_own() -> None:
@@ -113,7 +114,7 @@ def test_without_graphs_each_size_can_have_a_session_of_its_own() -> None:
         images = random_images(n, seed=n)
         np.testing.assert_allclose(runner.run(images), reference(network(), images), atol=1e-6)
     assert runner.session is first
-    assert {size: b.session for size, b in runner._bindings.items()} == dict(zip((1, 4, 2), opened, strict=True))
+    assert {size: b.session for size, b in runner.bindings.items()} == dict(zip((1, 4, 2), opened, strict=True))
 
 
 def test_its_thread_ends_with_it() -> None:

@@ -60,7 +60,7 @@ def test_a_place_that_can_not_be_written_is_told_and_done_without(
     assert tensorrt.writable(tmp_path / "engines" / "abc")
     with caplog.at_level(logging.WARNING):
         assert not tensorrt.writable(tmp_path / "file" / "abc")
-    assert "TensorRT compiles anew at each load" in caplog.text
+    assert "TensorRT compiles again at each load" in caplog.text
 
 
 class Compiler:
@@ -108,5 +108,5 @@ def test_the_reason_names_the_library_and_what_brings_it() -> None:
     reason = tensorrt.find_fault()
     if reason is None:
         pytest.skip("TensorRT is installed here")
-    assert "libnvinfer.so.10 can not be loaded (pip install" in reason
+    assert "libnvinfer.so.10 cannot be loaded (pip install" in reason
     assert find_fault("tensorrt") is not None

@@ -1,12 +1,12 @@
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
-from app.execution import turns
-from app.execution.turns import NICENESS, Turns
+from app.execution.turns import GAP, NICENESS, Turns
 from tests.process import until
 
 
@@ -17,11 +17,13 @@ def started(work: Callable[[], None]) -> threading.Thread:
 
 
 class Runs:
-    """Runs of a load and for requests, in the order in which they got their turn; each ends when it is told to."""
+    """Runs of a load and for requests. Each notes whose turn it is beside its own as it begins, and ends when told."""
 
     def __init__(self, turns: Turns) -> None:
         self.turns = turns
-        self.order: list[str] = []
+        self.lock = threading.Lock()
+        self.running: set[str] = set()
+        self.began: dict[str, set[str]] = {}  # beside whom, in the order in which they began
         self.ends = {name: threading.Event() for name in ("load", "request", "other")}
         self.threads: list[threading.Thread] = []
 
@@ -30,8 +32,12 @@ class Runs:
 
         def run() -> None:
             with turn():
-                self.order.append(name)
+                with self.lock:
+                    self.began[name] = set(self.running)
+                    self.running.add(name)
                 assert self.ends[name].wait(30)
+                with self.lock:
+                    self.running.remove(name)
 
         self.threads.append(started(run))
 
@@ -43,18 +49,30 @@ class Runs:
         for thread in self.threads:
             thread.join(30)
 
+    @property
+    def order(self) -> list[str]:
+        return list(self.began)
+
 
 def test_requests_run_side_by_side_and_a_load_waits_for_all_of_them() -> None:
-    runs = Runs(Turns())
+    asked = threading.Event()
+
+    def clock() -> float:
+        asked.set()  # first by the load, which holds the lock until it waits for an idle moment
+        return time.monotonic()
+
+    runs = Runs(Turns(clock, patience_s=30))
     runs.start("request")
+    until(lambda: runs.order == ["request"])
     runs.start("other")
-    until(lambda: len(runs.order) == 2)
+    until(lambda: runs.order == ["request", "other"])
     runs.start("load")
+    assert asked.wait(30)
     runs.end("request")
-    assert len(runs.order) == 2
+    until(lambda: runs.turns.running == 1)
     runs.end("other", "load")
     runs.join()
-    assert runs.order[2] == "load"
+    assert runs.began == {"request": set(), "other": {"request"}, "load": set()}
 
 
 def test_requests_wait_for_one_run_of_a_load() -> None:
@@ -62,24 +80,24 @@ def test_requests_wait_for_one_run_of_a_load() -> None:
     runs.start("load")
     until(lambda: runs.order == ["load"])
     runs.start("request")
-    until(lambda: runs.turns._waiting == 1)
+    until(lambda: runs.turns.waiting == 1)
     runs.end("load", "request")
     runs.join()
-    assert runs.order == ["load", "request"]
+    assert runs.began == {"load": set(), "request": set()}
 
 
-def test_a_load_that_never_finds_an_idle_moment_is_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "PATIENCE_S", 0.01)
-    runs = Runs(Turns())
+def test_a_load_that_never_finds_an_idle_moment_is_let_through() -> None:
+    runs = Runs(Turns(patience_s=0.01))
     runs.start("request")
     until(lambda: runs.order == ["request"])
     runs.start("load")
-    until(lambda: runs.turns._insisting)
+    until(lambda: runs.turns.insisting)
     runs.start("other")
-    until(lambda: runs.turns._waiting == 1)
+    until(lambda: runs.turns.waiting == 1)
     runs.end("request", "load", "other")
     runs.join()
     assert runs.order == ["request", "load", "other"]
+    assert not any(runs.began.values())
 
 
 def test_a_load_leaves_gaps_to_requests_and_none_to_an_idle_service() -> None:
@@ -90,13 +108,13 @@ def test_a_load_leaves_gaps_to_requests_and_none_to_an_idle_service() -> None:
         nonlocal now
         with runs.for_load():
             now += seconds
-        return runs._next_load - now
+        return runs.next_load - now
 
     assert load(0.5) == 0
     with runs.for_request():
         now += 0.1
-    assert load(0.5) == turns.GAP * 0.5
-    now += turns.GAP * 0.5
+    assert load(0.5) == GAP * 0.5
+    now += GAP * 0.5
     assert load(0.5) == 0  # the last request is more than a second ago
 
 
