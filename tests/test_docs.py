@@ -25,6 +25,26 @@ def test_every_make_target_named_exists(page: str) -> None:
     assert set(named) <= TARGETS
 
 
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Returns the code blocks of a page, each as its language and its text without comments."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT[page], re.MULTILINE | re.DOTALL)
+    return [(language, re.sub(r"[ \t]*(?:^|(?<=\s))#.*$", "", text, flags=re.MULTILINE)) for language, text in found]
+
+
+def test_the_chinese_readme_has_the_same_blocks_in_the_same_order() -> None:
+    english = blocks("README.md")
+    assert len(english) >= 10
+    assert blocks("README.zh-CN.md") == english
+    for page, other in (("README.md", "README.zh-CN.md"), ("README.zh-CN.md", "README.md")):
+        assert f"]({other})" in TEXT[page].split("\n## ")[0], page
+
+
+def test_the_readmes_link_to_the_same_pages() -> None:
+    """Only the links to each other differ."""
+    links = {page: set(re.findall(r"\]\((.*?)\)", TEXT[page])) for page in ("README.md", "README.zh-CN.md")}
+    assert links["README.md"] ^ links["README.zh-CN.md"] == set(links)
+
+
 def test_help_lists_every_target_with_one_line() -> None:
     help_page = ["make", "--no-print-directory", "help"]  # make says so under another make, as `make test` is
     done = subprocess.run(help_page, cwd=ROOT, capture_output=True, text=True, check=True)

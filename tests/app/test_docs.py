@@ -83,6 +83,32 @@ def test_every_route_stands_in_the_table_and_no_other() -> None:
     assert documented == {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
 
 
+def calls(text: str) -> list[tuple[str, str]]:
+    """Returns the method and the path of each call by curl to the service's own port."""
+    found = []
+    for line in re.findall(r"^curl .*", text.replace("\\\n", " "), re.MULTILINE):
+        if path := re.search(r"localhost:8000(/[^\s'?]*)", line):
+            named = re.search(r" -X (\w+)", line)
+            sends = "PUT" if " -T " in line else "POST" if re.search(r" (?:-F|-d|--data-binary) ", line) else "GET"
+            found.append((named[1] if named else sends, path[1]))
+    return found
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", *(f"docs/{name}.md" for name in ("api", "clients", "containers", "datasets"))]
+)
+def test_every_call_by_curl_meets_a_route(page: str) -> None:
+    routes = [
+        (method.upper(), re.compile(re.sub(r"{\w+}", "[^/]+", path)))
+        for path, methods in create_app(Settings(provider="cpu")).openapi()["paths"].items()
+        for method in methods
+    ]
+    asked = calls((ROOT / page).read_text())
+    assert asked
+    for method, path in asked:
+        assert any(method == known and pattern.fullmatch(path) for known, pattern in routes), (method, path)
+
+
 def test_every_error_stands_in_the_table_and_no_other() -> None:
     documented = {code: int(status) for code, status in re.findall(r"^\| `(\w+)` \| (\d{3}) \|", API, re.MULTILINE)}
     tree = [e for _, e in inspect.getmembers(errors, inspect.isclass) if issubclass(e, ServiceError)]

@@ -1,5 +1,6 @@
 """The main job with nothing small about it: ResNeXt-50 trained on real digits by command, served, asked over HTTP."""
 
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ import httpx
 import onnx
 import pytest
 
-from tests.process import answers, service, until
+from tests.process import ROOT, answers, service, until
 from training.contract.repository import ModelRepository
 from training.datasets.dataset import read_samples
 from training.runs.run import Run
@@ -73,7 +74,8 @@ def test_every_test_image_over_http_gives_the_accuracy_that_training_reported(
 
 
 def test_one_image_by_hand(starter: Path, client: httpx.Client) -> None:
-    image = next((starter / "digits" / "3").iterdir()).read_bytes()
+    (picture,) = re.findall(r"@data/digits/(\S+)", (ROOT / "README.md").read_text())
+    image = (starter / "digits" / picture).read_bytes()
     part = client.post("/predict", files={"file": image}).json()["results"][0]["predictions"]
     raw = client.post("/predict", content=image).json()["results"][0]["predictions"]
     assert part == raw
