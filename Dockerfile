@@ -1,22 +1,22 @@
 # syntax=docker/dockerfile:1
-# Two images: `serve` answers requests and has no TensorFlow, `train` is that and the training worker. The layers go from
-# what changes least to what changes most: system, locked dependencies, code.
+# Makes two images: `serve` answers requests and has no TensorFlow; `train` has the training worker and its libraries. The
+# layers go from what changes least to what changes most: system, locked dependencies, code.
 #   docker build --target serve .                                CPU
 #   docker build --target train --build-arg ACCELERATOR=cuda .   CUDA: 13 in serve, 12 in train (docs/containers.md)
-#   docker build --build-arg ACCELERATOR=openvino .              OpenVINO, in serve alone
+#   docker build --build-arg ACCELERATOR=openvino .              OpenVINO, only in serve
 ARG PYTHON=3.11
 ARG ACCELERATOR=cpu
 
 FROM python:${PYTHON}-slim-trixie AS base
-# tini: PID 1 that reaps what died and hands signals on. /data: a new named volume takes over the owner of the folder that
-# it is mounted on, and both images have to be the same user for it
+# tini is PID 1: it reaps dead processes and passes signals on. /data: a new named volume gets the owner of the folder that it
+# is mounted on, so both images have to run as the same user
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends tini \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
  && groupadd --gid 10001 resnext \
  && useradd --uid 10001 --gid resnext --no-create-home --home-dir /tmp resnext \
  && install --directory --owner resnext --group resnext /data/models /data/datasets /data/state
-# /tmp, which is also the user's home, is the one folder beside the volumes that can be written
+# /tmp, also the user's home, is the only folder beside the volumes that can be written
 ENV MPLCONFIGDIR=/tmp/matplotlib \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -25,15 +25,15 @@ ENV MPLCONFIGDIR=/tmp/matplotlib \
     RESNEXT_DATASETS=/data/datasets \
     RESNEXT_STATE=/data/state \
     PYTHONPATH=/app
-# where the command line's defaults, models and datasets, are the volumes
+# here the command line's defaults, models and datasets, are the volumes
 WORKDIR /data
 LABEL org.opencontainers.image.licenses="MIT"
 ENTRYPOINT ["tini", "--"]
 
-# --only-binary: nothing is compiled here, so no compiler is needed, and no layer has what one leaves behind. Of fontmeta,
-# which mplfonts asks for, there is its source alone, in plain Python
+# --only-binary: nothing is compiled here, so no compiler is needed, and no layer keeps what one leaves behind. fontmeta, which
+# mplfonts needs, exists only as source, in plain Python
 FROM base AS serve-cpu
-# ONNX Runtime's CUDA part can not be loaded without CUDA; it is 285 MB of the wheel's 356
+# ONNX Runtime's CUDA part cannot be loaded without CUDA; it is 285 MB of the wheel's 356
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,source=requirements/serve.txt,target=/requirements.txt \
     pip install --root-user-action=ignore --only-binary=:all: --require-hashes -r /requirements.txt \
@@ -50,8 +50,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,source=requirements/serve-openvino.txt,target=/requirements.txt \
     pip install --root-user-action=ignore --only-binary=:all: --require-hashes -r /requirements.txt
 
-# on top of the serving libraries for the CPU, which both images then share: a training measures with ONNX Runtime on the
-# CPU, and CUDA 12 is all that TensorFlow knows. Its headers, 430 MB, are for who compiles against it
+# stands on the serving libraries for the CPU, so that both images share them: a training measures with ONNX Runtime on the
+# CPU, and TensorFlow uses CUDA 12 only. TensorFlow's headers, 430 MB, are for compiling against it
 FROM serve-cpu AS train-cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,source=requirements/train.txt,target=/requirements.txt \
@@ -69,9 +69,9 @@ FROM train-${ACCELERATOR} AS train
 COPY LICENSE /app/
 COPY training /app/training
 USER 10001:10001
-# its name is its identity: the next container that starts under it takes up the job of the one before
+# a worker is its name: the next container that starts under this name goes on with the job of the one before
 ENV RESNEXT_NAME=worker-0
-# a worker holds its lock as long as it lives, and the system lets go of it however the process ends
+# a worker holds its lock as long as it lives, and the system releases it however the process ends
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --start-interval=2s \
   CMD lock=$RESNEXT_STATE/workers/$RESNEXT_NAME.lock; test -e $lock && ! flock --shared --nonblock $lock true
 STOPSIGNAL SIGTERM
@@ -83,14 +83,14 @@ LABEL org.opencontainers.image.title="ResNeXt Service: training worker" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 
-# the last one: what `docker build` makes when it is not told
+# the last stage is the one that `docker build` makes when no target is named
 FROM serve-${ACCELERATOR} AS serve
 COPY LICENSE /app/
 COPY training /app/training
 COPY app /app/app
 USER 10001:10001
 EXPOSE 8000
-# live, not ready: without a model yet it is as it should be, and a restart would not bring one
+# asks whether it is live, not ready: being without a model at first is normal, and a restart would not bring one
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --start-interval=2s \
   CMD ["python", "-IS", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ.get(\"RESNEXT_PORT\") or 8000}/health/live', timeout=4)"]
 STOPSIGNAL SIGTERM
