@@ -59,6 +59,19 @@ def test_every_link_leads_to_a_file(page: str) -> None:
         assert link.startswith("https://") or (ROOT / page).parent.joinpath(link).exists(), link
 
 
+def anchors(text: str) -> set[str]:
+    """Returns the anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", TEXT)
+def test_every_link_to_a_heading_leads_to_one(page: str) -> None:
+    for file, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", TEXT[page]):
+        target = (ROOT / page).parent / file if file else ROOT / page
+        assert anchor in anchors(target.read_text()), (file, anchor)
+
+
 def commands(text: str) -> list[list[str]]:
     """What follows `resnext`, or `python -m training`, anywhere in a page, to the end of the command."""
     found = re.findall(r"(?:python -m training|\bresnext) +([a-z][^`#\n]*)", text)
