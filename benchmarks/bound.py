@@ -1,4 +1,4 @@
-"""What no server can beat: the same decode and the same `session.run` with nothing around them."""
+"""The bound that no server can beat: the same decode and the same `session.run` with nothing around them."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ GPU_BATCHES = (1, 8, 32, 128)
 
 @dataclass(frozen=True)
 class Bound:
-    """Images a second over all cores, and the seconds of a lone image."""
+    """The bound of one file: images a second over all cores, and the seconds of a lone image."""
 
     decode: float
     inference: float
@@ -32,19 +32,19 @@ class Bound:
 
     @property
     def crowd(self) -> float:
-        """Images a second with many clients: on a CPU both parts share the cores, on a GPU they overlap."""
+        """Returns images a second with many clients: on a CPU both parts share the cores, on a GPU they overlap."""
         if PROVIDER != "cpu":
             return min(self.decode, self.inference)
         return 1 / (1 / self.decode + 1 / self.inference)
 
     @property
     def alone(self) -> float:
-        """Images a second with one client."""
+        """Returns images a second with one client."""
         return 1 / (self.decode_seconds + self.inference_seconds)
 
 
 class Raw:
-    """One model file, in a session with a thread a core and in one that runs in its caller's thread."""
+    """A model file in two sessions: one with a thread a core, and one that runs in its caller's thread."""
 
     def __init__(self, model: Path, precision: Precision, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
@@ -53,11 +53,11 @@ class Raw:
         self.narrow = Execution(PROVIDER, 1).open(model, precision, shape, GPU_BATCHES) if PROVIDER == "cpu" else None
 
     def top_classes(self, images: Sequence[Image]) -> list[int]:
-        """Of each image by itself."""
+        """Returns the top class of each image, run alone."""
         return [int(self.wide.run(image[None]).argmax()) for image in images]
 
     def measure(self, kinds: dict[str, list[bytes]], seconds: float) -> dict[str, Bound]:
-        """For each kind of photographs. Takes `seconds` five times for one kind and twice for each further."""
+        """Returns the bound for each kind. Takes `seconds` five times for one kind and twice for each further."""
         images = [decode(photo, self.preprocessing)[None] for photo in next(iter(kinds.values()))]
 
         def decode_one(photo: bytes) -> object:
@@ -83,7 +83,7 @@ class Raw:
 
 
 def rate(function: Callable[[T], object], items: Sequence[T], threads: int, seconds: float) -> float:
-    """Calls a second, in so many threads at once."""
+    """Returns calls a second, made in `threads` threads at once."""
 
     def work(source: Iterator[T]) -> float:
         function(next(source))  # warms up

@@ -1,7 +1,7 @@
-"""What the whole loop comes to on a known problem: Fashion-MNIST, over HTTP alone.
+"""The result of the whole loop on a known problem: Fashion-MNIST, over HTTP only.
 
 Starts the service with its worker, uploads all 70,000 images (55,000 / 5,000 / 10,000), posts the training below, waits
-for its version to go live by itself, then asks /predict for each of the 10,000 test images and counts. The published
+for its version to go live, then asks /predict for each of the 10,000 test images and counts. The published
 results beside it are those of the dataset's own README (github.com/zalandoresearch/fashion-mnist).
 """
 
@@ -63,7 +63,7 @@ def main() -> None:
     """Prints a Markdown report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--source", type=Path, help="folder with the four idx.gz files, where Debian's are not installed"
+        "--source", type=Path, help="folder with the four idx.gz files, if Debian's package is not installed"
     )
     parser.add_argument("--folder", type=Path, help="keep models and jobs here, and go on from what is there")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=JSON", help="change the training's config")
@@ -85,7 +85,7 @@ def main() -> None:
 
 @contextmanager
 def service(folder: Path) -> Iterator[httpx.Client]:
-    """The service as its operator runs it, with a worker."""
+    """Runs the service as its operator does, with a worker."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     places = {name: str(folder / name.lower()) for name in ("MODELS", "DATASETS", "STATE")}
@@ -102,7 +102,7 @@ def service(folder: Path) -> Iterator[httpx.Client]:
 
 
 def upload(client: httpx.Client, images: Path) -> None:
-    """All three splits, as one tar."""
+    """Uploads all three splits as one tar."""
     with tempfile.TemporaryFile() as file:
         with tarfile.open(fileobj=file, mode="w") as archive:
             archive.add(images, ".")
@@ -112,7 +112,7 @@ def upload(client: httpx.Client, images: Path) -> None:
 
 
 def train(client: httpx.Client, config: dict[str, Any]) -> dict[str, Any]:
-    """Posts the job, once for this config, and watches it to its end; returns it."""
+    """Posts the job, once for this config, watches it to its end and returns it."""
     key = {"Idempotency-Key": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()}
     answer = client.post("/train", json=config, headers=key)
     answer.raise_for_status()
@@ -131,7 +131,7 @@ def train(client: httpx.Client, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def ask(client: httpx.Client, test: Path) -> tuple[float, float]:
-    """Share of the test images that /predict names right, and images a second over two connections."""
+    """Returns the share of the test images that /predict names right, and images a second over two connections."""
     paths = sorted(test.glob("*/*.png"))
     parts = [paths[i : i + IMAGES_A_REQUEST] for i in range(0, len(paths), IMAGES_A_REQUEST)]
 
@@ -147,7 +147,7 @@ def ask(client: httpx.Client, test: Path) -> tuple[float, float]:
 
 
 def report(config: dict[str, Any], job: dict[str, Any], accuracy: float, rate: float) -> str:
-    """Markdown: ours among the published, settings, time by phase, machine."""
+    """Returns Markdown: ours among the published results, settings, time by phase, machine."""
     rows = {**PUBLISHED, "**ResNeXt-50 (32x4d), this loop**": accuracy}
     table = [f"| {name} | {value:.4f} |" for name, value in sorted(rows.items(), key=lambda row: -row[1])]
     phases = ", ".join(f"{phase['name']} {phase['seconds']:.0f} s" for phase in job["progress"]["phases"])
@@ -168,7 +168,7 @@ def report(config: dict[str, Any], job: dict[str, Any], accuracy: float, rate: f
 
 
 def answers(client: httpx.Client, path: str) -> bool:
-    """Whether the service says yes."""
+    """Whether the service answers with success."""
     try:
         return client.get(path).status_code == 200
     except httpx.TransportError:
@@ -176,7 +176,7 @@ def answers(client: httpx.Client, path: str) -> bool:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Looks again and again; it is the caller's terminal that gives up."""
+    """Asks again and again without a limit: the person at the terminal decides when to give up."""
     while not condition():
         time.sleep(0.2)
 

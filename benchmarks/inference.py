@@ -1,7 +1,7 @@
-"""Model files against each other, by ONNX Runtime alone: one two-thread run at a time, or two one-thread runs at once.
+"""Model files compared by ONNX Runtime alone: one two-thread run at a time, or two one-thread runs at once.
 
-`python -m benchmarks.inference models/resnext50/1/model.onnx models/resnext50/1/model.int8.onnx` prints a Markdown
-table. Rounds are interleaved, figures are medians.
+`python -m benchmarks.inference FILE FILE ...` prints a Markdown table; docs/benchmarks.md names the files that `make
+.bench/models/made` makes. Rounds are interleaved, figures are medians.
 """
 
 import argparse
@@ -26,7 +26,7 @@ ARRANGEMENTS = {  # threads of a run, runs at once, images of a run
 
 
 def main() -> None:
-    """Images a second of each file in each arrangement."""
+    """Prints images a second of each file in each arrangement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """Warm, on the CPU."""
+    """Returns a warm session on the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -59,7 +59,7 @@ def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
 
 
 def rate(session: onnxruntime.InferenceSession, runs: int, images: int, seconds: float) -> float:
-    """Images a second of noise."""
+    """Returns images a second, of noise."""
     shape = (images, *session.get_inputs()[0].shape[1:])
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     counts = [0] * runs

@@ -1,7 +1,8 @@
-"""How fast images reach the network: our pipeline against the ImageDataGenerator of Keras' tutorials.
+"""Compares how fast images reach the network: our pipeline and the ImageDataGenerator of Keras' tutorials.
 
-The same folder of JPEGs (pieces of two real photographs, 500 x 375), the same augmentation, 224 x 224, batches of 32,
-no network behind it. Rounds are interleaved, each from a fresh object; `first` includes all reading and decoding.
+Both get the same folder of JPEGs (pieces of two real photographs, 500 x 375), the same augmentation, 224 x 224, batches
+of 32 and no network behind it. Rounds are interleaved, each from a fresh object; `first` includes all reading
+and decoding.
 """
 
 import argparse
@@ -29,13 +30,13 @@ from training.network.runtime import keras
 
 TUTORIAL = AUGMENTATIONS["tutorial"]
 CORES = len(os.sched_getaffinity(0))
-warnings.simplefilter("ignore", DeprecationWarning)  # ImageDataGenerator calls SciPy by a name of old
+warnings.simplefilter("ignore", DeprecationWarning)  # ImageDataGenerator calls SciPy by an old name
 
 Epoch = Callable[[], Iterator[np.ndarray]]
 
 
 def write_photos(folder: Path, train: int) -> None:
-    """`train` JPEGs for training and the three that val and test need, in two classes."""
+    """Writes `train` JPEGs for training and the three that val and test need, in two classes."""
     random = np.random.default_rng(0)
     for label in ("china", "flower"):
         photo = Image.fromarray(load_sample_image(f"{label}.jpg"))
@@ -48,7 +49,7 @@ def write_photos(folder: Path, train: int) -> None:
 
 
 def ours(folder: Path, size: int, batch: int) -> Epoch:
-    """Reads and decodes all; then one augmented epoch a call."""
+    """Reads and decodes all images; each call then is one augmented epoch."""
     config = TrainConfig(data=folder, image_size=size)
     _, samples = survey(scan(folder, 0.15, 0.15, 0), config.preprocessing)
     splits = load(samples, config.preprocessing, folder)
@@ -58,7 +59,7 @@ def ours(folder: Path, size: int, batch: int) -> Epoch:
 
 
 def generator(folder: Path, size: int, batch: int) -> keras.utils.PyDataset:
-    """The tutorial's, with the same augmentation."""
+    """Returns the tutorial's generator, with the same augmentation."""
     augmenting = keras.src.legacy.preprocessing.image.ImageDataGenerator(
         rescale=1 / 255,
         rotation_range=TUTORIAL.rotation,
@@ -74,13 +75,13 @@ def generator(folder: Path, size: int, batch: int) -> keras.utils.PyDataset:
 
 
 def tutorial(folder: Path, size: int, batch: int) -> Epoch:
-    """As the tutorial has it: one thread."""
+    """Runs epochs as the tutorial does, in one thread."""
     batches = generator(folder, size, batch)
     return lambda: (batches[i][0] for i in range(len(batches)))
 
 
 def tutorial_threads(folder: Path, size: int, batch: int) -> Epoch:
-    """With `workers` at one a core, the best that it can be set to."""
+    """Runs epochs with a worker thread a core, the generator's best setting."""
     batches = generator(folder, size, batch)
 
     def epoch() -> Iterator[np.ndarray]:
@@ -98,7 +99,7 @@ CONTESTANTS = {
 
 
 def measure(make: Callable[[Path, int, int], Epoch], folder: Path, options: argparse.Namespace) -> list[float]:
-    """Images a second of the first epoch, its object's making included, and of those after it."""
+    """Returns images a second of the first epoch, with the making of its object, and of the later epochs."""
     rates, start = [], time.perf_counter()
     epoch = make(folder, options.size, options.batch)
     for _ in range(1 + options.epochs):
@@ -129,14 +130,14 @@ def main() -> None:
         for round_ in range(1 + options.rounds):
             for name, make in CONTESTANTS.items():
                 rates = measure(make, Path(folder), options)
-                if round_:  # the one before warms libraries and the page cache
+                if round_:  # the round before warms libraries and the page cache
                     first[name].append(rates[0])
                     steady[name] += rates[1:]
     sys.stdout.write(f"{machine()}\n\n{table(first, steady)}\n")
 
 
 def table(first: dict[str, list[float]], steady: dict[str, list[float]]) -> str:
-    """Minimum, median and maximum in images a second; the ratio of medians to ours."""
+    """Returns a table: minimum, median and maximum in images a second, and the ratio of medians to ours."""
     lines = ["| | first epoch: min / median / max | ours is | later epochs | ours is |", "|---|---|---|---|---|"]
     for name in CONTESTANTS:
         cells = [name]

@@ -1,9 +1,9 @@
 """The client: asks a server over keep-alive connections and looks at every answer. Runs in a process of its own.
 
 Closed loop: each of N clients asks again as soon as it is answered. An answer counts by the share of its time that lies
-in the measured one: a server that works on all requests at once answers in bursts, and how many of them fall into a few
-seconds is luck. Open loop: requests come when they come (Poisson), and latency counts from when a request was due, so
-that a server that stalls can not hide it.
+within the measured time: a server that works on all requests at once answers in bursts, and how many of them fall into
+a few seconds is luck. Open loop: requests come at random (Poisson), and latency counts from when a request was due, so
+a server that stalls cannot hide it.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ LABEL_BYTES = len(b"class 0000")
 
 @dataclass(frozen=True)
 class Plan:
-    """What to ask, how often. `clients` makes it a closed loop, `rate` (requests a second) an open one."""
+    """A load: what to ask and how often. `clients` makes it a closed loop, `rate` (requests a second) an open one."""
 
     port: int
     requests: list[bytes]  # complete HTTP requests
@@ -44,8 +44,8 @@ class Plan:
 
 @dataclass
 class Result:
-    """What came of it in the measured time. `answers`: when asked (or due; monotonic seconds), seconds it took. `work`:
-    right answers, in a closed loop each by its share."""
+    """The result of a plan in its measured time. `answers`: when asked (or due; monotonic seconds), seconds it took.
+    `work`: right answers, in a closed loop each by its share."""
 
     seconds: float
     work: float = 0.0
@@ -55,16 +55,16 @@ class Result:
 
     @property
     def rate(self) -> float:
-        """Right answers a second."""
+        """Returns right answers a second."""
         return self.work / self.seconds
 
     def latency(self, percent: float) -> float:
-        """A percentile in milliseconds."""
+        """Returns a percentile in milliseconds."""
         return percentile([seconds for _, seconds in self.answers], percent)
 
 
 def percentile(seconds: list[float], percent: float) -> float:
-    """In milliseconds; NaN of nothing."""
+    """Returns a percentile in milliseconds, NaN of nothing."""
     ordered = sorted(seconds)
     return 1e3 * ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)] if ordered else math.nan
 
@@ -85,14 +85,14 @@ def drive(plan: Plan, begun: Callable[[], None] = lambda: None, ended: Callable[
 
 
 def _tell(message: object) -> None:
-    """One message on stdout: its length in 8 bytes, then a pickle. `pickle.load` on the pipe itself went wrong once in
-    some hundred results of megabytes."""
+    """Writes one message to stdout: its length in 8 bytes, then a pickle. `pickle.load` on the pipe failed once in some
+    hundred results of megabytes."""
     data = pickle.dumps(message)
     sys.stdout.buffer.write(len(data).to_bytes(8, "little") + data)
     sys.stdout.buffer.flush()
 
 
-def _hear(stream: IO[bytes]) -> Any:  # Any: what `_tell` was given
+def _hear(stream: IO[bytes]) -> Any:  # Any: the value given to `_tell`
     return pickle.loads(stream.read(int.from_bytes(stream.read(8), "little")))
 
 
@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.received = bytearray()
-        self.whole = 0  # bytes of the answer; 0 as long as its head is not there
+        self.whole = 0  # bytes of the answer; 0 until its head has come
         self.open = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
             if end < 0:
                 return
             length = LENGTH.search(self.received, 0, end)
-            # without a length it comes in chunks, the last of which is empty
+            # without a length it comes in chunks; the last one is empty
             self.whole = end + 4 + int(length[1]) if length else sys.maxsize
         whole = len(self.received) >= self.whole or self.received.endswith(b"\r\n0\r\n\r\n")
         if whole and self.answer and not self.answer.done():
@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
             self.whole = 0
 
     async def ask(self, request: bytes) -> bytes:
-        """The whole answer. Raises OSError, TimeoutError."""
+        """Returns the whole answer. Raises OSError, TimeoutError."""
         self.answer = asyncio.get_running_loop().create_future()
         self.transport.write(request)
         async with asyncio.timeout(TIMEOUT_S):
@@ -150,7 +150,7 @@ class Load:
         self.unanswered = 0  # of what was asked before the end
 
     async def run(self, tell: Callable[[str], None]) -> Result:
-        """Tells "begun" and "ended", asks until the end, waits for what is under way."""
+        """Reports "begun" and "ended", asks until the end, waits for the requests under way."""
         watch = asyncio.create_task(self._watch(tell))
         if self.plan.clients:
             await asyncio.gather(*(self._client(number) for number in range(self.plan.clients)))
@@ -170,11 +170,11 @@ class Load:
         self.result.client_cpu = _cpu() - cpu
 
     async def _client(self, number: int) -> None:
-        for i in itertools.count(5 * number):  # neighbours ask for different images
+        for i in itertools.count(5 * number):  # neighbors ask for different images
             now = time.monotonic()
             if now >= self.end and not self.unanswered:
                 return
-            early = now < self.end  # else it keeps up the load for what is under way
+            early = now < self.end  # otherwise it only keeps up the load for the requests under way
             self.unanswered += early
             await self._ask(i, now)
             self.unanswered -= early
@@ -205,7 +205,7 @@ class Load:
             self.result.answers.append((due, now - due))
 
     async def _error(self, request: bytes, label: bytes) -> str | None:
-        """What is wrong with the answer, or None."""
+        """Returns what is wrong with the answer, or None."""
         try:
             connection = self.idle.pop() if self.idle else await self._connect()
         except OSError as error:
@@ -237,7 +237,7 @@ def _cpu() -> float:
 
 
 def main() -> None:
-    """A pickled plan on stdin to messages on stdout; both ends are ours."""
+    """Reads a pickled plan from stdin and writes messages to stdout; both ends are ours."""
     # under its own name, so that the other process can unpickle what it makes
     from benchmarks.load import Load
 

@@ -1,4 +1,4 @@
-"""Where and when a figure was measured."""
+"""The machine, the versions, the commit and the date of a figure."""
 
 import importlib.metadata
 import os
@@ -11,7 +11,7 @@ LIBRARIES = ("tensorflow", "keras", "onnxruntime-gpu", "numpy", "pillow", "fasta
 
 
 def machine(libraries: tuple[str, ...] = LIBRARIES) -> str:
-    """Processor, cores, load, versions, commit, date, in one line."""
+    """Returns processor, cores, load, versions, commit and date in one line."""
     info = Path("/proc/cpuinfo").read_text().splitlines()
     processors = [line.split(": ")[1] for line in info if line.startswith("model name")]
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in libraries)
@@ -25,7 +25,7 @@ def machine(libraries: tuple[str, ...] = LIBRARIES) -> str:
 
 
 def _gpus() -> list[str]:
-    """Name and driver of each; none where there is no NVIDIA driver."""
+    """Returns name and driver of each GPU; none without an NVIDIA driver."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()

@@ -1,6 +1,6 @@
-"""The models that are served: the real ResNeXt-50 at 224 x 224 and a tiny one, with random weights.
+"""Makes the models that are served: the real ResNeXt-50 at 224 x 224 and a tiny one, with random weights.
 
-Speed does not depend on what the weights are, as long as activations keep a normal size. The service loads them from a
+Speed does not depend on the weights, as long as activations keep a normal size. The service loads them from a
 model repository like any other; the peers take `model.onnx` out of it. `make` runs this whenever the code that is used
 here has changed: what is measured is what a training publishes today.
 """
@@ -45,7 +45,7 @@ NETWORKS = {
     "tiny": (Architecture(depths=(1,), cardinality=2, base_width=4, stem_width=8), 32, 10),
 }
 SHARPNESS = 6.0  # how far a photograph's own logit lies above the others
-VERSIONS = 2  # of each, the same but for the seed: a swap goes from one to the other
+VERSIONS = 2  # of each network; only the seed differs: a swap goes from one to the other
 
 
 def make(name: str, repository: ModelRepository) -> None:
@@ -102,11 +102,11 @@ def make(name: str, repository: ModelRepository) -> None:
 
 
 def tell_apart(network: keras.Model, images: Uint8Images) -> None:
-    """Gives each photograph a top class of its own: random weights alone name one class for all, and a benchmark that
-    checks answers would see no mix-up between requests."""
+    """Gives each photograph its own top class. With random weights all would have the same one, and a benchmark that
+    checks answers could not see requests mixed up."""
     for layer in network.layers:
         if layer.name.endswith("_norm3"):
-            layer.gamma.assign(np.full(layer.gamma.shape, 0.5))  # a block begins as its shortcut, all the rest zeros
+            layer.gamma.assign(np.full(layer.gamma.shape, 0.5))  # a block begins as its shortcut, the rest zeros
     logits = network.get_layer("logits")
     features = keras.Model(network.input, network.get_layer("pool").output)(images.astype(np.float32)).numpy()
     mean = features.mean(0)

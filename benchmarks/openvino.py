@@ -1,7 +1,7 @@
-"""OpenVINO against ONNX Runtime's own CPU provider: the service on it, then model files on both, taken in turns.
+"""Compares OpenVINO with ONNX Runtime's own CPU provider: the service on OpenVINO, then model files on both by turns.
 
 `make bench-openvino` makes OpenVINO's environment and prints a Markdown table. Each provider has a process of its own,
-in its own environment, with its sessions warm; the one that is not asked waits for a line.
+in its own environment, with its sessions warm; the process that is not asked waits for a line.
 """
 
 import argparse
@@ -42,14 +42,14 @@ START_S = 120
 
 
 class Runner:
-    """A process of `python` that measures files on one provider when it is told to."""
+    """A process of `python` that measures files on one provider when it is asked to."""
 
     def __init__(self, python: Path, provider: str) -> None:
         command = [str(python), "-m", "benchmarks.openvino", "--serve", provider]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def rate(self, path: Path, threads: int, runs: int, images: int, seconds: float) -> float:
-        """Images a second."""
+        """Returns images a second."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(json.dumps([str(path), threads, runs, images, seconds]) + "\n")
@@ -64,11 +64,11 @@ class Runner:
 
 
 def main() -> None:
-    """The proof, then the figures."""
+    """Prints the proof that the service runs on OpenVINO, then the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--environment", type=Path, default=Path(".venv-openvino"))
     parser.add_argument(
-        "--models", type=Path, default=Path("models"), help="model repository; its live version is used"
+        "--models", type=Path, default=Path("models"), help="model repository; its active version is used"
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.5)
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def prove(python: Path, models: Path) -> str:
-    """Starts the service on OpenVINO, asks it for an image, and says what it runs. Its golden check has passed then."""
+    """Starts the service on OpenVINO, classifies an image and returns what runs. The golden check has passed then."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     settings = {"MODELS": str(models), "PROVIDER": "openvino", "PORT": str(port), "LOG_LEVEL": "warning"}
@@ -124,7 +124,7 @@ def _get(port: int, path: str, body: bytes | None = None) -> Any:  # Any: JSON
 
 
 def table(files: Mapping[Precision, Path], runners: dict[str, Runner], rounds: int, seconds: float) -> str:
-    """Medians of images/s, and the median of the rounds' ratios."""
+    """Returns a table: medians of images/s, and the median of the rounds' ratios."""
     measured: dict[tuple[str, str], list[list[float]]] = {}
     for _ in range(rounds):
         for name, (threads, runs, images) in ARRANGEMENTS.items():
@@ -144,7 +144,7 @@ def table(files: Mapping[Precision, Path], runners: dict[str, Runner], rounds: i
 
 
 def versions(python: Path) -> str:
-    """Of ONNX Runtime's build with OpenVINO."""
+    """Returns the versions of ONNX Runtime's build with OpenVINO."""
     command = [str(python), "-c", "import onnxruntime as o; print(o.__version__)"]
     return f"onnxruntime-openvino {subprocess.check_output(command, text=True).strip()}"
 
@@ -164,7 +164,7 @@ def serve(provider: Provider) -> None:
 
 
 def open_for(path: Path, provider: Provider, threads: int, runs: int) -> onnxruntime.InferenceSession:
-    """As the service opens it; several runs at once want as many streams, for which the service has no use."""
+    """Opens a session as the service does; several runs at once need as many streams, which the service never uses."""
     if provider != "openvino" or runs == 1:
         return open_session(path, provider, threads)
     options = provider_options(provider, threads * runs, streams=runs)

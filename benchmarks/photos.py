@@ -1,4 +1,4 @@
-"""What clients send: JPEGs cut from scikit-learn's two photographs."""
+"""The photographs that clients send: JPEGs cut from scikit-learn's two photographs."""
 
 import io
 
@@ -13,17 +13,17 @@ QUALITY = 90
 
 
 def small_photos(count: int = 16) -> list[bytes]:
-    """500 x 375, as in ImageNet: about 50 KB each."""
+    """Returns JPEGs of 500 x 375, as in ImageNet: about 50 KB each."""
     return [_jpeg(_piece(i, count).resize(SMALL, Image.Resampling.LANCZOS)) for i in range(count)]
 
 
 def thumbnails(count: int = 16) -> list[bytes]:
-    """32 x 32, about 1 KB each: hardly anything to decode, so that what is timed is the server."""
+    """Returns JPEGs of 32 x 32, about 1 KB each: with hardly anything to decode, the server itself is timed."""
     return [_jpeg(_piece(i, count).resize(THUMBNAIL, Image.Resampling.LANCZOS)) for i in range(count)]
 
 
 def phone_photos(count: int = 8) -> list[bytes]:
-    """4032 x 3024, as a phone takes them; with noise, as its sensor has it: a few MB each."""
+    """Returns JPEGs of 4032 x 3024, as a phone takes them, with a sensor's noise: a few MB each."""
     photos = []
     for i in range(count):
         pixels = np.asarray(_piece(i, count).resize(PHONE, Image.Resampling.BICUBIC), np.int16)
@@ -33,7 +33,7 @@ def phone_photos(count: int = 8) -> list[bytes]:
 
 
 def _piece(i: int, count: int) -> Image.Image:
-    """One of `count` different parts of a photograph, 4:3."""
+    """Returns one of `count` different parts of a photograph, 4:3."""
     photo = Image.fromarray(load_sample_images().images[i % 2])
     width = photo.width * 3 // 4
     height = width * 3 // 4

@@ -1,4 +1,4 @@
-"""Where the time goes: of a run by kind of node, of a request by stage. Prints Markdown."""
+"""Shows where the time goes: in a run by kind of node, in a request by stage. Prints Markdown."""
 
 import argparse
 import json
@@ -28,7 +28,7 @@ WARM_UP = 5  # runs
 
 
 def nodes(path: Path, image: np.ndarray[Any, Any], runs: int) -> tuple[dict[str, float], float]:
-    """Milliseconds of a run by kind of node, and of the whole run; profiling makes both a little longer."""
+    """Returns milliseconds of a run by kind of node, and of the whole run; profiling makes both a little longer."""
     with TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -58,7 +58,7 @@ def nodes(path: Path, image: np.ndarray[Any, Any], runs: int) -> tuple[dict[str,
 
 
 def kinds_of(model: onnx.ModelProto) -> dict[str, str]:
-    """Node names to what they are called in the table: convolutions by kernel and width of a group."""
+    """Returns the name in the table for each node: a convolution's has its kernel and the width of a group."""
     shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     kinds = {}
     for node in model.graph.node:
@@ -74,7 +74,7 @@ def kinds_of(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def stages(precision: str, photos: list[bytes], requests: int) -> dict[str, float]:
-    """Median milliseconds of each stage of a lone request; `around` is what Server-Timing does not name."""
+    """Returns median milliseconds of each stage of a lone request; `around` is what Server-Timing does not name."""
     found: dict[str, list[float]] = {}
     name = "resnext-fp32" if precision == "fp32" else "resnext"
     with running(name, MODELS / "real", photos[0]) as server:
@@ -95,7 +95,7 @@ def stages(precision: str, photos: list[bytes], requests: int) -> dict[str, floa
 
 
 def main() -> None:
-    """Both precisions of the benchmark's real model."""
+    """Profiles each precision of the benchmark's real model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=50)
     options = parser.parse_args()

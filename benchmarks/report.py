@@ -1,4 +1,4 @@
-"""What was measured, and the Markdown that says so."""
+"""The findings of `make bench`, and the Markdown made of them."""
 
 import json
 import statistics
@@ -13,7 +13,7 @@ from training.contract.manifest import Precision
 
 BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
 LIBRARIES = ("onnxruntime-gpu", "numpy", "pillow", "fastapi", "uvicorn")
-SWAP = "swap"  # the scenario that ours alone can
+SWAP = "swap"  # the scenario that only ours can run
 NONE = "–"
 
 
@@ -70,7 +70,7 @@ class SwapSample:
 
 @dataclass
 class Findings:
-    """All that a run of the benchmark measured."""
+    """All that one run of the benchmark measured."""
 
     machine: str
     rounds: int
@@ -81,19 +81,19 @@ class Findings:
     failures: dict[str, str] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """As JSON."""
+        """Writes the findings as JSON."""
         path.write_text(json.dumps(asdict(self)))
 
     @classmethod
     def read(cls, path: Path) -> "Findings":
-        """What `save` wrote."""
+        """Reads what `save` wrote."""
         found = cls(**json.loads(path.read_text()))
         found.samples = [Sample(**sample) for sample in found.samples]  # type: ignore[arg-type]  # dicts, from JSON
         found.swaps = [SwapSample(**swap) for swap in found.swaps]  # type: ignore[arg-type]
         return found
 
     def of(self, server: str, scenario: str) -> list[Sample]:
-        """A server's samples, one a round."""
+        """Returns a server's samples, one a round."""
         return [s for s in self.samples if (s.server, s.scenario) == (server, scenario)]
 
     def servers(self) -> list[str]:
@@ -106,7 +106,7 @@ class Findings:
 
 
 def write(findings: Findings, page: Path) -> str:
-    """Puts the section between its markers, at the page's end where it has none; returns the section."""
+    """Puts the section between its markers, or at the end of a page without them; returns the section."""
     section = f"{BEGIN}\n{render(findings)}\n{END}"
     text = page.read_text() if page.exists() else ""
     if BEGIN not in text:
@@ -117,7 +117,7 @@ def write(findings: Findings, page: Path) -> str:
 
 
 def render(findings: Findings) -> str:
-    """The section: method, tables, what went wrong, machine."""
+    """Returns the section: method, tables, what went wrong, machine."""
     loads = findings.scenarios()
     crowd = [key for key in loads if SCENARIOS[key].clients > 1]
     parts = [_method(findings)]
@@ -142,13 +142,13 @@ def _method(findings: Findings) -> str:
         "`make bench`: ResNeXt-50 at 224 x 224 with 1000 classes, JPEGs of 500 x 375 or of 12 megapixels in, the five "
         f"best classes out, on {CORES} cores that the client shares; {findings.rounds} rounds of "
         f"{findings.seconds:g} s after a warm-up, interleaved, each from a fresh start. Every answer's top "
-        "class is compared with that of the model by itself. The bound is decode and `session.run` with nothing around "
+        "class is compared with that of the model alone. The bound is decode and `session.run` with nothing around "
         "them, in one run over all cores or one a core, of one image or two, whichever is fastest. The service runs "
         "with its defaults; a "
-        "peer at the better setting for the load: one process with all threads for one client, one thread in each of "
+        "peer with the better setting for the load: one process with all threads for one client, one thread in each of "
         "as many processes as cores (BentoML: threads) for more. Peers serve fp32 from `model.onnx`, the service on "
         "a CPU from `model.cpu.onnx`, the same rewritten for it; there peers do no batching, which would gain nothing. "
-        "OpenVINO is the service in its other environment, of which no bound is measured."
+        "OpenVINO is the service in its other environment; its bound is not measured."
     )
 
 
@@ -159,7 +159,7 @@ def _table(
     more: dict[str, Callable[[Findings, str], str]] | None = None,
     rows: Iterable[list[str]] = (),
 ) -> str:
-    """A row for each server, and `rows`; a column for each load, and `more`."""
+    """Returns a table: a row for each server, and `rows`; a column for each load, and `more`."""
     more = more or {}
     head = ["", *(SCENARIOS[key].title for key in scenarios), *more]
     measured = [
@@ -174,7 +174,7 @@ def _table(
 
 
 def markdown(head: list[str], rows: Iterable[list[str]]) -> str:
-    """A table."""
+    """Returns a Markdown table."""
     return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
 
 
@@ -198,7 +198,7 @@ def _spread(rates: list[float]) -> str:
 
 
 def _bounds(findings: Findings, scenarios: list[str]) -> list[list[str]]:
-    """A row for each precision that was served, and for what the peers do."""
+    """Returns a row for each precision that was served, and one for what the peers do."""
     rows = []
     samples = [s for s in findings.samples if SERVERS[s.server].bounded]
     for precision, ours in sorted({(s.precision, SERVERS[s.server].ours) for s in samples}):
@@ -244,7 +244,7 @@ def _memory(findings: Findings, server: str) -> str:
 
 def _swap_method(swaps: list[SwapSample]) -> str:
     return (
-        f"A swap to another version, under requests that come by themselves (Poisson) at half of the bound. "
+        f"A swap to another version, under requests that come at random (Poisson) at half of the bound. "
         f"Milliseconds from when a request was due, p50 / p99 / maximum, {len(swaps)} swaps:"
     )
 

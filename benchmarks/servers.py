@@ -1,4 +1,4 @@
-"""The servers that are compared: how each is started, asked, measured and ended.
+"""The servers that are compared, and how each is started, asked, measured and ended.
 
 Each peer runs as its documentation advises, in `.bench/envs/<peer>`, with the service's versions of ONNX Runtime, NumPy
 and Pillow, and at the better of two settings for the load that comes.
@@ -36,18 +36,18 @@ STOP_S = 20
 
 
 def multipart(photo: bytes) -> tuple[str, bytes]:
-    """As `curl -F file=@photo.jpg` sends it: content type and body."""
+    """Returns content type and body as `curl -F file=@photo.jpg` sends them."""
     part = b'Content-Disposition: form-data; name="file"; filename="photo.jpg"\r\nContent-Type: image/jpeg'
     return "multipart/form-data; boundary=bench", b"--bench\r\n" + part + b"\r\n\r\n" + photo + b"\r\n--bench--\r\n"
 
 
 def raw(photo: bytes) -> tuple[str, bytes]:
-    """The JPEG alone."""
+    """Returns content type and body of the JPEG alone."""
     return "image/jpeg", photo
 
 
 def open_inference(photo: bytes) -> tuple[str, bytes]:
-    """The V2 protocol's JSON."""
+    """Returns content type and body of the V2 protocol's JSON."""
     data = [base64.b64encode(photo).decode()]
     return "application/json", json.dumps(
         {"inputs": [{"name": "image", "shape": [1, 1], "datatype": "BYTES", "data": data}]}
@@ -56,7 +56,7 @@ def open_inference(photo: bytes) -> tuple[str, bytes]:
 
 @dataclass(frozen=True)
 class Server:
-    """A row of the tables. `{port}`, `{root}` and `{env}` are filled in where its command or environment has them."""
+    """A row of the tables. `{port}`, `{root}` and `{env}` in its command and environment are filled in."""
 
     name: str
     command: str
@@ -65,13 +65,13 @@ class Server:
     path: str = "/predict"
     ours: bool = False
     precisions: tuple[Precision, ...] = ("fp32",)  # that it may serve
-    bounded: bool = True  # by what is measured here: the execution provider that this process has
-    batches: bool = True  # has batching of its own to set up, which pays on a GPU
+    bounded: bool = True  # whether the bound, measured with the execution provider of this process, is its bound
+    batches: bool = True  # has its own batching to set up, which pays on a GPU
     networks: tuple[str, ...] = ("real", "tiny")  # that it is measured with
-    answers_all: bytes | None = None  # the one label that it gives, whatever is asked
+    answers_all: bytes | None = None  # the label that it always gives
 
     def request(self, photo: bytes) -> bytes:
-        """A complete HTTP request."""
+        """Returns a complete HTTP request."""
         kind, body = self.body(photo)
         head = (
             f"POST {self.path} HTTP/1.1\r\nHost: bench\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -140,7 +140,7 @@ SERVERS = {
 
 
 def environment_of(name: str) -> Path:
-    """A peer's virtual environment, or one of ours."""
+    """Returns a peer's virtual environment, or one of ours."""
     server = SERVERS[name]
     if server.command.startswith("{python}"):
         return Path(sys.prefix)
@@ -148,7 +148,7 @@ def environment_of(name: str) -> Path:
 
 
 def installed(name: str) -> bool:
-    """Whether `make bench-peers`, or `make bench-openvino`, has finished this one's."""
+    """Whether `make bench-peers` or `make bench-openvino` has finished this server's environment."""
     return environment_of(name) == Path(sys.prefix) or (environment_of(name) / "installed").exists()
 
 
@@ -161,7 +161,7 @@ class Running:
     start_seconds: float  # from the start of the process to the first right answer
 
     def cpu(self) -> float:
-        """Seconds that its processes have computed for so far."""
+        """Returns the CPU seconds of its processes so far."""
         ticks = 0
         for pid in tree(self.process.pid):
             if fields := _stat(pid):
@@ -169,7 +169,7 @@ class Running:
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def memory(self) -> float:
-        """Bytes that its processes hold; a page that several share counts once."""
+        """Returns the bytes that its processes hold; a page that several share counts once."""
         total = 0
         for pid in tree(self.process.pid):
             try:
@@ -180,7 +180,7 @@ class Running:
         return total
 
     def model(self) -> dict[str, Any]:
-        """What our service says of the model that it serves: `version`, `precision` and more."""
+        """Returns what our service reports about the model that it serves: `version`, `precision` and more."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=30) as answer:
             health: dict[str, dict[str, Any]] = json.load(answer)
         return health["model"]
@@ -190,10 +190,10 @@ class Running:
 def running(name: str, models: Path, photo: bytes, crowd: bool = True) -> Iterator[Running]:
     """Starts a server on a model repository's version 1, waits for its first answer, ends it with all it started.
 
-    `crowd`: it will have many clients, so a peer gets one process a core with one thread each, on a GPU where it has no
-    batches; for a single client one process with all threads is twice as fast. Our service is the same for both.
+    With `crowd` it will have many clients, so a peer gets one process a core with one thread each, on a GPU only if it
+    has no batches. For a single client one process with all threads is twice as fast. Our service is the same for both.
 
-    Raises RuntimeError with the end of its log when it does not answer.
+    Raises RuntimeError with the end of its log if it does not answer.
     """
     server = SERVERS[name]
     log = BENCH / "logs" / f"{name}.log"
@@ -235,7 +235,7 @@ def _environment(server: Server, port: int, models: Path, scratch: Path, crowd: 
         "BENCH_WORKERS": workers,
         "BENCH_THREADS": CORES // workers,
         "BENCH_BATCH": 16 if gpu and server.batches else 1,  # on a CPU a batch gives no more images a second
-        # CUDA's libraries, which only our environment has
+        # CUDA's libraries are only in our environment
         "LD_LIBRARY_PATH": ":".join(map(str, Path(sys.prefix).glob("lib/python*/site-packages/nvidia/*/lib"))),
         "MLSERVER_HTTP_PORT": port,
         "MLSERVER_GRPC_PORT": free_port(),
@@ -248,7 +248,7 @@ def _environment(server: Server, port: int, models: Path, scratch: Path, crowd: 
 
 
 def answers(port: int, request: bytes) -> bool:
-    """Whether the server says 200."""
+    """Whether the server answers with 200."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
             connection.sendall(request)
@@ -258,7 +258,7 @@ def answers(port: int, request: bytes) -> bool:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to the server, and SIGKILL to whatever of its processes is left."""
+    """Sends SIGTERM to the server, then SIGKILL to those of its processes that are left."""
     family = {pid: _started(pid) for pid in tree(process.pid)}
     process.send_signal(signal.SIGTERM)
     try:
@@ -267,12 +267,12 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.kill()
         process.wait()
     for pid, started in family.items():
-        if started and _started(pid) == started:  # the same process, not one that got its number
+        if started and _started(pid) == started:  # the same process, not a new one with its number
             os.kill(pid, signal.SIGKILL)
 
 
 def tree(root: int) -> list[int]:
-    """A process and all its descendants."""
+    """Returns a process and all its descendants."""
     parents = {}
     for path in Path("/proc").iterdir():
         if path.name.isdecimal() and (fields := _stat(int(path.name))):
@@ -284,7 +284,7 @@ def tree(root: int) -> list[int]:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """`/proc/<pid>/stat` from the state on (proc_pid_stat(5), field 3); None when it is gone."""
+    """Returns `/proc/<pid>/stat` from the state on (proc_pid_stat(5), field 3); None if the process is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -297,7 +297,7 @@ def _started(pid: int) -> str | None:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on."""
+    """Returns a TCP port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
     return port

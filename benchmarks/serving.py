@@ -1,7 +1,7 @@
-"""`make bench`: the service and its peers under the same load, against what the hardware could do at most.
+"""`make bench`: the service and its peers under the same load, beside the most that the hardware could do.
 
-Each round starts every server anew, measures the bound just before, and asks the same photographs of all of them; every
-answer is checked. Writes `.bench/serving.json` and the section of docs/benchmarks.md between its two markers.
+Each round starts every server again, measures the bound just before, and sends the same photographs to all of them;
+every answer is checked. Writes `.bench/serving.json` and the section of docs/benchmarks.md between its two markers.
 """
 
 import argparse
@@ -25,22 +25,22 @@ from training.images.decode import decode
 
 FOUND = BENCH / "serving.json"
 WARM_UP_S = 1.0
-WARM_UP_TURNS = 1.5  # and at least so many answers to every client
+WARM_UP_TURNS = 1.5  # answers to every client, at least
 BOUND_S = 0.5
 SWAP_LOAD = 0.5  # of the bound
 SWAP_S = 10.0  # longer than a swap takes
-SETTLE_S = 3.0  # what has gathered meanwhile is answered
+SETTLE_S = 3.0  # until the requests that gathered meanwhile are answered
 
 
 class Bench:
-    """What all measurements share: photographs, raw models, seconds of a measurement."""
+    """The parts that all measurements share: photographs, raw models, seconds of a measurement."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.photos = {"small": small_photos(), "phone": phone_photos(), "thumbnail": thumbnails()}
 
     def visit(self, round_: int, name: str, scenarios: dict[str, Scenario]) -> list[Sample]:
-        """Starts a server, puts it under these loads, ends it. They are of one network, of one client or of many."""
+        """Starts a server, puts it under these loads and ends it. All have one network, and one client or many."""
         network, crowd = next((s.network, s.clients > 1) for s in scenarios.values())
         # before it starts: some servers compute while nobody asks
         photos = {s.photos: self.photos[s.photos] for s in scenarios.values()}
@@ -74,7 +74,7 @@ class Bench:
 
     @functools.cache  # noqa: B019  one Bench lives as long as the process
     def raw(self, network: str, precision: Precision, ours: bool) -> Raw:
-        """The model without a server, from the file that ours runs here, or that the peers do."""
+        """Returns the model without a server, from the file that ours runs here, or that the peers run."""
         repository = ModelRepository(MODELS / network, MODEL)
         manifest = repository.manifest(1)
         variant = manifest.variants[precision]
@@ -83,7 +83,7 @@ class Bench:
 
     @functools.cache  # noqa: B019
     def labels(self, name: str, network: str, photos: str, precision: Precision) -> list[bytes]:
-        """The right top classes, by the raw model, for images as this server decodes them."""
+        """Returns the right top classes, by the raw model, for images as this server decodes them."""
         server = SERVERS[name]
         if server.answers_all:
             return [server.answers_all] * len(self.photos[photos])
@@ -114,7 +114,7 @@ class Bench:
             with running(name, MODELS / "real", photos[0]) as server:
                 precision: Precision = server.model()["precision"]
                 rate = SWAP_LOAD * bounds[precision]["small"].crowd
-                labels = self.labels(name, "real", "small", precision)  # both versions': see models.tell_apart
+                labels = self.labels(name, "real", "small", precision)  # of both versions: see models.tell_apart
                 requests = [SERVERS[name].request(photo) for photo in photos]
                 seconds = 2 * self.seconds + SWAP_S
                 result = drive(Plan(server.port, requests, labels, seconds, WARM_UP_S, rate=rate), activate)
@@ -127,7 +127,7 @@ class Bench:
 
 
 def import_seconds() -> float:
-    """Of `import app.main`, without Python's own start."""
+    """Returns the seconds of `import app.main`, without Python's own start."""
 
     def seconds(code: str) -> float:
         begun = time.perf_counter()
@@ -138,7 +138,7 @@ def import_seconds() -> float:
 
 
 def measure(options: argparse.Namespace) -> Findings:
-    """All rounds. A server that is not installed or does not answer is left out, and why is kept."""
+    """Measures all rounds. A server that is not installed or does not answer is left out, and the reason is kept."""
     bench = Bench(options.seconds)
     findings = Findings(machine(LIBRARIES), options.rounds, options.seconds, import_seconds())
     chosen = {key: SCENARIOS[key] for key in options.scenarios if key != SWAP}
@@ -179,7 +179,7 @@ def measure(options: argparse.Namespace) -> Findings:
 
 
 def say(text: str) -> None:
-    """A line on stderr: stdout is the report's."""
+    """Writes a line to stderr: stdout is for the report."""
     sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
 
@@ -189,8 +189,8 @@ def main() -> None:
     parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS), metavar="NAME")
     parser.add_argument("--scenarios", nargs="+", choices=[*SCENARIOS, SWAP], default=[*SCENARIOS, SWAP])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.5, help="of each measurement, without its warm-up")
-    parser.add_argument("--report", action="store_true", help="write the section anew from .bench/serving.json")
+    parser.add_argument("--seconds", type=float, default=2.5, help="seconds of each measurement, without its warm-up")
+    parser.add_argument("--report", action="store_true", help="write the section again from .bench/serving.json")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "benchmarks.md")
     options = parser.parse_args()
     findings = Findings.read(FOUND) if options.report else measure(options)

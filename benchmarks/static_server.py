@@ -1,4 +1,4 @@
-"""A server that does nothing: reads a request, sends one fixed answer. What the client can do at most."""
+"""A server that reads a request and sends one fixed answer: it shows the most that the client can do."""
 
 import asyncio
 import sys

@@ -1,7 +1,7 @@
 """Our side of `benchmarks.training_step`: the network, optimizer and loss of `training.phases.train`, by `model.fit`.
 
-Speaks as `benchmarks/peers/pytorch/trainer.py` does. `--pipeline` feeds it through the input pipeline, with the
-tutorial's augmentation of cached uint8 images, in place of one batch that lies ready.
+Talks to the benchmark as `benchmarks/peers/pytorch/trainer.py` does. `--pipeline` feeds it through the input pipeline,
+with the tutorial's augmentation of cached uint8 images, in place of one batch that lies ready.
 """
 
 import argparse
@@ -24,7 +24,7 @@ IMAGES = 512  # in the pipeline's cache
 
 
 class Clock(keras.callbacks.Callback):
-    """Seconds from the end of the first step to the end of the last, and the loss then."""
+    """A callback that keeps the seconds from the end of the first step to the end of the last, and the last loss."""
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         self.start = 0.0
@@ -39,7 +39,7 @@ class Clock(keras.callbacks.Callback):
 
 
 def batches(options: argparse.Namespace) -> tf.data.Dataset:
-    """Endless batches for `fit`."""
+    """Returns endless batches for `fit`."""
     random = np.random.default_rng(0)
     count = IMAGES if options.pipeline else options.batch
     images = random.integers(0, 256, (count, options.size, options.size, 3), np.uint8)
@@ -52,13 +52,13 @@ def batches(options: argparse.Namespace) -> tf.data.Dataset:
 
 
 def say(line: dict[str, object]) -> None:
-    """To the benchmark."""
+    """Writes a line to the benchmark."""
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 
 
 def main() -> None:
-    """Trains as often as it is asked to."""
+    """Trains each time a line asks for it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)
@@ -74,7 +74,7 @@ def main() -> None:
     model, clock = compiled(config, options.classes, steps=1, synchronized=False), Clock()
     data = batches(options)
     say({"version": f"tensorflow {tf.__version__}", "parameters": resnext.parameters(model)["trainable"]})
-    for line in sys.stdin:  # a step more than asked for: the clock starts after it
+    for line in sys.stdin:  # one step more than asked for: the clock starts after it
         model.fit(data, steps_per_epoch=int(line) + 1, callbacks=[clock], shuffle=False, verbose=0)
         say({"seconds": clock.seconds, "loss": clock.loss})
 

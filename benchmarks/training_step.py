@@ -1,8 +1,8 @@
-"""How fast a training step is: ours against PyTorch's, the same network, batch, precision and cores.
+"""Compares a training step with PyTorch's: the same network, batch, precision and cores.
 
-Each contestant is a process that stays; rounds are interleaved, after one that warms up. A second row of ours trains
-through the input pipeline: what it costs a step. PyTorch's documentation advises tcmalloc: where that is installed, it
-is a row of its own. All have to have as many parameters, and a loss that falls.
+Each contestant is a process that stays; rounds are interleaved, after a warm-up round. A second row of ours trains
+through the input pipeline, and shows what it costs a step. PyTorch's documentation advises tcmalloc: if that is
+installed, it gets a row. All contestants must have the same number of parameters and a loss that falls.
 """
 
 import argparse
@@ -38,7 +38,7 @@ class Case:
 
     @classmethod
     def read(cls, text: str) -> "Case":
-        """From `64x224x224:float32`: images, height, width, precision."""
+        """Reads `64x224x224:float32`: images, height, width, precision."""
         shape, precision = text.split(":")
         batch, height, width = map(int, shape.split("x"))
         if height != width:
@@ -60,7 +60,7 @@ class Contestant:
     first_step: float = 0.0
 
     def start(self) -> None:
-        """To its first step, which traces."""
+        """Starts the process and waits for its first step, which traces."""
         start = time.perf_counter()
         self.process = subprocess.Popen(
             self.command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sys.stderr, text=True
@@ -71,24 +71,24 @@ class Contestant:
         self.first_step = time.perf_counter() - start
 
     def end(self) -> None:
-        """Its stdin ends, and so does it."""
+        """Ends the process by closing its stdin."""
         self.process.communicate()
 
     def warm_up(self) -> None:
-        """Takes a few steps; they say how many make a round."""
+        """Takes a few steps to find out how many make a round."""
         self._steps(2)
         seconds, _ = self._steps(3)
         self.steps = max(3, round(ROUND_S / (seconds / 3)))
 
     def race(self) -> None:
-        """One round."""
+        """Takes one round."""
         seconds, loss = self._steps(self.steps)
         assert math.isfinite(loss), f"{self.name} has a loss of {loss}"
         self.rates.append(self.case.batch * self.steps / seconds)
         self.last_loss = loss
 
     def _steps(self, count: int) -> tuple[float, float]:
-        """Seconds of so many steps, and the loss after them."""
+        """Returns the seconds of `count` steps, and the loss after them."""
         assert self.process.stdin
         self.process.stdin.write(f"{count}\n")
         self.process.stdin.flush()
@@ -96,7 +96,7 @@ class Contestant:
         return answer["seconds"], answer["loss"]
 
     def _answer(self) -> dict[str, Any]:
-        """A line of its JSON. Raises RuntimeError where it has ended."""
+        """Returns a line of its JSON. Raises RuntimeError if the process has ended."""
         assert self.process.stdout
         line = self.process.stdout.readline()
         if not line:
@@ -106,7 +106,7 @@ class Contestant:
 
 
 def contestants(case: Case, options: argparse.Namespace) -> list[Contestant]:
-    """For one case, ours first."""
+    """Returns the contestants of one case, ours first."""
     shared = [f"--size={case.size}", f"--batch={case.batch}", f"--precision={case.precision}"]
     shared += [f"--classes={CLASSES}", f"--optimizer={options.optimizer}"]
     ours = [sys.executable, "-m", "benchmarks.trainer", *shared]
@@ -120,7 +120,7 @@ def contestants(case: Case, options: argparse.Namespace) -> list[Contestant]:
 
 
 def measure(case: Case, options: argparse.Namespace) -> list[Contestant]:
-    """All rounds of a case. One process at a time computes; the others wait for a line."""
+    """Measures all rounds of a case. One process at a time computes; the others wait for a line."""
     started: list[Contestant] = []
     try:
         for contestant in contestants(case, options):
@@ -135,13 +135,13 @@ def measure(case: Case, options: argparse.Namespace) -> list[Contestant]:
         for contestant in started:
             contestant.end()
     for contestant in started:
-        if contestant.name != AUGMENTED:  # that one does not see the same images again and again
+        if contestant.name != AUGMENTED:  # it does not see the same images again and again
             assert contestant.last_loss < contestant.first_loss, f"{contestant.name} does not learn"
     return started
 
 
 def table(cases: dict[Case, list[Contestant]]) -> str:
-    """Minimum, median and maximum in images a second; how ours compares; seconds from nothing to the first step."""
+    """Returns a table: minimum, median and maximum in images a second; how ours compares; seconds to the first step."""
     lines = ["| | | images/s: min / median / max | ours is | first step after |", "|---|---|---|---|---|"]
     for case, found in cases.items():
         ours = statistics.median(found[0].rates)

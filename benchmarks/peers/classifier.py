@@ -1,7 +1,7 @@
-"""What every peer does with an image, as its user would write it: Pillow, ONNX Runtime, the five best classes.
+"""The work of every peer on an image, as its user would write it: Pillow, ONNX Runtime, the five best classes.
 
-Runs in the peers' own virtual environments. Which model, how many threads: the BENCH_* variables that
-`benchmarks.servers` sets.
+Runs in the peers' own virtual environments. The BENCH_* variables that `benchmarks.servers` sets name the model and the
+number of threads.
 """
 
 import io
@@ -49,18 +49,18 @@ class Classifier:
         self.size = (size["width"], size["height"])
 
     def decode(self, photo: bytes) -> Uint8Image:
-        """To the model's size."""
+        """Decodes a JPEG to the model's size."""
         return decode(photo, self.size)
 
     def classify(self, images: list[Uint8Image]) -> list[dict[str, Any]]:
-        """The five best classes of each, best first. On a GPU in batches of one size: a new shape costs a search."""
+        """Returns the five best classes of each, best first. A GPU gets batches of one size: others cost a search."""
         batch = np.zeros((max(BATCH, len(images)), *images[0].shape), np.uint8) if BATCH > 1 else np.stack(images)
         batch[: len(images)] = images
         probabilities = self.session.run(None, {"image": batch})[0]
         return [self._answer(row) for row in probabilities[: len(images)]]
 
     def predict(self, photo: bytes) -> dict[str, Any]:
-        """A JPEG to its answer."""
+        """Returns the answer for a JPEG."""
         return self.classify([self.decode(photo)])[0]
 
     def _answer(self, row: NDArray[np.float32]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 # (its packages are in an environment of their own)
 """BentoML: a service in one process, an image as multipart input, one run a thread.
 
-More processes (`workers`) were tried: connections that are kept alive all stay with the first, at half the speed. No
-adaptive batching: its requests would have to be lists.
+More processes (`workers`) were tried: kept-alive connections all stay with the first process, at half the speed.
+There is no adaptive batching, since its requests would have to be lists.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """FastAPI by hand: a `def` route, which runs in a thread, around `session.run`. No batching.
 
-Two threads at a time, as Starlette's documentation says how: with its 40, 32 clients get a quarter less.
+Two threads at a time, set as Starlette's documentation says: with its default of 40, 32 clients get a quarter less.
 """
 
 from collections.abc import AsyncIterator

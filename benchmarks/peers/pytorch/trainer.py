@@ -1,6 +1,6 @@
 """ResNeXt-50 (32x4d) in plain PyTorch, trained as its documentation advises. Runs in an environment of its own.
 
-Prints what it is as one JSON line; then for each line on stdin takes as many steps as that says and prints their
+Prints what it is as one JSON line. Then, for each line on stdin, takes as many steps as the line says and prints their
 seconds and the last loss. Channels last, one thread a core, autocast for bfloat16, the fused optimizer.
 """
 
@@ -15,7 +15,7 @@ from torch import nn
 
 
 class Block(nn.Module):
-    """1x1 reduce, 3x3 in 32 groups, 1x1 expand, plus the shortcut."""
+    """A block: 1x1 reduce, 3x3 in 32 groups, 1x1 expand, plus the shortcut."""
 
     def __init__(self, channels: int, width: int, filters: int, stride: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Block(nn.Module):
 
 
 def resnext50(classes: int) -> nn.Module:
-    """The paper's table, torchvision's layers."""
+    """Returns the network of the paper's table, in torchvision's layers."""
     layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
     layers.append(nn.MaxPool2d(3, 2, 1))
     channels = 64
@@ -51,13 +51,13 @@ def resnext50(classes: int) -> nn.Module:
 
 
 def say(line: dict[str, object]) -> None:
-    """To the benchmark."""
+    """Writes a line to the benchmark."""
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 
 
 def main() -> None:
-    """Trains on one random batch, as often as it is asked to."""
+    """Trains on one random batch each time a line asks for it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)
