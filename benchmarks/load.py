@@ -77,9 +77,9 @@ def drive(plan: Plan, begun: Callable[[], None] = lambda: None, ended: Callable[
         assert process.stdout
         pickle.dump(plan, process.stdin)
         process.stdin.close()
-        for told in (begun, ended):
+        for report in (begun, ended):
             _hear(process.stdout)
-            told()
+            report()
         result: Result = _hear(process.stdout)
     return result
 

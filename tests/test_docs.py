@@ -16,6 +16,7 @@ from training.cli.runs import RunsCommand
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "models" / "README.md"]
 TEXT = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
+FOLDERS = ("app", "benchmarks", "monitoring", "requirements", "tests", "training")
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
@@ -46,7 +47,11 @@ def test_the_readmes_link_to_the_same_pages() -> None:
 
 
 def test_help_lists_every_target_with_one_line() -> None:
-    help_page = ["make", "--no-print-directory", "help"]  # make says so under another make, as `make test` is
+    help_page = [
+        "make",
+        "--no-print-directory",
+        "help",
+    ]  # under `make test` it would print the folder
     done = subprocess.run(help_page, cwd=ROOT, capture_output=True, text=True, check=True)
     lines = [line.split() for line in done.stdout.splitlines()]
     assert {line[1] for line in lines} == TARGETS
@@ -57,6 +62,12 @@ def test_help_lists_every_target_with_one_line() -> None:
 def test_every_link_leads_to_a_file(page: str) -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", TEXT[page]):
         assert link.startswith("https://") or (ROOT / page).parent.joinpath(link).exists(), link
+
+
+@pytest.mark.parametrize("page", TEXT)
+def test_every_file_named_exists(page: str) -> None:
+    for name in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)`", TEXT[page]):
+        assert (ROOT / name).exists(), name
 
 
 def anchors(text: str) -> set[str]:
@@ -73,7 +84,7 @@ def test_every_link_to_a_heading_leads_to_one(page: str) -> None:
 
 
 def commands(text: str) -> list[list[str]]:
-    """What follows `resnext`, or `python -m training`, anywhere in a page, to the end of the command."""
+    """Returns the words after `resnext` or `python -m training` of each command in a page."""
     found = re.findall(r"(?:python -m training|\bresnext) +([a-z][^`#\n]*)", text)
     return [command.split() for command in found]
 
@@ -82,7 +93,7 @@ def commands(text: str) -> list[list[str]]:
 def test_every_command_and_flag_named_exists(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     for words in commands(TEXT[page]):
         if words[0] == "tune":
-            continue  # it becomes the service's own command, and this process with it
+            continue  # this process would become the service's own command
         path = [word for word in words if re.fullmatch(r"[a-z-]+", word) and not word.startswith("-")]
         known = help_of(path, capsys)
         for flag in (word for word in words if word.startswith("--")):
@@ -99,7 +110,7 @@ def test_every_command_is_documented() -> None:
 
 
 def help_of(path: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The help of the longest prefix of `path` that is a command."""
+    """Returns the help of the longest prefix of `path` that is a command."""
     while True:
         try:
             with pytest.raises(SystemExit) as ended:

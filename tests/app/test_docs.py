@@ -44,7 +44,7 @@ def test_documents_name_no_setting_that_is_not_there() -> None:
 
 
 def counted() -> str:
-    """A scrape after one request; with the names of GPUs and jobs, though there are none."""
+    """Returns a scrape after one request, with the names of the GPUs' and the jobs' metrics, though there are none."""
     metrics = Metrics()
     metrics.show_model("resnext50", 1, "fp32", "CPUExecutionProvider")
     metrics.count_request("POST", "/predict", Observation("id", 0, status=200, version="1"), 0.1)
