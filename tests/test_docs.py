@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,19 @@ def test_every_link_leads_to_a_file(page: str) -> None:
 def test_every_file_named_exists(page: str) -> None:
     for name in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)`", TEXT[page]):
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("package", ["app", "training"])
+def test_the_map_has_a_row_for_each_folder_and_the_layers_that_the_linter_holds(package: str) -> None:
+    page = TEXT["docs/architecture.md"]
+    table = page.split(f"| Folder of `{package}/` |")[1].split("\n\n")[0]
+    rows = set(re.findall(r"^\| `([\w/]+)/` \|", table, re.MULTILINE))
+    packages = {path.parent.relative_to(ROOT / package).as_posix() for path in (ROOT / package).rglob("__init__.py")}
+    assert rows == packages - {"."}
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract.get("containers") == [package]]
+    named = "; ".join(", ".join(f"`{module}`" for module in layer.split(" | ")) for layer in layers)
+    assert f"- {package}: {named}." in re.sub(r"\s+", " ", page)
 
 
 def anchors(text: str) -> set[str]:
