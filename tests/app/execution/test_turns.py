@@ -136,7 +136,8 @@ def test_beside_requests_a_load_steps_back_and_alone_it_does_not() -> None:
     with turns.for_request():
         pass
     with turns.beside(2) as threads:
-        assert set(threads.map(lambda _: niceness(), range(8))) == {before + NICENESS}
+        lowest = 19  # Linux knows no lower priority
+        assert set(threads.map(lambda _: niceness(), range(8))) == {min(before + NICENESS, lowest)}
     assert niceness() == before
 
 
