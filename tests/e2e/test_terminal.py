@@ -4,6 +4,7 @@ import re
 
 from tests.e2e.conftest import Starter, command
 from tests.terminal import Terminal
+from tests.training.datasets.folders import few
 
 BAR = re.compile(r"epoch (\d+)/\d+ \S* ?\S* +(\d+)/\d+")
 EPOCH = re.compile(r"epoch (\d+)/\d+  loss \d\.\d+  accuracy \d\.\d+  val loss \d+\.\d+  val accuracy \d\.\d+")
@@ -30,8 +31,9 @@ def test_the_bar_moves_and_leaves_a_line_for_each_epoch(starter_run: Starter) ->
 
 def test_a_dumb_terminal_gets_lines_alone(starter_run: Starter) -> None:
     folder = starter_run.folder
+    images = few(folder / "digits", folder / "few")
     terminal = command(
-        *("train", folder / "digits", "--config=training/jobs/starter.toml", "--epochs=2", *SMALL),
+        *("train", images, "--config=training/jobs/starter.toml", "--epochs=2", *SMALL),
         *(f"--run={folder / 'dumb'}", f"--models={folder / 'dumb-models'}", "--gate.policy=always"),
         TERM="dumb",
     )

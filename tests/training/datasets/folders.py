@@ -1,5 +1,6 @@
 """Folders of pictures in the layouts that users have, and the error for one that is no dataset."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,12 @@ def refusal(folder: Path) -> str:
     with pytest.raises(DatasetError) as error:
         scan(folder, 0.2, 0.2, 0)
     return str(error.value)
+
+
+def few(source: Path, folder: Path, count: int = 40) -> Path:
+    """Copies the first images of each class."""
+    for label in source.iterdir():
+        (folder / label.name).mkdir(parents=True)
+        for image in sorted(label.iterdir())[:count]:
+            shutil.copy(image, folder / label.name)
+    return folder

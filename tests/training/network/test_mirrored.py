@@ -25,7 +25,7 @@ for make in (lambda: optimizers.SGD(0.05, momentum=0.9, nesterov=True), lambda: 
         keras.utils.set_random_seed(0)
         with strategy.scope():
             model = resnext.build(
-                Architecture(depths=(1, 1), cardinality=4, base_width=4, stem_width=16),
+                Architecture(depths=(1,), cardinality=4, base_width=4, stem_width=16),
                 Preprocessing(height=32, width=32), 4, synchronized=strategy.num_replicas_in_sync > 1,
             )
             model.compile(optimizer=make(), loss=keras.losses.CategoricalCrossentropy(from_logits=True))

@@ -1,4 +1,4 @@
-"""The trained run, taken back to an earlier point."""
+"""The trained run, taken back to an earlier point: nothing before that point is computed again."""
 
 import shutil
 from pathlib import Path
@@ -15,4 +15,13 @@ def verified(trained: Trained, folder: Path, **changes: object) -> Run:
     run.forget("quantizing", "publishing")
     config = trained.config.model_dump(mode="json") | changes
     run.config_file.write_text(TrainConfig.model_validate(config).model_dump_json())
+    return run
+
+
+def checked(trained: Trained, folder: Path, config: TrainConfig) -> Run:
+    """Begins a run with another config, whose images were checked by the trained run."""
+    run = Run(folder)
+    run.claim(config)
+    for file in (trained.run.samples, trained.run.folder / "checking.json"):
+        shutil.copy(file, folder)
     return run

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from tests.training.conftest import Trained
+from tests.training.datasets.folders import flat
 from training.contract.repository import ModelRepository
 from training.phases.__main__ import main
 from training.phases.order import run_phases
@@ -88,7 +89,7 @@ def test_a_full_disk_is_the_reason_in_words(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Run(tmp_path / "run")
-    run.claim(trained.config)
+    run.claim(trained.config.model_copy(update={"data": flat(tmp_path / "data")}))
     (run.folder / ".checking.json.tmp").symlink_to("/dev/full")  # the record's first name
     assert main([str(run.folder), "checking", f"--models={tmp_path}"]) == 1
     assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from tests.training.conftest import Trained
+from tests.training.phases.runs import checked
 from training.config import TrainConfig
 from training.datasets.dataset import Split
 from training.network.checkpoint import Checkpoint
@@ -77,11 +78,9 @@ def test_short_epochs_count_by_their_steps(
 
 def test_a_training_that_diverges_says_so_and_keeps_its_good_epoch(trained: Trained, tmp_path: Path) -> None:
     """Its first epoch warms up from a rate of 0; the second one goes to 1e8."""
-    run = Run(tmp_path / "run")
     rates = {"optimizer": "sgd", "schedule": "cosine", "warmup_epochs": 2, "learning_rate": 1e8, "epochs": 6}
-    run.claim(TrainConfig.model_validate(trained.config.model_dump() | rates))
+    run = checked(trained, tmp_path / "run", TrainConfig.model_validate(trained.config.model_dump() | rates))
     console = Console(file=io.StringIO(), width=120)
-    run_phase(run, "checking", trained.repository, console)
     with pytest.raises(
         Diverged, match=r"diverged in epoch \d: its (val )?loss is (nan|-?inf); lower the learning rate, it is 1e\+08"
     ):
@@ -112,16 +111,13 @@ def test_a_killed_training_ends_like_an_unbroken_one(
     trained: Trained, tmp_path: Path, every: int, epochs_done: int, steps_done: int
 ) -> None:
     """Killed in its second epoch: at the end of the first, and after the 14th step of the second."""
-    run = Run(tmp_path / "run")
     config = trained.config.model_copy(update={"checkpoint_every": every})
-    run.claim(config)
-    console = Console(quiet=True)
-    run_phase(run, "checking", trained.repository, console)
+    run = checked(trained, tmp_path / "run", config)
     train_until(run, trained, steps_done or 7, epochs_done)
     broken = saved(run)
     assert (broken.epochs_done, broken.steps_done) == (epochs_done, steps_done)
 
-    run_phase(run, "training", trained.repository, console)
+    run_phase(run, "training", trained.repository, Console(quiet=True))
 
     history, weights = ends(run, config)
     expected_history, expected_weights = ends(trained.run, trained.config)
