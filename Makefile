@@ -38,8 +38,9 @@ install: .venv/installed ## make .venv with the locked dependencies
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-test: install ## set up and pass the tests
-	$(BIN)/pytest
+# --no-loadscope-reorder: tests/conftest.py puts the groups that take longest first
+test: install ## set up and pass the tests, in up to four processes; `make test PYTEST="-k gate"` passes on options
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --no-loadscope-reorder $(PYTEST)
 
 check: install ## lint, format, types and import rules
 	$(BIN)/ruff check

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.conftest import group_of
 from tests.process import ROOT
 from tests.structure import PACKAGES, circles, circles_of_entries, folders, imports, top
 
@@ -38,3 +39,12 @@ def test_a_circle_is_found() -> None:
     assert circles(arrows) == []  # no module reaches itself
     assert circles_of_entries(arrows, {"a", "a.x", "a.y"}) == {"a": [["x", "y"]]}
     assert circles({("a", "b"), ("b", "c"), ("c", "a"), ("c", "d"), ("e", "a")}) == [["a", "b", "c"]]
+
+
+def test_tests_that_share_a_costly_fixture_run_in_one_process() -> None:
+    needs = {"starter": r"\bstarter(_run)?: ", "trained": r"\btrained: Trained\b"}
+    modules = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    for group, pattern in needs.items():
+        sharing = {path for path, text in modules.items() if re.search(pattern, text)}
+        assert sharing
+        assert {group_of(path) for path in sharing} == {group}
