@@ -4,6 +4,11 @@ from typing import ClassVar
 
 from starlette.exceptions import HTTPException
 
+from training.datasets.listing import DatasetError
+from training.datasets.store import DatasetDamaged, DatasetMounted, DatasetNotFound
+from training.errors import ArchiveError, ArchiveTooLarge, StorageFull, StorageUnavailable, TrainingError
+from training.jobs.job import JobFinished, JobNotFound, JobNotResumable, JobsUnavailable, KeyReused
+
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is left to read it
 
 
@@ -44,14 +49,6 @@ class UnknownService(ServiceError):
     status, code = 404, "unknown_service"
 
 
-class DatasetNotFound(ServiceError):
-    status, code = 404, "dataset_not_found"
-
-
-class JobNotFound(ServiceError):
-    status, code = 404, "job_not_found"
-
-
 class ReportNotFound(ServiceError):
     status, code = 404, "report_not_found"
 
@@ -64,20 +61,8 @@ class VersionUnusable(ServiceError):
     status, code = 409, "version_unusable"
 
 
-class DatasetMounted(ServiceError):
-    status, code = 409, "dataset_mounted"
-
-
 class DatasetInUse(ServiceError):
     status, code = 409, "dataset_in_use"
-
-
-class JobFinished(ServiceError):
-    status, code = 409, "job_finished"
-
-
-class JobNotResumable(ServiceError):
-    status, code = 409, "job_not_resumable"
 
 
 class UploadTooLarge(ServiceError):
@@ -88,20 +73,12 @@ class TooManyFiles(ServiceError):
     status, code = 413, "too_many_files"
 
 
-class ArchiveTooLarge(ServiceError):
-    status, code = 413, "archive_too_large"
-
-
 class UnsupportedBody(ServiceError):
     status, code = 415, "unsupported_body"
 
 
 class InvalidRequest(ServiceError):
     status, code = 422, "invalid_request"
-
-
-class IdempotencyKeyReused(ServiceError):
-    status, code = 422, "idempotency_key_reused"
 
 
 class NoFile(ServiceError):
@@ -116,24 +93,12 @@ class NoValidImage(ServiceError):
     status, code = 422, "no_valid_image"
 
 
-class ArchiveUnusable(ServiceError):
-    status, code = 422, "archive_unusable"
-
-
-class DatasetUnusable(ServiceError):
-    status, code = 422, "dataset_unusable"
-
-
 class ClientGone(ServiceError):
     status, code = CLIENT_CLOSED_REQUEST, "client_gone"
 
 
 class InferenceFailed(ServiceError):
     status, code = 500, "inference_failed"
-
-
-class DatasetDamaged(ServiceError):
-    status, code = 500, "dataset_damaged"
 
 
 class IntakeFailed(ServiceError):
@@ -156,17 +121,35 @@ class QueueFull(ServiceError):
     status, code = 503, "queue_full"
 
 
-class JobsUnavailable(ServiceError):
-    status, code = 503, "jobs_unavailable"
-
-
-class StorageUnavailable(ServiceError):
-    status, code = 503, "storage_unavailable"
-
-
 class DeadlineExceeded(ServiceError):
     status, code = 504, "deadline_exceeded"
 
 
-class StorageFull(ServiceError):
-    status, code = 507, "storage_full"
+# what the training packages raise, with its status and code for a client
+DOMAIN: dict[type[TrainingError], tuple[int, str]] = {
+    DatasetNotFound: (404, "dataset_not_found"),
+    JobNotFound: (404, "job_not_found"),
+    DatasetMounted: (409, "dataset_mounted"),
+    JobFinished: (409, "job_finished"),
+    JobNotResumable: (409, "job_not_resumable"),
+    ArchiveTooLarge: (413, "archive_too_large"),
+    ArchiveError: (422, "archive_unusable"),
+    DatasetError: (422, "dataset_unusable"),
+    KeyReused: (422, "idempotency_key_reused"),
+    DatasetDamaged: (500, "dataset_damaged"),
+    JobsUnavailable: (503, "jobs_unavailable"),
+    StorageUnavailable: (503, "storage_unavailable"),
+    StorageFull: (507, "storage_full"),
+}
+
+ClientError = ServiceError | TrainingError
+
+
+def status_and_code(error: type[ClientError]) -> tuple[int, str]:
+    """Returns what a client sees of an error class: its own, or that of its nearest base. Raises KeyError."""
+    if issubclass(error, ServiceError):
+        return error.status, error.code
+    for base in error.__mro__:
+        if base in DOMAIN:
+            return DOMAIN[base]
+    raise KeyError(error)

@@ -1,5 +1,7 @@
 """The root of the errors that a person can mend: the command line prints their message, without a traceback."""
 
+import errno
+
 
 class TrainingError(Exception):
     """What happened, what was expected, what came."""
@@ -9,6 +11,22 @@ class ContractError(TrainingError):
     """A model repository that is not as the contract says, or a version that is not there."""
 
 
+class ArchiveError(TrainingError):
+    """An archive that is damaged, or is none, or has a member that is refused; the message names it."""
+
+
+class ArchiveTooLarge(ArchiveError):
+    """An archive that unpacks to more than a limit; the message says which."""
+
+
+class StorageUnavailable(TrainingError):
+    """A folder that the system does not let this process use."""
+
+
+class StorageFull(StorageUnavailable):
+    """A folder on a disk that is full."""
+
+
 class UsageError(TrainingError):
     """A command that was typed without what it cannot do without, or with flags that exclude each other."""
 
@@ -16,3 +34,10 @@ class UsageError(TrainingError):
 def words_of(error: Exception) -> str:
     """Returns what an error says, without the system's number and the file's name."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def storage_error(folder: str, error: OSError) -> StorageUnavailable:
+    """Returns the error of a folder, `the datasets folder`, that the system's error is for whoever asked."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(f"the disk of {folder} is full, nothing was kept")
+    return StorageUnavailable(f"{folder} cannot be used: {words_of(error)}")

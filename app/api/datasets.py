@@ -9,33 +9,21 @@ from fastapi import APIRouter, Path, Request, Response
 
 from app.api.deadline import deadline
 from app.api.examples import DATASET, DATASETS
-from app.api.problems import documented
+from app.api.problems import DATASET_ERRORS, documented
 from app.api.schemas import DatasetDetail, DatasetList, DatasetSummary
-from app.errors import (
-    ArchiveTooLarge,
-    ArchiveUnusable,
-    DatasetDamaged,
-    DatasetInUse,
-    DatasetMounted,
-    DatasetNotFound,
-    DatasetUnusable,
-    IntakeFailed,
-    InvalidRequest,
-    JobsUnavailable,
-    StorageFull,
-    StorageUnavailable,
-    Unauthorized,
-    UploadTooLarge,
-)
+from app.errors import DatasetInUse, IntakeFailed, Unauthorized, UploadTooLarge
 from app.services import Services, ServicesDep
-from app.trainer.datasets import storage_told
-from app.trainer.jobs import jobs_told
+from app.trainer.datasets import on_disk
+from app.trainer.jobs import answered
 from training.contract.names import RULE, Name
-from training.datasets.store import DatasetStore, DatasetStoreError, Summary
+from training.datasets.listing import DatasetError
+from training.datasets.store import DatasetMounted, DatasetNotFound, DatasetStore, DatasetStoreError, Summary
+from training.errors import ArchiveError, ArchiveTooLarge, StorageFull, StorageUnavailable
+from training.jobs.job import JobsUnavailable
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 DatasetName = Annotated[Name, Path(description="name of the dataset")]
@@ -59,8 +47,16 @@ _SHOWN: dict[str, Any] = {"content": {"application/json": {"example": DATASET}}}
         200: {"description": "a new revision of a dataset that was there", "model": DatasetDetail, **_SHOWN},
         201: _SHOWN,
         **documented(
-            *(Unauthorized, DatasetMounted, UploadTooLarge, ArchiveTooLarge, InvalidRequest, ArchiveUnusable),
-            *(DatasetUnusable, DatasetDamaged, IntakeFailed, StorageUnavailable, StorageFull),
+            *(
+                *DATASET_ERRORS,
+                DatasetMounted,
+                UploadTooLarge,
+                ArchiveTooLarge,
+                ArchiveError,
+                DatasetError,
+                IntakeFailed,
+            ),
+            StorageFull,
         ),
     },
 )
@@ -85,8 +81,7 @@ async def put_dataset(name: DatasetName, request: Request, services: ServicesDep
 )
 async def list_datasets(services: ServicesDep) -> DatasetList:
     """Uploaded ones with their counts; a mounted one is counted when it is asked for alone."""
-    with storage_told():
-        return await asyncio.to_thread(_list, services.datasets)
+    return await on_disk(_list, services.datasets)
 
 
 @router.get(
@@ -95,16 +90,13 @@ async def list_datasets(services: ServicesDep) -> DatasetList:
     response_model=DatasetDetail,
     responses={
         200: _SHOWN,
-        **documented(
-            *(Unauthorized, DatasetNotFound, InvalidRequest, DatasetDamaged, IntakeFailed, StorageUnavailable)
-        ),
+        **documented(*DATASET_ERRORS, DatasetNotFound, IntakeFailed),
     },
 )
 async def get_dataset(name: DatasetName, request: Request, services: ServicesDep) -> Response:
     """Of an uploaded dataset, the report that its upload made; a mounted one is read again, which takes its time, and
     ends when the client leaves."""
-    with storage_told():
-        revision = await asyncio.to_thread(services.datasets.current, name)
+    revision = await on_disk(services.datasets.current, name)
     async with deadline(request, None):
         return await _detail(services, name, revision)
 
@@ -113,47 +105,36 @@ async def get_dataset(name: DatasetName, request: Request, services: ServicesDep
     "/{name}",
     summary="Delete a dataset",
     status_code=204,
-    responses=documented(
-        *(Unauthorized, DatasetNotFound, DatasetMounted, DatasetInUse, InvalidRequest, DatasetDamaged),
-        *(JobsUnavailable, StorageUnavailable),
-    ),
+    responses=documented(*DATASET_ERRORS, DatasetNotFound, DatasetMounted, DatasetInUse, JobsUnavailable),
 )
 async def delete_dataset(name: DatasetName, services: ServicesDep) -> None:
     """With all its revisions; never while a queued or running job trains on it, and never a mounted one."""
-    with storage_told():
-        await asyncio.to_thread(services.datasets.require_uploaded, name)
-        if jobs := sorted(await _using(services, name)):
-            raise DatasetInUse(f"dataset {name!r} is in use by {', '.join(jobs)}: cancel first, or wait", jobs=jobs)
-        # a job that is queued in this very moment fails, and says that its dataset is gone
-        await asyncio.to_thread(services.datasets.delete, name)
-
-
-async def _using(services: Services, name: str) -> dict[str, int | None]:
-    """The unfinished jobs that train on a dataset, each with its revision. Raises JobsUnavailable."""
-    async with jobs_told():
-        return await services.jobs.using(name)
+    await on_disk(services.datasets.require_uploaded, name)
+    if jobs := sorted(await answered(services.jobs.using(name))):
+        raise DatasetInUse(f"dataset {name!r} is in use by {', '.join(jobs)}: cancel first, or wait", jobs=jobs)
+    # a job that is queued in this very moment fails, and says that its dataset is gone
+    await on_disk(services.datasets.delete, name)
 
 
 async def _prune(services: Services, name: str) -> None:
     """The upload has succeeded: what goes wrong here is for the operator."""
     try:
-        pinned = {revision for revision in (await _using(services, name)).values() if revision is not None}
+        pinned = {revision for revision in (await answered(services.jobs.using(name))).values() if revision is not None}
         await asyncio.to_thread(services.datasets.prune, name, pinned)
     except (JobsUnavailable, DatasetStoreError, OSError) as error:
-        log.warning("old revisions of dataset %s stay until the next upload: %s", name, error)
+        logger.warning("old revisions of dataset %s stay until the next upload: %s", name, error)
 
 
 async def _detail(services: Services, name: str, revision: int | None) -> Response:
     summary, report, problem = None, b"null", None
     if revision is not None:
-        with storage_told():
-            summary = await asyncio.to_thread(services.datasets.summary, name, revision)
-            report = await asyncio.to_thread(services.datasets.report, name, revision)
+        summary = await on_disk(services.datasets.summary, name, revision)
+        report = await on_disk(services.datasets.report, name, revision)
     else:
         try:
             summary, report = await services.intake.look(name)
-        except DatasetUnusable as error:
-            problem = error.detail
+        except DatasetError as error:
+            problem = str(error)
     head = _described(name, revision, summary, problem)
     # joined as text: a report of a million files would keep the interpreter busy for a second
     body = head.model_dump_json()[:-1].encode() + b',"report":' + report + b"}"

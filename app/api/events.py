@@ -15,9 +15,8 @@ from typing import Any, NamedTuple, Self, cast
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
-from app.errors import JobNotFound, JobsUnavailable
 from app.trainer.jobs import JobStates
-from training.jobs.job import UNFINISHED, JobState, JobStatus
+from training.jobs.job import UNFINISHED, JobNotFound, JobState, JobStatus, JobsUnavailable
 from training.runs.progress import next_lines
 
 KEEP_ALIVE_S = 15.0

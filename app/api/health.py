@@ -21,12 +21,13 @@ from app.api.schemas import (
     StreamsHealth,
     TrainerHealth,
 )
-from app.errors import JobsUnavailable, NoModel
+from app.errors import NoModel
 from app.execution.measured import Curve
 from app.execution.model import Model
 from app.execution.provider import PROVIDERS
 from app.services import Services, ServicesDep
 from training.errors import words_of
+from training.jobs.job import JobsUnavailable
 from training.jobs.presence import WorkerInfo
 
 JOBS_LIMIT_S = 0.5
@@ -70,7 +71,7 @@ async def _trainer(services: Services) -> TrainerHealth:
     try:
         states = await services.job_states.all(JOBS_LIMIT_S)
     except JobsUnavailable as unavailable:
-        states, error = None, unavailable.detail
+        states, error = None, str(unavailable)
     workers: list[WorkerInfo] = []
     try:
         workers = await asyncio.to_thread(services.jobs.workers)

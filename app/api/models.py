@@ -8,12 +8,12 @@ from fastapi import APIRouter, Path
 
 from app.api.problems import documented
 from app.api.schemas import ModelList, ModelRef, VersionSummary
-from app.errors import InvalidRequest, StorageUnavailable, Unauthorized, VersionLive, VersionNotFound, VersionUnusable
+from app.errors import InvalidRequest, Unauthorized, VersionLive, VersionNotFound, VersionUnusable
 from app.rollout.serving import Serving
 from app.services import ServicesDep
 from training.contract.activation import Failure
 from training.contract.manifest import Manifest
-from training.errors import ContractError
+from training.errors import ContractError, StorageUnavailable
 
 log = logging.getLogger(__name__)
 

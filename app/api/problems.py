@@ -1,5 +1,6 @@
 """Errors as answers: RFC 9457 problems, and under /v2 the Open Inference Protocol's own form. The one place for it."""
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, cast
@@ -13,9 +14,32 @@ from starlette.responses import JSONResponse, Response
 
 from app.api.complaints import complaints_of
 from app.api.examples import ERRORS
-from app.errors import CLIENT_CLOSED_REQUEST, ClientGone, InvalidRequest, MalformedBody, ServiceError
+from app.errors import (
+    CLIENT_CLOSED_REQUEST,
+    DOMAIN,
+    ClientError,
+    ClientGone,
+    InvalidRequest,
+    MalformedBody,
+    ServiceError,
+    Unauthorized,
+    UnsupportedBody,
+    UploadTooLarge,
+    status_and_code,
+)
+from training.datasets.store import DatasetDamaged
+from training.errors import StorageUnavailable
+from training.jobs.job import JobNotFound, JobsUnavailable
+
+logger = logging.getLogger(__name__)
 
 PROBLEM_TYPE = "application/problem+json"
+
+# what routes of one kind may end in, for `documented`
+BODY_ERRORS = (Unauthorized, MalformedBody, UnsupportedBody, UploadTooLarge, InvalidRequest)
+DATASET_ERRORS = (Unauthorized, InvalidRequest, DatasetDamaged, StorageUnavailable)
+JOB_ERRORS = (Unauthorized, JobNotFound, InvalidRequest, JobsUnavailable)
+
 # what of our statuses Triton has too, and those of HTTP itself; the rest becomes one of these
 PROTOCOL_STATUSES = {400, 401, 404, 405, 413, 415, CLIENT_CLOSED_REQUEST, 500, 501, 503}
 PROTOCOL_PATH = "/v2"
@@ -46,31 +70,38 @@ def problem(
     return JSONResponse(body, status, headers, PROBLEM_TYPE)
 
 
-def answer(error: ServiceError, path: str) -> Response:
-    """For middleware, which runs outside the handlers."""
-    return problem(path, error.status, error.code, error.detail, error.headers, error.extra)
+def answer(error: ClientError, path: str) -> Response:
+    """Returns an error as a response. Middleware calls it, since it runs outside the handlers."""
+    status, code = status_and_code(type(error))
+    if isinstance(error, ServiceError):
+        return problem(path, status, code, error.detail, error.headers, error.extra)
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("%s", error)
+    return problem(path, status, code, str(error))
 
 
 def documented(
-    *errors: type[ServiceError], protocol: bool = False
+    *errors: type[ClientError], protocol: bool = False
 ) -> dict[int | str, dict[str, Any]]:  # Any: FastAPI's own type
     """The `responses=` of a route that may end in these errors; of one of the Open Inference `protocol`'s."""
-    by_status: dict[int, list[type[ServiceError]]] = {}
-    for error in errors:
-        by_status.setdefault(protocol_status(error.status) if protocol else error.status, []).append(error)
+    by_status: dict[int, list[tuple[int, str]]] = {}
+    for status, code in map(status_and_code, errors):
+        by_status.setdefault(protocol_status(status) if protocol else status, []).append((status, code))
     media_type, schema = ("application/json", _ERROR_SCHEMA) if protocol else (PROBLEM_TYPE, _PROBLEM_SCHEMA)
     return {
         status: {
-            "description": ", ".join(f"`{error.code}`" for error in errors),
-            "content": {media_type: {"schema": schema, "examples": {e.code: _example(e, protocol) for e in errors}}},
+            "description": ", ".join(f"`{code}`" for _, code in found),
+            "content": {
+                media_type: {"schema": schema, "examples": {code: _example(own, code, protocol) for own, code in found}}
+            },
         }
-        for status, errors in by_status.items()
+        for status, found in by_status.items()
     }
 
 
-def _example(error: type[ServiceError], protocol: bool) -> dict[str, object]:
-    detail = ERRORS.get(error.code, error.code)
-    return {"value": {"error": detail} if protocol else _problem_body(error.status, error.code, detail)}
+def _example(status: int, code: str, protocol: bool) -> dict[str, object]:
+    detail = ERRORS.get(code, code)
+    return {"value": {"error": detail} if protocol else _problem_body(status, code, detail)}
 
 
 def _problem_body(status: int, code: str, detail: str, extra: Mapping[str, object] | None = None) -> dict[str, object]:
@@ -100,7 +131,9 @@ def install_error_handlers(app: FastAPI) -> None:
     Middleware that is added later gives its headers to all of them. Starlette's own place for a handler of Exception is
     outside of all middleware: a page on another origin could not read that answer.
     """
-    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(ServiceError, _client_error)
+    for error in DOMAIN:
+        app.add_exception_handler(error, _client_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _client_gone)
@@ -108,8 +141,8 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unhandled)  # of the middleware that is added later
 
 
-async def _service_error(request: Request, error: Exception) -> Response:
-    return answer(cast(ServiceError, error), request.scope["path"])
+async def _client_error(request: Request, error: Exception) -> Response:
+    return answer(cast(ClientError, error), request.scope["path"])
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:

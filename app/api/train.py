@@ -12,41 +12,25 @@ from fastapi.sse import EventSourceResponse
 
 from app.api.events import Cursor, Events
 from app.api.examples import TRAININGS
-from app.api.problems import documented
+from app.api.problems import BODY_ERRORS, DATASET_ERRORS, JOB_ERRORS, documented
 from app.api.schemas import JobPage, TrainRequest
-from app.errors import (
-    DatasetDamaged,
-    DatasetUnusable,
-    IdempotencyKeyReused,
-    InvalidRequest,
-    JobFinished,
-    JobNotFound,
-    JobNotResumable,
-    JobsUnavailable,
-    MalformedBody,
-    ReportNotFound,
-    StorageUnavailable,
-    Unauthorized,
-    UnsupportedBody,
-    UploadTooLarge,
-)
+from app.errors import InvalidRequest, ReportNotFound, Unauthorized, UnsupportedBody
 from app.services import Services, ServicesDep
-from app.trainer.datasets import storage_told
-from app.trainer.jobs import jobs_told
+from app.trainer.datasets import on_disk
+from app.trainer.jobs import answered
 from training.config import TrainConfig
 from training.contract.manifest import REPORT_FOLDER
 from training.contract.repository import ModelRepository
-from training.datasets import store as dataset_store
 from training.datasets.layout import DatasetError, layout_of
+from training.datasets.store import DatasetNotFound
 from training.errors import ContractError
-from training.jobs.job import DatasetRef, Job, JobState
+from training.jobs.job import DatasetRef, Job, JobFinished, JobNotResumable, JobState, JobsUnavailable, KeyReused
 
 router = APIRouter(prefix="/train", tags=["train"])
 
 TAIL_BYTES = 1024**2  # where the last lines are looked for
 CHUNK_BYTES = 64 * 1024
 Id = Annotated[str, Path(description="of the job")]
-ASKED = (Unauthorized, JobNotFound, InvalidRequest, JobsUnavailable)
 
 
 async def _json_body(request: Request) -> None:
@@ -64,18 +48,7 @@ async def _json_body(request: Request) -> None:
     dependencies=[Depends(_json_body)],
     responses={
         202: {"headers": {"Location": {"description": "of the job", "schema": {"type": "string"}}}},
-        **documented(
-            *(
-                MalformedBody,
-                Unauthorized,
-                UploadTooLarge,
-                UnsupportedBody,
-                InvalidRequest,
-                IdempotencyKeyReused,
-                DatasetDamaged,
-            ),
-            *(DatasetUnusable, JobsUnavailable, StorageUnavailable),
-        ),
+        **documented(*BODY_ERRORS, *DATASET_ERRORS, DatasetError, KeyReused, JobsUnavailable),
     },
 )
 async def submit(
@@ -95,8 +68,7 @@ async def submit(
     body is what `python -m training train` takes, but that `data` is a dataset's name."""
     dataset = await _dataset(services, wanted.data)
     config = TrainConfig.model_validate({"name": services.settings.model, **wanted.model_dump(exclude_none=True)})
-    async with jobs_told():
-        job, _ = await services.jobs.submit(config, dataset, priority=priority, key=idempotency_key)
+    job, _ = await answered(services.jobs.submit(config, dataset, priority=priority, key=idempotency_key))
     response.headers["Location"] = f"{services.settings.root_path}{router.prefix}/{job.id}"
     return job
 
@@ -109,16 +81,14 @@ async def list_jobs(
     offset: Annotated[int, Query(ge=0)] = 0,
 ) -> JobPage:
     """The newest first."""
-    async with jobs_told():
-        jobs, total = await services.jobs.list(state, limit, offset)
+    jobs, total = await answered(services.jobs.list(state, limit, offset))
     return JobPage(jobs=jobs, total=total, limit=limit, offset=offset)
 
 
-@router.get("/{id}", summary="A job and how far it is", responses=documented(*ASKED))
+@router.get("/{id}", summary="A job and how far it is", responses=documented(*JOB_ERRORS))
 async def get_job(id: Id, services: ServicesDep) -> Job:
     """Its state, its phase, seconds of each phase, the newest step, every epoch, the gate's verdict, the version."""
-    async with jobs_told():
-        return await services.jobs.get(id)
+    return await answered(services.jobs.get(id))
 
 
 @router.get(
@@ -128,7 +98,7 @@ async def get_job(id: Id, services: ServicesDep) -> Job:
     responses={
         200: {"content": {EventSourceResponse.media_type: {"schema": {"type": "string"}}}},
         204: {"description": "the job is over and the client has seen all of it; an EventSource stops asking"},
-        **documented(*ASKED),
+        **documented(*JOB_ERRORS),
     },
 )
 async def events(
@@ -162,7 +132,7 @@ async def events(
             "content": {"text/plain": {}},
             "headers": {"X-Next-Offset": {"description": "where to go on", "schema": {"type": "integer"}}},
         },
-        **documented(*ASKED),
+        **documented(*JOB_ERRORS),
     },
 )
 async def log(
@@ -172,8 +142,7 @@ async def log(
     tail: Annotated[int | None, Query(ge=1, le=10_000, description="the last so many lines of it")] = None,
 ) -> Response:
     """Empty as long as no worker has begun the job."""
-    async with jobs_told():
-        await services.jobs.status(id)
+    await answered(services.jobs.status(id))
     path = services.jobs.run(id).log
     start, end = await asyncio.to_thread(_extent, path, offset, tail)
     headers = {"X-Next-Offset": str(end), "X-Content-Type-Options": "nosniff"}
@@ -186,14 +155,13 @@ async def log(
     response_class=FileResponse,
     responses={
         200: {"content": {"image/png": {}, "application/json": {}}},
-        **documented(*ASKED, ReportNotFound),
+        **documented(*JOB_ERRORS, ReportNotFound),
     },
 )
 async def report(id: Id, file: str, services: ServicesDep) -> Response:
     """Curves, confusion matrix, predictions, metrics, as far as the job has made them; an unknown name's 404 lists
     them."""
-    async with jobs_told():
-        job = await services.jobs.get(id)
+    job = await answered(services.jobs.get(id))
     folders = await asyncio.to_thread(_report_folders, services, job)
     found = {path.name: path for folder in folders for path in sorted(folder.glob("[!.]*")) if path.is_file()}
     if file not in found:
@@ -205,18 +173,18 @@ async def report(id: Id, file: str, services: ServicesDep) -> Response:
 router.head("/{id}/report/{file}", include_in_schema=False)(report)
 
 
-@router.post("/{id}/cancel", summary="Cancel a job", status_code=202, responses=documented(*ASKED, JobFinished))
+@router.post("/{id}/cancel", summary="Cancel a job", status_code=202, responses=documented(*JOB_ERRORS, JobFinished))
 async def cancel(id: Id, services: ServicesDep) -> Job:
     """Takes it from the queue, or ends its process within some seconds; what it has done so far stays."""
-    async with jobs_told():
-        return await services.jobs.cancel(id)
+    return await answered(services.jobs.cancel(id))
 
 
-@router.post("/{id}/resume", summary="Resume a job", status_code=202, responses=documented(*ASKED, JobNotResumable))
+@router.post(
+    "/{id}/resume", summary="Resume a job", status_code=202, responses=documented(*JOB_ERRORS, JobNotResumable)
+)
 async def resume(id: Id, services: ServicesDep) -> Job:
     """Queues a cancelled or failed job again, to go on from its last checkpoint."""
-    async with jobs_told():
-        return await services.jobs.resume(id)
+    return await answered(services.jobs.resume(id))
 
 
 async def _dataset(services: Services, data: str) -> DatasetRef:
@@ -225,13 +193,12 @@ async def _dataset(services: Services, data: str) -> DatasetRef:
     A mounted folder is looked at as far as that costs nothing: its layout, none of its files.
     """
     name, _, number = data.partition("@")
-    with storage_told():
-        try:
-            found = await asyncio.to_thread(services.datasets.resolve, name, int(number) if number else None)
-        except dataset_store.DatasetNotFound as error:
-            raise _invalid(("body", "data"), str(error), data) from None
-        if found.revision is None:
-            await asyncio.to_thread(_require_layout, found.folder, name)
+    try:
+        found = await on_disk(services.datasets.resolve, name, int(number) if number else None)
+    except DatasetNotFound as error:
+        raise _invalid(("body", "data"), str(error), data) from None
+    if found.revision is None:
+        await on_disk(_require_layout, found.folder, name)
     return DatasetRef(name=name, revision=found.revision, fingerprint=found.fingerprint)
 
 
@@ -239,7 +206,7 @@ def _require_layout(folder: pathlib.Path, name: str) -> None:
     try:
         layout_of(folder)
     except DatasetError as error:
-        raise DatasetUnusable(str(error).replace(str(folder), name)) from None
+        raise DatasetError(str(error).replace(str(folder), name)) from None
 
 
 def _invalid(place: tuple[str, ...], message: str, came: str) -> RequestValidationError:

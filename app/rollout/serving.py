@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from app.errors import NoModel, StorageUnavailable, VersionLive, VersionNotFound, VersionUnusable
+from app.errors import NoModel, VersionLive, VersionNotFound, VersionUnusable
 from app.execution.model import Model
 from app.execution.provider import PROVIDERS
 from app.inference.deployment import Deployment
@@ -18,7 +18,7 @@ from app.observability.observation import Batch
 from app.rollout.attempts import ActiveState, Attempts, LoadFailure, find_active
 from app.rollout.rollback import Cause, Rollback, RollbackPolicy, go_back, is_momentary
 from training.contract.repository import ModelRepository
-from training.errors import ContractError, words_of
+from training.errors import ContractError, StorageUnavailable, words_of
 
 log = logging.getLogger(__name__)
 

@@ -2,40 +2,31 @@
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, ParamSpec, TypeVar
 
-from app.errors import (
-    ArchiveTooLarge,
-    ArchiveUnusable,
-    DatasetDamaged,
-    DatasetMounted,
-    DatasetNotFound,
-    DatasetUnusable,
-    IntakeFailed,
-    ServiceError,
-    StorageFull,
-    StorageUnavailable,
-)
-from training.datasets import store as dataset_store
+from app.errors import IntakeFailed
+from training.datasets.listing import DatasetError
 from training.datasets.store import ARCHIVE_FILE, REPORT_FILE, REVISION_FOLDER, SUMMARY_FILE, DatasetStore, Summary
-from training.errors import words_of
+from training.errors import ArchiveError, ArchiveTooLarge, StorageFull, StorageUnavailable, TrainingError, storage_error
 from training.system.child import ChildFailed, ChildKilled, run_child
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 WRITE_BYTES = 1024**2  # one hop to a thread for so many
 LOG_FILE = "log.txt"
-FAILURES: dict[str, type[ServiceError]] = {
-    error.code: error for error in (ArchiveTooLarge, ArchiveUnusable, DatasetUnusable, StorageFull, StorageUnavailable)
+FAILURES: dict[str, type[TrainingError]] = {
+    error.__name__: error for error in (ArchiveTooLarge, ArchiveError, DatasetError, StorageFull, StorageUnavailable)
 }
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Intake:
@@ -55,10 +46,10 @@ class Intake:
     async def receive(self, name: str, chunks: AsyncIterator[bytes]) -> int:
         """Makes an archive the current revision of a dataset; returns its number. Nothing is left of one that fails.
 
-        Raises DatasetMounted, ArchiveTooLarge, ArchiveUnusable, DatasetUnusable, IntakeFailed, StorageFull,
+        Raises DatasetMounted, ArchiveError, ArchiveTooLarge, DatasetError, IntakeFailed, StorageFull,
         StorageUnavailable, and what `chunks` does.
         """
-        with storage_told():
+        with storage_errors():
             await asyncio.to_thread(self._store.require_uploadable, name)
             async with _removed(await asyncio.to_thread(self._store.staging)) as work:
                 await _save(chunks, work / ARCHIVE_FILE)
@@ -69,10 +60,10 @@ class Intake:
     async def look(self, name: str) -> tuple[Summary, bytes]:
         """Reads a mounted dataset, every file of it. Returns its summary and its DatasetReport, as JSON.
 
-        Cancelled, it ends the process that reads. Raises DatasetNotFound, DatasetUnusable, IntakeFailed, StorageFull,
+        Cancelled, it ends the process that reads. Raises DatasetNotFound, DatasetError, IntakeFailed, StorageFull,
         StorageUnavailable.
         """
-        with storage_told():
+        with storage_errors():
             folder = (await asyncio.to_thread(self._store.resolve, name)).folder
             async with _removed(Path(await asyncio.to_thread(tempfile.mkdtemp))) as work:
                 async with self._looking:
@@ -86,17 +77,17 @@ class Intake:
             await run_child(command, work / LOG_FILE, self._environment)
         except ChildKilled as error:
             question = ": out of memory?" if str(error) == "SIGKILL" else ""
-            log.error("the process that unpacks and checks datasets was killed by %s", error)
+            logger.error("the process that unpacks and checks datasets was killed by %s", error)
             raise IntakeFailed(f"the process that unpacks and checks was killed by {error}{question}") from None
         except ChildFailed as error:
             _raise_told(str(error), work / LOG_FILE)
 
 
 def _raise_told(last_words: str, log_file: Path) -> NoReturn:
-    code, _, message = last_words.partition(" ")
-    if code in FAILURES:
-        raise FAILURES[code](message)
-    log.error("a dataset could not be unpacked and checked: %s", log_file.read_text(errors="replace"))
+    name, _, message = last_words.partition(" ")
+    if name in FAILURES:
+        raise FAILURES[name](message)
+    logger.error("a dataset could not be unpacked and checked: %s", log_file.read_text(errors="replace"))
     raise IntakeFailed("the process that unpacks and checks has failed; the service's log says why")
 
 
@@ -121,20 +112,20 @@ async def _removed(folder: Path) -> AsyncIterator[Path]:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
+async def on_disk(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Calls a function of the datasets folder in a thread.
+
+    Raises StorageFull, StorageUnavailable, and what the function raises.
+    """
+    with storage_errors():
+        return await asyncio.to_thread(function, *arguments, **named)
+
+
 @contextlib.contextmanager
-def storage_told() -> Iterator[None]:
-    """What the store and the disk raise becomes what a client is told."""
+def storage_errors() -> Iterator[None]:
+    """Raises StorageFull or StorageUnavailable for the system's own error, which the log keeps."""
     try:
         yield
-    except dataset_store.DatasetNotFound as error:
-        raise DatasetNotFound(str(error)) from None
-    except dataset_store.DatasetMounted as error:
-        raise DatasetMounted(str(error)) from None
-    except dataset_store.DatasetDamaged as error:
-        log.error("%s", error)
-        raise DatasetDamaged(str(error)) from None
     except OSError as error:
-        log.error("the datasets folder: %s", error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull("the disk of the datasets folder is full, nothing was kept") from None
-        raise StorageUnavailable(f"the datasets folder can not be used: {words_of(error)}") from None
+        logger.error("the datasets folder: %s", error)
+        raise storage_error("the datasets folder", error) from None

@@ -8,9 +8,8 @@ from typing import get_args
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from app.errors import JobNotFound, JobsUnavailable
-from app.trainer.jobs import JobStates, jobs_told
-from training.jobs.job import Job, JobState
+from app.trainer.jobs import JobStates, answered
+from training.jobs.job import Job, JobNotFound, JobState, JobsUnavailable
 from training.jobs.jobs import Jobs
 
 
@@ -21,8 +20,8 @@ async def job_metrics(states: JobStates, jobs: Jobs, limit: float) -> list[Metri
     """
     try:
         known = await states.all(limit)
-        async with jobs_told(limit):
-            running = [await jobs.get(id) for id, status in known.items() if status.state == "running"]
+        ids = [id for id, status in known.items() if status.state == "running"]
+        running = await answered(asyncio.gather(*map(jobs.get, ids)), limit)
         alive = sum(worker.alive for worker in await asyncio.to_thread(jobs.workers))
     except (JobsUnavailable, JobNotFound, OSError):  # a job that is pruned now, signs of life that can not be read
         return []

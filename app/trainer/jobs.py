@@ -1,40 +1,29 @@
-"""The training jobs as the service asks for them: in limited time, with errors in its own words."""
+"""The training jobs as the service asks for them: in limited time."""
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Awaitable, Mapping
+from typing import TypeVar
 
-from app import errors
-from training.jobs import job
-from training.jobs.job import JobStatus
+from training.jobs.job import JobStatus, JobsUnavailable
 from training.jobs.jobs import Jobs
+
+T = TypeVar("T")
 
 LIMIT_S = 5.0  # a database that is away may not say so for minutes
 MAX_AGE_S = 1.0
 
 
-@contextlib.asynccontextmanager
-async def jobs_told(limit: float = LIMIT_S) -> AsyncIterator[None]:
-    """What `training.jobs.jobs` raises becomes what a client is told; JobsUnavailable also after `limit` seconds.
+async def answered(asked: Awaitable[T], limit: float = LIMIT_S) -> T:
+    """Awaits what was asked of the jobs' database. Raises JobsUnavailable after `limit` seconds, and what it raises.
 
-    A request that was given up may still be carried out: there is no calling a thread back.
+    A request that was given up may still be carried out: a thread cannot be called back.
     """
     try:
         async with asyncio.timeout(limit):
-            yield
+            return await asked
     except TimeoutError:
-        raise errors.JobsUnavailable(f"the jobs' database has not answered within {limit:g} s") from None
-    except job.JobsUnavailable as error:
-        raise errors.JobsUnavailable(str(error)) from None
-    except job.JobNotFound as error:
-        raise errors.JobNotFound(str(error)) from None
-    except job.JobFinished as error:
-        raise errors.JobFinished(str(error)) from None
-    except job.JobNotResumable as error:
-        raise errors.JobNotResumable(str(error)) from None
-    except job.KeyReused as error:
-        raise errors.IdempotencyKeyReused(str(error)) from None
+        raise JobsUnavailable(f"the jobs' database has not answered within {limit:g} s") from None
 
 
 class JobStates:
@@ -43,38 +32,33 @@ class JobStates:
     def __init__(self, jobs: Jobs, max_age: float = MAX_AGE_S) -> None:
         self._jobs = jobs
         self._max_age = max_age
-        self._asking: asyncio.Task[Mapping[str, JobStatus] | job.JobsUnavailable] | None = None
+        self._asking: asyncio.Task[Mapping[str, JobStatus] | JobsUnavailable] | None = None
         self._answered = 0.0
 
     async def all(self, limit: float = LIMIT_S) -> Mapping[str, JobStatus]:
-        """By id. Raises errors.JobsUnavailable after `limit` seconds at the latest."""
+        """By id. Raises JobsUnavailable after `limit` seconds at the latest."""
         if self._asking is None or (self._asking.done() and time.monotonic() - self._answered > self._max_age):
             self._asking = asyncio.create_task(self._ask())
-        async with jobs_told(limit):
-            answer = await asyncio.shield(self._asking)  # others wait for it too
-            if isinstance(answer, job.JobsUnavailable):
-                raise answer
-            return answer
+        answer = await answered(asyncio.shield(self._asking), limit)  # others wait for it too
+        if isinstance(answer, JobsUnavailable):
+            raise answer
+        return answer
 
     async def of(self, id: str, limit: float = LIMIT_S) -> JobStatus:
-        """Raises errors.JobNotFound, errors.JobsUnavailable."""
+        """Raises JobNotFound, JobsUnavailable."""
         return (await self.all(limit)).get(id) or await self.now(id, limit)  # it may be younger than the answer
 
     async def now(self, id: str, limit: float = LIMIT_S) -> JobStatus:
         """As `of`, asked anew: what a client has just done counts."""
-        async with jobs_told(limit):
-            found = await self._jobs.status(id)
+        found = await answered(self._jobs.status(id), limit)
         if self._asking and self._asking.done():
             self._asking = None
         return found
 
-    async def _ask(self) -> Mapping[str, JobStatus] | job.JobsUnavailable:
+    async def _ask(self) -> Mapping[str, JobStatus] | JobsUnavailable:
         try:
-            async with asyncio.timeout(LIMIT_S):
-                return await self._jobs.states()
-        except TimeoutError:  # the next one asks anew: this connection may never come back
-            return job.JobsUnavailable(f"the jobs' database has not answered within {LIMIT_S:g} s")
-        except job.JobsUnavailable as error:
+            return await answered(self._jobs.states())
+        except JobsUnavailable as error:
             return error  # not raised: there may be nobody left to take it
         finally:
             self._answered = time.monotonic()

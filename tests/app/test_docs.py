@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from app import __version__, errors
+from app import __version__
 from app.__main__ import main
-from app.errors import ServiceError
+from app.errors import status_and_code
 from app.main import create_app
 from app.observability.metrics import Metrics
 from app.observability.observation import Observation
 from app.observability.resources import gpu_metrics, process_metrics, room_metrics
 from app.settings import Settings
 from app.trainer.job_metrics import show_jobs
+from tests.app.world import every_error
 from training.images import decode as images
 from training.limits import ENV_PREFIX
 
@@ -111,9 +112,9 @@ def test_every_call_by_curl_meets_a_route(page: str) -> None:
 
 def test_every_error_stands_in_the_table_and_no_other() -> None:
     documented = {code: int(status) for code, status in re.findall(r"^\| `(\w+)` \| (\d{3}) \|", API, re.MULTILINE)}
-    tree = [e for _, e in inspect.getmembers(errors, inspect.isclass) if issubclass(e, ServiceError)]
+    seen = [status_and_code(error) for error in every_error()]
     routers_own = {"not_found": 404, "method_not_allowed": 405}
-    assert documented == {e.code: e.status for e in tree} | routers_own
+    assert documented == {code: status for status, code in seen} | routers_own
 
 
 def test_every_image_error_is_named() -> None:

@@ -1,13 +1,13 @@
-import inspect
-
 import httpx
 import pytest
 from fastapi import FastAPI
 
 from app import errors
 from app.api.problems import documented, install_error_handlers
-from app.errors import InferenceFailed, QueueFull, ServiceError
+from app.errors import InferenceFailed, QueueFull, status_and_code
 from tests.app.conftest import client_of
+from tests.app.world import every_error
+from training.errors import ArchiveError, ArchiveTooLarge, TrainingError
 
 pytestmark = pytest.mark.anyio
 
@@ -23,6 +23,14 @@ def make_app() -> FastAPI:
     @app.get("/broken")
     async def broken() -> None:
         raise RuntimeError("a secret detail")
+
+    @app.get("/archive")
+    async def archive() -> None:
+        raise ArchiveError("it is cut short")
+
+    @app.get("/run")
+    async def run() -> None:
+        raise TrainingError("no error for a client: /srv/secret")
 
     @app.get("/number")
     async def number(n: int) -> int:
@@ -44,6 +52,8 @@ async def get(path: str, method: str = "GET") -> httpx.Response:
         ("GET", "/number?n=x", 422, "invalid_request"),
         ("GET", "/nowhere", 404, "not_found"),
         ("POST", "/full", 405, "method_not_allowed"),
+        ("GET", "/archive", 422, "archive_unusable"),
+        ("GET", "/run", 500, "internal_error"),
     ],
 )
 async def test_every_error_is_a_problem(method: str, path: str, status: int, code: str) -> None:
@@ -67,7 +77,8 @@ async def test_validation_names_the_field_and_what_came() -> None:
 
 
 async def test_unhandled_says_nothing_of_the_inside() -> None:
-    assert "secret" not in (await get("/broken")).text
+    for path in ("/broken", "/run"):
+        assert "secret" not in (await get(path)).text
 
 
 async def test_405_says_what_is_allowed() -> None:
@@ -75,9 +86,19 @@ async def test_405_says_what_is_allowed() -> None:
 
 
 def test_codes_are_unique_and_statuses_fit() -> None:
-    tree = [e for _, e in inspect.getmembers(errors, inspect.isclass) if issubclass(e, ServiceError)]
-    assert len({e.code for e in tree}) == len(tree) > 15
-    assert all(400 <= e.status <= 507 for e in tree)
+    seen = [status_and_code(error) for error in every_error()]
+    assert len({code for _, code in seen}) == len(seen) > 35
+    assert all(400 <= status <= 507 for status, _ in seen)
+
+
+def test_an_error_has_the_code_of_its_nearest_base() -> None:
+    class Encrypted(ArchiveError):
+        pass
+
+    assert status_and_code(Encrypted) == (422, "archive_unusable")
+    assert status_and_code(ArchiveTooLarge) == (413, "archive_too_large")
+    with pytest.raises(KeyError):
+        status_and_code(TrainingError)
 
 
 def test_documented_groups_by_status() -> None:

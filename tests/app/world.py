@@ -2,9 +2,11 @@
 
 import asyncio
 import functools
+import inspect
 import threading
 from collections.abc import Callable
 
+from app import errors
 from app.execution.loading import load_model
 from app.execution.model import Model
 from app.execution.session import Execution
@@ -60,3 +62,9 @@ async def until(condition: Callable[[], bool]) -> None:
 def value(text: str, series: str) -> float:
     """Returns the value of a series, named as the scrape writes it; 0 where the scrape does not have it."""
     return next((float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{series} ")), 0)
+
+
+def every_error() -> list[type[errors.ClientError]]:
+    """Returns every class of error that a client can see."""
+    tree = [error for _, error in inspect.getmembers(errors, inspect.isclass) if issubclass(error, errors.ServiceError)]
+    return [*tree, *errors.DOMAIN]

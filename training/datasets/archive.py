@@ -6,18 +6,9 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from training.datasets.archive_members import (
-    CHUNK_BYTES,
-    ArchiveError,
-    ArchiveTooLarge,
-    Member,
-    Meter,
-    Metered,
-    Stream,
-    damage_told,
-    members,
-)
+from training.datasets.archive_members import CHUNK_BYTES, Member, Meter, Metered, Stream, damage_told, members
 from training.datasets.layout import few
+from training.errors import ArchiveError, ArchiveTooLarge
 from training.images.decode import MAX_FILE_BYTES
 from training.system.clutter import is_clutter
 

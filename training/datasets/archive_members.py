@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Protocol, Self
 
-from training.errors import TrainingError
+from training.errors import ArchiveError, ArchiveTooLarge
 
 MAX_RATIO = 200  # unpacked to packed bytes; images hardly shrink, tar's padding of small ones may by 50
 HARMLESS_BYTES = 64 * 1024**2  # the ratio counts from here on
@@ -72,14 +72,6 @@ PACKED_TAR: dict[bytes, Callable[[IO[bytes]], Stream]] = {
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\0": lzma.LZMAFile,
 }
-
-
-class ArchiveError(TrainingError):
-    """An archive that is no archive, is damaged, or has a member that is refused; the message names it."""
-
-
-class ArchiveTooLarge(ArchiveError):
-    """It unpacks to more than a limit; the message says which."""
 
 
 @dataclass(frozen=True)

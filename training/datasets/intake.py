@@ -3,12 +3,11 @@ the memory nor the latency of the service that asked.
 
 `python -m training.datasets.intake unpack WORK NAME` makes WORK/revision of the archive WORK/archive, ready for the
 store; `... check FOLDER WORK` leaves summary and report of a folder in WORK. On failure the last line of stderr is
-`error: CODE MESSAGE`.
+`error: CLASS MESSAGE`, of the exception.
 """
 
 import argparse
 import contextlib
-import errno
 import os
 import resource
 import sys
@@ -18,16 +17,15 @@ from pathlib import Path
 
 from training.config import TrainConfig
 from training.datasets.archive import Limits, unpack
-from training.datasets.archive_members import ArchiveError, ArchiveTooLarge
 from training.datasets.dataset import Dataset, scan, survey
 from training.datasets.layout import DatasetError, Sample
 from training.datasets.report import DatasetReport
 from training.datasets.store import ARCHIVE_FILE, IMAGES_FOLDER, REPORT_FILE, REVISION_FOLDER, SUMMARY_FILE, Summary
+from training.errors import ArchiveError, storage_error
 from training.system import lifeline
 
 UNPACKING_BYTES = 2 * 1024**3  # of memory: a zip's directory of a million files takes 1 GB
 NICE = 10
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def take_in(work: Path, name: str, limits: Limits) -> None:
@@ -131,24 +129,11 @@ def main(arguments: list[str]) -> int:
             os.chdir(folder.parent)
             report, samples = look(Path(folder.name), folder.name)
             write(work, report, sum(sample.path.stat().st_size for sample in samples))
-    except (ArchiveError, DatasetError, OSError) as error:
-        sys.stderr.write(f"error: {_code(error)} {' '.join(str(error).splitlines())}\n")
+    except (ArchiveError, DatasetError, OSError) as failed:
+        error = storage_error("the datasets folder", failed) if isinstance(failed, OSError) else failed
+        sys.stderr.write(f"error: {type(error).__name__} {' '.join(str(error).splitlines())}\n")
         return 1
     return 0
-
-
-def _code(error: Exception) -> str:
-    match error:
-        case ArchiveTooLarge():
-            return "archive_too_large"
-        case ArchiveError():
-            return "archive_unusable"
-        case DatasetError():
-            return "dataset_unusable"
-        case OSError() if error.errno in FULL:
-            return "storage_full"
-        case _:
-            return "storage_unavailable"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from starlette.types import Scope
 
 from app.api.middleware.auth import Keys
 from app.api.problems import protocol_status
-from app.errors import ClientGone, MalformedBody, NotSupported, ServiceError
+from app.errors import DOMAIN, ClientError, ClientGone, MalformedBody, NotSupported, ServiceError, status_and_code
 from app.observability.observation import Observation
 from app.observability.requests import OTHER, Requests
 
@@ -60,7 +60,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
         async def call(_: object, context: Context) -> Any:
             context.add_done_callback(lambda _: self._requests.end(scope, route, request))
             context.set_trailing_metadata(_trailing(request))
-            error: ServiceError
+            error: ClientError
             try:
                 if details.method not in OPEN_CALLS:
                     self._keys.admit(Headers(scope=scope))
@@ -71,14 +71,17 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
                 return answer
             except ServiceError as failed:
                 error = failed
+            except tuple(DOMAIN) as failed:
+                error = failed
             except NotImplementedError:  # also the base class' answer to what is not here
                 error = NotSupported(f"{details.method} is not supported")
             except Exception:  # gRPC would tell the client its text
                 log.exception("%s failed", details.method)
                 error = ServiceError("the service failed on this request; its log says why")
-            request.status = protocol_status(error.status)
+            request.status = protocol_status(status_and_code(type(error))[0])
             code = CODES.get(request.status, grpc.StatusCode.INTERNAL)
-            return await context.abort(code, error.detail[:MESSAGE_CHARACTERS], _trailing(request, error.headers))
+            headers = error.headers if isinstance(error, ServiceError) else None
+            return await context.abort(code, str(error)[:MESSAGE_CHARACTERS], _trailing(request, headers))
 
         return grpc.stream_unary_rpc_method_handler(
             call, handler and handler.request_deserializer, handler and handler.response_serializer

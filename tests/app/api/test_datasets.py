@@ -18,12 +18,12 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from app.errors import StorageFull
-from app.trainer.datasets import storage_told
+from app.trainer.datasets import storage_errors
 from tests.app.conftest import Serve
 from tests.process import service, until
 from training.config import TrainConfig
 from training.datasets.dataset import scan, survey
+from training.errors import StorageFull
 from training.jobs.job import DatasetRef
 
 pytestmark = pytest.mark.anyio
@@ -373,11 +373,11 @@ async def test_a_folder_that_can_not_be_written(serve: Serve, tmp_path: Path) ->
     async with serve(datasets=tmp_path / "file" / "datasets") as (client, _):
         answer = await client.put("/datasets/photos", content=zipped(photos()))
     assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
-    assert answer.json()["detail"] == "the datasets folder can not be used: Not a directory"
+    assert answer.json()["detail"] == "the datasets folder cannot be used: Not a directory"
 
 
 def test_a_full_disk_is_told() -> None:
-    with pytest.raises(StorageFull), storage_told():
+    with pytest.raises(StorageFull, match="the disk of the datasets folder is full"), storage_errors():
         Path("/dev/full").write_text("x")
 
 

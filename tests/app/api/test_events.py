@@ -10,12 +10,11 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from app.api.events import Cursor, Events, new_lines
-from app.errors import JobNotFound, JobsUnavailable
 from app.trainer.jobs import JobStates
 from tests.process import free_port
 from tests.training.engine import Engine
 from tests.training.progress import step
-from training.jobs.job import JobStatus
+from training.jobs.job import JobNotFound, JobStatus, JobsUnavailable
 from training.jobs.jobs import Jobs
 from training.runs.console import ProgressLog
 from training.runs.progress import CHUNK_BYTES

@@ -1,14 +1,13 @@
 """The examples are as the service answers, and would be taken."""
 
-import inspect
 from typing import Any
 
-from app import errors
 from app.api.examples import DATASET, DATASETS, ERRORS, PREDICTED, TRAININGS
 from app.api.schemas import DatasetDetail, DatasetList, PredictResponse, TrainRequest
-from app.errors import ServiceError
+from app.errors import status_and_code
 from app.main import create_app
 from app.settings import Settings
+from tests.app.world import every_error
 
 SCHEMA = create_app(Settings(provider="cpu")).openapi()
 OPERATIONS: dict[tuple[str, str], dict[str, Any]] = {  # Any: JSON
@@ -37,8 +36,7 @@ def test_a_training_to_try_out_has_few_fields_and_would_be_taken() -> None:
 
 
 def test_every_error_is_shown_as_it_is_answered() -> None:
-    tree = [e for _, e in inspect.getmembers(errors, inspect.isclass) if issubclass(e, ServiceError)]
-    assert {error.code for error in tree} == ERRORS.keys()
+    assert {status_and_code(error)[1] for error in every_error()} == ERRORS.keys()
     for (method, path), operation in OPERATIONS.items():
         for status, response in operation["responses"].items():
             if int(status) < 400:

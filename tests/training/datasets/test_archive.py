@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from training.datasets.archive import Limits, unpack
-from training.datasets.archive_members import HARMLESS_BYTES, MAX_TAR_HEADER_BYTES, ArchiveError, ArchiveTooLarge
+from training.datasets.archive_members import HARMLESS_BYTES, MAX_TAR_HEADER_BYTES
+from training.errors import ArchiveError, ArchiveTooLarge
 
 LIMITS = Limits(files=100, bytes=10**9)
 FILES = {"cat/1.jpg": b"one" * 1000, "dog/2/3.jpg": b"two" * 500, "notes.txt": b""}

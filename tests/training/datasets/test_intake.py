@@ -63,7 +63,7 @@ def test_the_reason_is_the_last_line(tmp_path: Path) -> None:
     assert (status, words.split()[:2]) == (1, ["error:", "archive_unusable"])
 
 
-@pytest.mark.parametrize(("place", "code"), [("/dev/full", "storage_full"), ("/nowhere/x", "storage_unavailable")])
+@pytest.mark.parametrize(("place", "code"), [("/dev/full", "StorageFull"), ("/nowhere/x", "StorageUnavailable")])
 def test_a_disk_that_fails_has_a_code_of_its_own(tmp_path: Path, place: str, code: str) -> None:
     assert unpack(tmp_path / "work", archive_of(12)) == (0, "")
     (tmp_path / SUMMARY_FILE).symlink_to(place)
@@ -87,4 +87,4 @@ def test_an_archive_can_not_ask_for_any_amount_of_memory(tmp_path: Path) -> None
     packed[header + size - 4 : header + size] = zlib.crc32(packed[header : header + size - 4]).to_bytes(4, "little")
     status, words = unpack(tmp_path / "work", bytes(packed))
     assert status == 1
-    assert words == "error: archive_unusable the archive's directory or dictionary does not fit in memory"
+    assert words == "error: ArchiveError the archive's directory or dictionary does not fit in memory"
