@@ -60,7 +60,7 @@ def test_an_archive_becomes_a_revision(tmp_path: Path) -> None:
 
 def test_the_reason_is_the_last_line(tmp_path: Path) -> None:
     status, words = unpack(tmp_path / "work", b"no archive")
-    assert (status, words.split()[:2]) == (1, ["error:", "archive_unusable"])
+    assert (status, words.split()[:2]) == (1, ["error:", "ArchiveError"])
 
 
 @pytest.mark.parametrize(("place", "code"), [("/dev/full", "StorageFull"), ("/nowhere/x", "StorageUnavailable")])
