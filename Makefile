@@ -21,11 +21,8 @@ help: ## list the targets
 serve: starter ## set up, train the starter model if there is none yet, and serve (HOST, PORT)
 	@RESNEXT_MODELS=$(MODELS) RESNEXT_HOST=$(HOST) RESNEXT_PORT=$(PORT) RESNEXT_WORKER=true exec $(BIN)/python -m app
 
-starter: install ## train ResNeXt-50 on scikit-learn's handwritten digits, if nothing is published yet
-	@test -e $(MODELS)/resnext50/ACTIVE || { \
-	  echo "no model in $(MODELS) yet: training the starter, a few minutes on two cores"; \
-	  test -d data/digits || $(BIN)/python -m training dataset digits data/digits; } && \
-	test -e $(MODELS)/resnext50/ACTIVE || $(BIN)/python -m training train --config training/jobs/starter.toml --models $(MODELS)
+starter: install ## train ResNeXt-50 on scikit-learn's handwritten digits, if no version is active yet
+	@$(BIN)/python -m training starter --models $(MODELS)
 
 install: .venv/installed ## make .venv with the locked dependencies
 

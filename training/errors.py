@@ -16,3 +16,8 @@ class UsageError(TrainingError):
 def words_of(error: Exception) -> str:
     """Returns what an error says, without the system's number and the file's name."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def few(names: list[str], most: int = 5, *, quote: bool = True) -> str:
+    shown = ", ".join(map(repr, names[:most]) if quote else names[:most])
+    return (shown or "nothing") + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.process import answers, service, until
 from training.contract.repository import ModelRepository
-from training.datasets.dataset import read_samples
+from training.datasets.loading import read_samples
 from training.runs.run import Run
 
 

@@ -19,16 +19,17 @@ from pydantic_settings import (
 )
 
 from training.cli import terminal
-from training.cli.datasets import Dataset
+from training.cli.datasets import DatasetCommand
 from training.cli.evaluate import Evaluate
 from training.cli.extra import PACKAGES, missing_extra
-from training.cli.jobs import JobsCommand, Work
-from training.cli.models import Models
+from training.cli.jobs import JobsCommand, RunWorker
+from training.cli.models import ModelsCommand
 from training.cli.predict import Predict
 from training.cli.runs import RunsCommand
 from training.cli.serve import Serve, Tune, become_app
-from training.cli.summary import Summary
-from training.cli.train import Export, Train
+from training.cli.starter import TrainStarter
+from training.cli.summary import Summarize
+from training.cli.train import ExportRun, Train
 from training.cli.usage import HelpFormatter, mistakes
 from training.errors import TrainingError, UsageError, words_of
 
@@ -52,15 +53,16 @@ class CommandLine(BaseSettings):
 
     train: CliSubCommand[Train]
     evaluate: CliSubCommand[Evaluate]
-    export: CliSubCommand[Export]
+    export: CliSubCommand[ExportRun]
     predict: CliSubCommand[Predict]
-    summary: CliSubCommand[Summary]
-    dataset: CliSubCommand[Dataset]
-    models: CliSubCommand[Models]
+    summary: CliSubCommand[Summarize]
+    dataset: CliSubCommand[DatasetCommand]
+    models: CliSubCommand[ModelsCommand]
     runs: CliSubCommand[RunsCommand]
+    starter: CliSubCommand[TrainStarter]
     serve: CliSubCommand[Serve]
     tune: CliSubCommand[Tune]
-    worker: CliSubCommand[Work]
+    worker: CliSubCommand[RunWorker]
     jobs: CliSubCommand[JobsCommand]
 
     def cli_cmd(self) -> None:

@@ -6,15 +6,15 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from training.cli.models import Repository, live_version
+from training.cli.models import OneModel, active_version
 from training.cli.terminal import console
 
 
-class Evaluate(Repository):
+class Evaluate(OneModel):
     """Measures a published version on a folder of images, as it is served: by ONNX Runtime."""
 
     data: CliPositionalArg[Path] = Field(description="DIR/<class>/*, or DIR/test/<class>/*")
-    version: int | None = Field(None, description="which version (default: the live one)")
+    version: int | None = Field(None, description="which version (default: the active one)")
     split: Literal["train", "val", "test"] | None = Field(
         None, description="only what is, or was when the version was trained, in this split"
     )
@@ -28,7 +28,7 @@ class Evaluate(Repository):
         from training.exported.evaluate import evaluate
 
         repository = self.repository
-        version = self.version or live_version(repository)
+        version = self.version or active_version(repository)
         manifest, classify = published(repository, version)
         folder, is_split = folder_to_measure(self.data, manifest, self.split)
         skipped: list[Unreadable] = []

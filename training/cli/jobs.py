@@ -47,7 +47,7 @@ class NoJobs(TrainingError):
     """A folder that holds no jobs, as it is not there."""
 
 
-class Work(SharedSettings):
+class RunWorker(SharedSettings):
     """Runs training jobs, one at a time; start several for more, each with a name of its own."""
 
     name: str = Field(
@@ -135,7 +135,7 @@ class ResumeJob(OneJob):
         console.print(f"job {job.id} is {job.state}, attempt {job.attempt}", highlight=False)
 
 
-class Reassign(SharedSettings):
+class ReassignJobs(SharedSettings):
     """Queues the jobs of a worker that will not come back, for the others."""
 
     worker_name: CliPositionalArg[str] = Field(description="name of the worker that is gone")
@@ -162,7 +162,7 @@ class JobsCommand(BaseModel):
     show: CliSubCommand[ShowJob]
     cancel: CliSubCommand[CancelJob]
     resume: CliSubCommand[ResumeJob]
-    reassign: CliSubCommand[Reassign]
+    reassign: CliSubCommand[ReassignJobs]
     prune: CliSubCommand[PruneJobs]
 
     def cli_cmd(self) -> None:
@@ -185,7 +185,7 @@ def ask(settings: SharedSettings, question: Callable[[Jobs], Awaitable[T]]) -> T
 def ask_of_those_there(settings: SharedSettings, question: Callable[[Jobs], Awaitable[T]]) -> T:
     """As `ask`, and makes no folder by it. Raises NoJobs where there is none."""
     if not settings.database and not settings.state.is_dir():
-        raise NoJobs(f"there are no jobs in {settings.state}; that folder is not there")
+        raise NoJobs(f"there are no jobs: the folder {settings.state} does not exist")
     return ask(settings, question)
 
 

@@ -13,10 +13,9 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from training.cli import terminal
-from training.cli.models import Repository, live_version
+from training.cli.models import OneModel, active_version
 from training.cli.terminal import console
-from training.datasets.layout import text
-from training.datasets.listing import files_below
+from training.datasets.listing import files_below, text
 from training.errors import TrainingError, UsageError, words_of
 
 Answer = list[tuple[str, float]]  # label and probability, the most probable first
@@ -26,11 +25,11 @@ class FilesFailed(TrainingError):
     """Some of the files cannot be read as images, or there are none."""
 
 
-class Predict(Repository):
+class Predict(OneModel):
     """Names what is on images."""
 
     images: CliPositionalArg[list[str]] = Field(description="image files, folders of them, or patterns as 'a/*.jpg'")
-    version: int | None = Field(None, description="which version (default: the live one)")
+    version: int | None = Field(None, description="which version (default: the active one)")
     top_k: int = Field(5, ge=1, description="how many classes for each image")
     json_: bool = Field(False, alias="json", description="print JSON, one line an image")
     csv_: bool = Field(False, alias="csv", description="print CSV: file,label,probability,label_2,probability_2,...")
@@ -42,7 +41,7 @@ class Predict(Repository):
         from training.images.decode import ImageError, decode
 
         repository = self.repository
-        manifest, classify = published(repository, self.version or live_version(repository))
+        manifest, classify = published(repository, self.version or active_version(repository))
         top_k = min(self.top_k, len(manifest.labels))
         write = _csv(top_k) if self.csv_ else _json if self.json_ else _text
         files = failed = 0

@@ -28,7 +28,7 @@ COLUMNS = (
 )
 
 
-class Folder(BaseModel):
+class RunsFolder(BaseModel):
     """Which runs."""
 
     folder: Path = Field(Path("runs"), description="folder of the runs")
@@ -36,12 +36,12 @@ class Folder(BaseModel):
     def runs(self) -> list[Run]:
         """The newest first. Raises RunError when there is no such folder."""
         if not self.folder.is_dir():
-            raise RunError(f"the folder of the runs should be a folder, {self.folder} is not there")
+            raise RunError(f"there are no runs: the folder {self.folder} does not exist")
         found = [Run(path) for path in self.folder.iterdir() if (path / "config.json").exists()]
         return sorted(found, key=begun, reverse=True)
 
 
-class Entry(BaseModel):
+class RunEntry(BaseModel):
     """What the list tells of one run."""
 
     run: str
@@ -67,7 +67,7 @@ class Entry(BaseModel):
         )
 
 
-class ListRuns(Folder):
+class ListRuns(RunsFolder):
     """Lists the runs, the newest first."""
 
     json_: bool = Field(False, alias="json", description="print JSON")
@@ -89,7 +89,7 @@ class ListRuns(Folder):
         )
 
 
-class PruneRuns(Folder):
+class PruneRuns(RunsFolder):
     """Deletes old runs with all that lies in their folders; what they published stays, and so does one that is busy."""
 
     keep: int = Field(5, ge=0, description="how many stay, the newest")
@@ -120,9 +120,9 @@ def begun(run: Run) -> datetime:
     return datetime.fromtimestamp(first.stat().st_mtime).astimezone()
 
 
-def entry_of(run: Run) -> Entry:
+def entry_of(run: Run) -> RunEntry:
     """What there is to tell of a run; one whose files are damaged is listed all the same."""
-    entry = Entry(run=run.name, begun=begun(run), state="", data="-", bytes=_bytes(run))
+    entry = RunEntry(run=run.name, begun=begun(run), state="", data="-", bytes=_bytes(run))
     try:
         config, epochs = run.config(), read_progress(run.progress).epochs
         entry.data = dataset_of(str(config.data))

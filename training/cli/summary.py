@@ -19,7 +19,7 @@ LAYER_COLUMNS = (
 )
 
 
-class Summary(BaseModel):
+class Summarize(BaseModel):
     """The network in figures: output shapes, parameters, multiply-adds."""
 
     image_size: int = Field(224, ge=32, le=1024, description="height and width of the input in pixels")

@@ -95,7 +95,7 @@ class Train(Recipe):
         _run_phases(run, self.models or run.models() or MODELS)
 
 
-class Export(BaseModel):
+class ExportRun(BaseModel):
     """Exports, verifies and publishes the best weights that a run has so far."""
 
     run: CliPositionalArg[Path] = Field(description="folder of the run")
@@ -209,7 +209,7 @@ def _pictures(report: Path) -> str:
 
 def _try_it(run: Run, models: Path, name: str) -> str:
     """A command that shows the new version at work, on an image that it has not been trained on."""
-    from training.datasets.dataset import read_samples
+    from training.datasets.loading import read_samples
 
     image = next(sample.path for sample in read_samples(run.samples) if sample.split == "test")
     if image.is_relative_to(Path.cwd()):

@@ -17,7 +17,7 @@ from training.datasets.archive_members import (
     damage_told,
     members,
 )
-from training.datasets.layout import few
+from training.errors import few
 from training.images.decode import MAX_FILE_BYTES
 from training.system.clutter import is_clutter
 

@@ -10,8 +10,8 @@ from skimage.feature import hog
 from sklearn.ensemble import ExtraTreesClassifier
 
 from training.contract.manifest import Preprocessing
-from training.datasets.dataset import Split, load, spread
 from training.datasets.layout import Sample
+from training.datasets.loading import Split, load, spread
 from training.datasets.report import Baseline
 
 SIZE = Preprocessing(height=64, width=64)

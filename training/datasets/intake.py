@@ -19,7 +19,8 @@ from pathlib import Path
 from training.config import TrainConfig
 from training.datasets.archive import Limits, unpack
 from training.datasets.archive_members import ArchiveError, ArchiveTooLarge
-from training.datasets.dataset import Dataset, scan, survey
+from training.datasets.check import check_dataset
+from training.datasets.dataset import Dataset, list_dataset
 from training.datasets.layout import DatasetError, Sample
 from training.datasets.report import DatasetReport
 from training.datasets.store import ARCHIVE_FILE, IMAGES_FOLDER, REPORT_FILE, REVISION_FOLDER, SUMMARY_FILE, Summary
@@ -43,7 +44,7 @@ def take_in(work: Path, name: str, limits: Limits) -> None:
     (work / "reading").mkdir()
     unpacked.rename(work / "reading" / name)
     os.chdir(work / "reading")  # what is wrong is told of `NAME/cat`, not of a path that the client does not know
-    report, samples = look(Path(name), name)
+    report, samples = check_folder(Path(name), name)
     report = report.model_copy(update={"notes": notes + report.notes})
     _keep_only(samples, Path(name))
     _listed(Path(name))  # what is kept alone still reads as classes or splits
@@ -52,15 +53,15 @@ def take_in(work: Path, name: str, limits: Limits) -> None:
     os.sync()  # once for all files: an fsync of each takes minutes for a hundred thousand
 
 
-def look(folder: Path, name: str) -> tuple[DatasetReport, list[Sample]]:
+def check_folder(folder: Path, name: str) -> tuple[DatasetReport, list[Sample]]:
     """What `python -m training dataset check` reports, with its defaults. Raises DatasetError."""
-    report, samples = survey(_listed(folder), TrainConfig(data=folder).preprocessing)
+    report, samples = check_dataset(_listed(folder), TrainConfig(data=folder).preprocessing)
     return report.model_copy(update={"folder": name}), samples
 
 
 def _listed(folder: Path) -> Dataset:
     defaults = TrainConfig(data=folder)
-    return scan(folder, defaults.val_fraction, defaults.test_fraction, defaults.seed)
+    return list_dataset(folder, defaults.val_fraction, defaults.test_fraction, defaults.seed)
 
 
 def write(folder: Path, report: DatasetReport, size: int) -> None:
@@ -129,7 +130,7 @@ def main(arguments: list[str]) -> int:
         else:
             work, folder = parsed.work.absolute(), parsed.folder.absolute()
             os.chdir(folder.parent)
-            report, samples = look(Path(folder.name), folder.name)
+            report, samples = check_folder(Path(folder.name), folder.name)
             write(work, report, sum(sample.path.stat().st_size for sample in samples))
     except (ArchiveError, DatasetError, OSError) as error:
         sys.stderr.write(f"error: {_code(error)} {' '.join(str(error).splitlines())}\n")

@@ -4,7 +4,6 @@ What can be read in two ways is refused, and both are told: a guess would train 
 """
 
 import os
-import unicodedata
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
 from pathlib import Path
@@ -12,8 +11,9 @@ from pathlib import Path
 from PIL import Image
 
 from training.datasets.listing import DatasetError as DatasetError  # also from here: most who raise it read a layout
-from training.datasets.listing import entries, files_below, names_in
+from training.datasets.listing import entries, files_below, names_in, text
 from training.datasets.split_names import split_of, splits_among
+from training.errors import few
 
 SPLITS = ("train", "val", "test")
 PICTURES = frozenset({*Image.registered_extensions(), ".heic", ".heif", ".hif", ".jxl"})
@@ -197,13 +197,3 @@ def samples_of(classes: dict[str, list[tuple[str, Path]]], labels: list[str], sp
         (Sample(path, name, index[label], split) for label, files in classes.items() for name, path in files),
         key=lambda sample: sample.name,
     )
-
-
-def text(name: str) -> str:
-    """A file's name in NFC (macOS hands out NFD), its bytes that are no UTF-8 as escapes."""
-    return unicodedata.normalize("NFC", name.encode("utf-8", "backslashreplace").decode())
-
-
-def few(names: list[str], most: int = 5, *, quote: bool = True) -> str:
-    shown = ", ".join(map(repr, names[:most]) if quote else names[:most])
-    return (shown or "nothing") + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,6 +1,7 @@
 """What lies in a folder: without what systems leave there, through links, and never round in a circle."""
 
 import os
+import unicodedata
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,11 @@ from training.system.clutter import is_clutter
 
 class DatasetError(TrainingError):
     """A folder that can not be trained on: what was expected of it, what it holds."""
+
+
+def text(name: str) -> str:
+    """A file's name in NFC (macOS hands out NFD), its bytes that are no UTF-8 as escapes."""
+    return unicodedata.normalize("NFC", name.encode("utf-8", "backslashreplace").decode())
 
 
 def entries(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from training.contract.manifest import INPUT_NAME, OUTPUT_NAME, Manifest
 from training.contract.repository import ModelRepository
-from training.datasets.layout import DatasetError, Sample, classes_of, few, reading_of, samples_of, text
-from training.datasets.listing import entries
+from training.datasets.layout import DatasetError, Sample, classes_of, reading_of, samples_of
+from training.datasets.listing import entries, text
 from training.datasets.report import Unreadable
+from training.errors import few
 from training.images.decode import ImageError, decode
 from training.system import cpu
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from training.config import TrainConfig, flag
-from training.datasets.dataset import read_samples, write_samples
-from training.datasets.layout import Sample, text
+from training.datasets.layout import Sample
+from training.datasets.listing import text
+from training.datasets.loading import read_samples, write_samples
 from training.datasets.report import DatasetReport
 from training.runs.progress import PHASES, read_progress
 from training.runs.run import Run, RunError

@@ -11,7 +11,8 @@ from sklearn.datasets import load_digits, load_sample_image
 
 from training.contract.manifest import Preprocessing
 from training.datasets import public as public_datasets
-from training.datasets.dataset import scan, survey
+from training.datasets.check import check_dataset
+from training.datasets.dataset import list_dataset
 from training.datasets.layout import DatasetError
 from training.datasets.public import make_digits, make_fashion_mnist, make_flowers
 from training.system.files import sha256
@@ -66,7 +67,7 @@ def test_digits_are_the_true_pixels(tmp_path: Path) -> None:
     pixels, labels = load_digits(return_X_y=True)
     image = np.asarray(Image.open(tmp_path / "digits" / str(labels[42]) / "0042.png"))
     np.testing.assert_array_equal(image, np.minimum(pixels[42].reshape(8, 8) * 16, 255))
-    report = survey(scan(tmp_path / "digits", 0.15, 0.15, 0), SIZE, strict=True)[0]
+    report = check_dataset(list_dataset(tmp_path / "digits", 0.15, 0.15, 0), SIZE, strict=True)[0]
     assert report.images == {"train": 1259, "val": 269, "test": 269}
     make_digits(tmp_path / "again")
     assert everything(tmp_path / "digits") == everything(tmp_path / "again")
@@ -82,7 +83,7 @@ def test_fashion_mnist_holds_out_the_end_of_train(tmp_path: Path) -> None:
     assert totals == {"train": 100, "val": 100, "test": 60}
     (first,) = (tmp_path / "fashion" / "val").glob("*/00.png")
     np.testing.assert_array_equal(np.asarray(Image.open(first)), images[100])
-    report = survey(scan(tmp_path / "fashion", 0.2, 0.2, 0), SIZE, strict=True)[0]
+    report = check_dataset(list_dataset(tmp_path / "fashion", 0.2, 0.2, 0), SIZE, strict=True)[0]
     assert report.images == totals
     assert {"T-shirt-top", "Ankle-boot"} <= set(report.labels)
 
@@ -115,7 +116,10 @@ def test_flowers_come_out_of_their_archive(tmp_path: Path) -> None:
     counts = make_flowers(tmp_path / "flowers", flowers_archive(tmp_path / "small.tgz"))
     assert counts == {"daisy": 5, "tulips": 5}
     assert sorted(path.name for path in (tmp_path / "flowers").iterdir()) == ["LICENSE.txt", "daisy", "tulips"]
-    assert survey(scan(tmp_path / "flowers", 0.2, 0.2, 0), SIZE, strict=True)[0].labels == ["daisy", "tulips"]
+    assert check_dataset(list_dataset(tmp_path / "flowers", 0.2, 0.2, 0), SIZE, strict=True)[0].labels == [
+        "daisy",
+        "tulips",
+    ]
 
 
 def test_an_archive_that_leads_outside_is_refused(tmp_path: Path) -> None:

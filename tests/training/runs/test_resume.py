@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.conftest import Trained
-from training.datasets.dataset import load, read_samples
+from training.datasets.loading import load, read_samples
 from training.runs.progress import PHASES
 from training.runs.resume import require_images, resume
 from training.runs.run import Run, RunError
