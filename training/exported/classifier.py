@@ -96,13 +96,15 @@ def batches(images: Uint8Images) -> Iterator[Uint8Images]:
     return (np.ascontiguousarray(images[i : i + BATCH]) for i in range(0, len(images), BATCH))
 
 
-def images_per_second(classifiers: Sequence[Classifier], images: Uint8Images) -> list[float] | None:
+def images_per_second(
+    classifiers: Sequence[Classifier], images: Uint8Images, stat: Path = cpu.STAT
+) -> list[float] | None:
     """Speeds on this machine, one image at a time, to compare variants; None where other processes kept it busy.
 
     The best of nine calls counts for each. They run in three rounds that take turns, so that a busy moment hits all.
     """
     best = [math.inf] * len(classifiers)
-    with cpu.others() as share:
+    with cpu.others(stat) as share:
         for _ in range(ROUNDS):
             for i, classify in enumerate(classifiers):
                 classify(images[:1])  # to warm up

@@ -135,34 +135,31 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "flowers").exists()
 
 
-def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(public_datasets, "FLOWERS_URL", (tmp_path / "nothing.tgz").as_uri())
+def test_a_failed_download_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"could not be downloaded.*--source"):
-        make_flowers(tmp_path / "flowers")
+        make_flowers(tmp_path / "flowers", url=(tmp_path / "nothing.tgz").as_uri())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_download_of_other_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(public_datasets, "FLOWERS_URL", flowers_archive(tmp_path / "other.tgz").as_uri())
+def test_a_download_of_other_bytes_is_refused(tmp_path: Path) -> None:
+    archive = flowers_archive(tmp_path / "other.tgz")
     with pytest.raises(DatasetError, match=r"should have SHA-256 4c54ace.*--source"):
-        make_flowers(tmp_path / "flowers")
+        make_flowers(tmp_path / "flowers", url=archive.as_uri())
     assert [path.name for path in tmp_path.iterdir()] == ["other.tgz"]
 
 
-def test_a_download_of_the_right_bytes_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_of_the_right_bytes_is_used(tmp_path: Path) -> None:
     archive = flowers_archive(tmp_path / "small.tgz")
-    monkeypatch.setattr(public_datasets, "FLOWERS_URL", archive.as_uri())
-    monkeypatch.setattr(public_datasets, "FLOWERS_SHA256", sha256(archive))
-    assert make_flowers(tmp_path / "flowers") == {"daisy": 5, "tulips": 5}
+    assert make_flowers(tmp_path / "flowers", url=archive.as_uri(), sha256=sha256(archive)) == {"daisy": 5, "tulips": 5}
     assert not list((tmp_path / "flowers").rglob("*.tgz"))
 
 
-def test_fashion_mnist_of_other_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fashion_mnist_of_other_bytes_is_refused(tmp_path: Path) -> None:
     idx_files(tmp_path / "mirror")
-    monkeypatch.setattr(public_datasets, "FASHION_FOLDER", tmp_path / "not installed")
-    monkeypatch.setattr(public_datasets, "FASHION_URL", (tmp_path / "mirror").as_uri() + "/")
     with pytest.raises(DatasetError, match=r"train-images-idx3-ubyte\.gz should have SHA-256 c59f468a"):
-        make_fashion_mnist(tmp_path / "fashion")
+        make_fashion_mnist(
+            tmp_path / "fashion", installed=tmp_path / "not installed", url=(tmp_path / "mirror").as_uri() + "/"
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["mirror"]
 
 
