@@ -11,12 +11,12 @@ from training.cli.terminal import console
 
 
 class Evaluate(OneModel):
-    """Measures a published version on a folder of images, as it is served: by ONNX Runtime."""
+    """Measures a published version on a folder of images. It runs as it is served: in ONNX Runtime."""
 
     data: CliPositionalArg[Path] = Field(description="DIR/<class>/*, or DIR/test/<class>/*")
-    version: int | None = Field(None, description="which version (default: the active one)")
+    version: int | None = Field(None, description="number of the version (default: the active one)")
     split: Literal["train", "val", "test"] | None = Field(
-        None, description="only what is, or was when the version was trained, in this split"
+        None, description="only images that are in this split, or were when the version was trained"
     )
     output: Path | None = Field(None, description="folder for report.json, confusion.png and predictions.png")
 

@@ -21,7 +21,7 @@ COLUMNS = (
     Heading("created", "words"),
     Heading("dataset", "text"),
     Heading("classes", "figures"),
-    Heading("test accuracy\nand its 95 %", "whole"),
+    Heading("test accuracy\n(95 %)", "whole"),
     Heading("started\nfrom", "words"),
 )
 
@@ -37,7 +37,7 @@ class OneModel(BaseModel):
         """Raises ContractError when there is no such model."""
         repository = ModelRepository(self.models, self.name)
         if not repository.folder.is_dir():
-            raise ContractError(f"there is no model {self.name!r} in {self.models}; {_others(self.models)}")
+            raise ContractError(f"there is no model {self.name!r} in {self.models}: {_others(self.models)}")
         return repository
 
 
@@ -104,7 +104,7 @@ class PruneVersions(OneModel):
 
 
 class ModelsCommand(BaseModel):
-    """The versions of a model: lists them, shows one, makes one active."""
+    """Lists the versions of a model, shows one, makes one active."""
 
     list: CliSubCommand[ListVersions]
     show: CliSubCommand[ShowVersion]
@@ -133,10 +133,12 @@ def dataset_of(path: str) -> str:
 
 
 def _others(models: Path) -> str:
+    """Returns what the repository has instead, and what to do."""
     if not models.is_dir():
-        return "that folder does not exist" if not models.exists() else "that is not a folder"
+        why = "that is not a folder" if models.exists() else "that folder does not exist"
+        return f"{why}. resnext train DIR makes it; --models names another"
     found = sorted(path.name for path in models.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return f"it has {', '.join(found)}" if found else "resnext train DIR makes one"
+    return f"it has {', '.join(found)} (--name)" if found else "it is empty. resnext train DIR makes one"
 
 
 def _row(repository: ModelRepository, version: int) -> tuple[str, ...]:

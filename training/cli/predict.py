@@ -1,4 +1,4 @@
-"""`resnext predict`: names what is on images, as text, JSON or CSV."""
+"""`resnext predict`: classifies images, and prints text, JSON or CSV."""
 
 import csv
 import glob
@@ -22,21 +22,23 @@ Answer = list[tuple[str, float]]  # label and probability, the most probable fir
 
 
 class FilesFailed(TrainingError):
-    """Some of the files cannot be read as images, or there are none."""
+    """Files that cannot be read as images, or no files at all."""
 
 
 class Predict(OneModel):
-    """Names what is on images."""
+    """Classifies images: prints the most probable classes of each."""
 
-    images: CliPositionalArg[list[str]] = Field(description="image files, folders of them, or patterns as 'a/*.jpg'")
-    version: int | None = Field(None, description="which version (default: the active one)")
+    images: CliPositionalArg[list[str]] = Field(
+        description="image files, folders of images, or patterns such as 'a/*.jpg'"
+    )
+    version: int | None = Field(None, description="number of the version (default: the active one)")
     top_k: int = Field(5, ge=1, description="how many classes for each image")
-    json_: bool = Field(False, alias="json", description="print JSON, one line an image")
+    json_: bool = Field(False, alias="json", description="print JSON, one line per image")
     csv_: bool = Field(False, alias="csv", description="print CSV: file,label,probability,label_2,probability_2,...")
 
     def cli_cmd(self) -> None:
         if self.json_ and self.csv_:
-            raise UsageError("--json or --csv, not both")
+            raise UsageError("choose --json or --csv, not both")
         from training.exported.classifier import published
         from training.images.decode import ImageError, decode
 
@@ -68,9 +70,9 @@ class Writer(Protocol):
 
 
 def files_of(named: str) -> Iterator[Path]:
-    """The file of that name, all files below the folder, or all that fit the pattern, sorted.
+    """Yields the file of that name, all files below that folder, or all that match the pattern, sorted.
 
-    A name that is nowhere comes back as it is: to open it says what is wrong.
+    A name that matches nothing is yielded as it is: opening it says what is wrong.
     """
     found = [] if os.path.lexists(named) else sorted(glob.glob(named, recursive=True))
     for path in map(Path, found or [named]):

@@ -63,7 +63,7 @@ def _expectations(report: DatasetReport) -> Iterator[str]:
     low, high = Proportion.of(0.8, test).interval
     yield f"with {test} test images, a measured accuracy of 0.80 means {low:.2f} to {high:.2f} (95 %)"
     if train < FEW_TRAINING:
-        yield f"{train} training images are few for a network from random weights: compare it with the baseline"
+        yield f"{train} training images are few: compare the network with the baseline"
     if report.baseline:
         yield f"baseline: {report.baseline.render()}"
 

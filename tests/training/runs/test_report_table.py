@@ -94,4 +94,4 @@ def test_a_report_says_what_was_found_and_stops_after_ten_of_a_kind() -> None:
 def test_few_training_images_are_said_to_be_few(images: int, few: bool) -> None:
     classes = {split: {"cat": images, "dog": images} for split in ("train", "val", "test")}
     found = report(["cat", "dog"], classes=classes, images=dict.fromkeys(classes, 2 * images))
-    assert any("are few for a network" in line for line in printed(found)) == few
+    assert any("training images are few" in line for line in printed(found)) == few
