@@ -1,8 +1,8 @@
-"""The root of the errors that a person can mend: the command line prints their message, without a traceback."""
+"""The root of the errors that a person can mend, and words for messages. The command line prints no traceback."""
 
 
 class TrainingError(Exception):
-    """What happened, what was expected, what came."""
+    """An error that a person can mend. The message says what was expected and what came."""
 
 
 class ContractError(TrainingError):
@@ -19,5 +19,6 @@ def words_of(error: Exception) -> str:
 
 
 def few(names: list[str], most: int = 5, *, quote: bool = True) -> str:
+    """Returns the first names of a list for a message, and how many more there are."""
     shown = ", ".join(map(repr, names[:most]) if quote else names[:most])
     return (shown or "nothing") + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -22,7 +22,7 @@ class Evaluate(OneModel):
 
     def cli_cmd(self) -> None:
         from training.datasets.report import Unreadable
-        from training.datasets.seen import rows_of, splits_of, told
+        from training.datasets.seen import rows_of, splits_of, training_note
         from training.exported import plots
         from training.exported.classifier import folder_to_measure, published, read_folder
         from training.exported.evaluate import evaluate
@@ -37,7 +37,7 @@ class Evaluate(OneModel):
         if self.split and not is_split:
             rows = rows_of(self.split, splits, version)
             images, true, names, splits = images[rows], true[rows], [names[row] for row in rows], None
-        if line := told(splits):
+        if line := training_note(splits):
             console.print(line, highlight=False)
         probabilities = classify(images)
         evaluation = evaluate(manifest.labels, true, probabilities, names)

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from training.datasets.archive import Limits, unpack
-from training.datasets.archive_members import HARMLESS_BYTES, MAX_TAR_HEADER_BYTES, ArchiveError, ArchiveTooLarge
+from training.datasets.archive_members import HARMLESS_BYTES, ArchiveError, ArchiveTooLarge
+from training.datasets.tar_members import MAX_TAR_HEADER_BYTES
 
 LIMITS = Limits(files=100, bytes=10**9)
 FILES = {"cat/1.jpg": b"one" * 1000, "dog/2/3.jpg": b"two" * 500, "notes.txt": b""}
@@ -150,7 +151,7 @@ def test_a_hard_link_is_a_copy(tmp_path: Path, format: int) -> None:
 
 def test_what_is_packed_and_is_no_tar_is_named(tmp_path: Path) -> None:
     message = refusal(tmp_path, gzip.compress(zipped({"cat/1.jpg": bytes(900)})))
-    assert message.startswith("what is packed should be a tar archive, unpacked it starts with b'PK\\x03\\x04")
+    assert message.startswith("a packed file should hold a tar archive, this one starts with b'PK\\x03\\x04")
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../archive", "cat/../../archive"])
@@ -251,7 +252,7 @@ def test_a_member_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         archive.writestr("cat/1.jpg", "one")
         archive.writestr("cat/1.jpg", "two")
     message = refusal(tmp_path, buffer.getvalue())
-    assert message == "'cat/1.jpg' can not be written: another member has taken its place"
+    assert message == "'cat/1.jpg' cannot be written: another member has taken its place"
 
 
 @pytest.mark.parametrize(
@@ -260,7 +261,7 @@ def test_a_member_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 )
 def test_two_members_of_one_place_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
     message = refusal(tmp_path, tarred(dict.fromkeys(names, b"x")))
-    assert message == f"{names[1]!r} can not be written: another member has taken its place"
+    assert message == f"{names[1]!r} cannot be written: another member has taken its place"
 
 
 @pytest.mark.parametrize("make", [zipped, tarred])
@@ -327,7 +328,7 @@ def test_a_unicode_name_is_checked_as_any(tmp_path: Path, name: str) -> None:
 
 def test_two_members_of_one_unicode_name_are_refused(tmp_path: Path) -> None:
     data = zip_of(b"cat/1.jpg", b"cat/2.jpg", unicode={b"cat/2.jpg": "cat/1.jpg"})
-    assert refusal(tmp_path, data) == "'cat/1.jpg' can not be written: another member has taken its place"
+    assert refusal(tmp_path, data) == "'cat/1.jpg' cannot be written: another member has taken its place"
 
 
 def test_names_of_a_zip_that_are_no_utf8_are_in_code_page_437(tmp_path: Path) -> None:
@@ -335,7 +336,7 @@ def test_names_of_a_zip_that_are_no_utf8_are_in_code_page_437(tmp_path: Path) ->
     data = zip_of("café/1.jpg".encode("cp850"), "bête/é.jpg".encode("cp850"), b"chat/1.jpg", b"chat/\xe9.jpg")
     assert set(unpacked(tmp_path, data)) == {"café/1.jpg", "bête/é.jpg", "chat/1.jpg", "chat/Θ.jpg"}
     (note,) = notes(tmp_path, data)
-    assert "were read as code page 437: 'café', 'bête', 'Θ.jpg'. If they are wrong, pack it again" in note
+    assert "were read as code page 437: 'café', 'bête', 'Θ.jpg'. If they are wrong, pack the folder again" in note
 
 
 @pytest.mark.parametrize(
@@ -403,7 +404,7 @@ def test_how_a_zip_is_packed_is_told(tmp_path: Path, method: int, name: str) -> 
 def test_other_ways_that_are_not_read_are_told(tmp_path: Path) -> None:
     message = refusal(tmp_path, marked(zipped({"cat/1.jpg": b"one"}), 6, 8, 0x20))
     assert message.startswith(
-        "the archive has what is not read here, compressed patched data (flag bit 5): pack it again"
+        "the archive uses a feature that is not read here, compressed patched data (flag bit 5): pack it again"
     )
 
 
@@ -504,7 +505,7 @@ def test_a_chain_of_extended_headers_ends(tmp_path: Path) -> None:
         (b"7z\xbc\xaf\x27\x1c" + bytes(600), 'it starts with b"7z'),
         (b"7z\xbc\xaf\x27\x1c" + bytes(600), "as 7-Zip's own archives do"),
         (b"Rar!\x1a\x07\x00" + bytes(600), "as RAR archives do"),
-        (b"\x28\xb5\x2f\xfd" + bytes(600), "as what Zstandard has packed does"),
+        (b"\x28\xb5\x2f\xfd" + bytes(600), "as files packed by Zstandard do"),
     ],
 )
 def test_what_is_no_archive_is_told(tmp_path: Path, data: bytes, came: str) -> None:
