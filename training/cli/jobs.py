@@ -136,7 +136,7 @@ class ResumeJob(OneJob):
 
 
 class ReassignJobs(SharedSettings):
-    """Queues the jobs of a worker that will not come back again, for the other workers."""
+    """Queues the jobs of a worker that will not come back, for the other workers."""
 
     worker_name: CliPositionalArg[str] = Field(description="name of the worker that is gone")
 

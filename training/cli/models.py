@@ -27,7 +27,7 @@ COLUMNS = (
 
 
 class OneModel(BaseModel):
-    """Which model, in which repository."""
+    """A command about one model of a repository."""
 
     models: Path = Field(Path("models"), description="folder of the model repository")
     name: str = Field(MODEL_NAME, description="model name in the repository")

@@ -64,7 +64,7 @@ class Predict(OneModel):
 
 
 class Writer(Protocol):
-    """Prints the answer for one file."""
+    """A function that prints the answer for one file."""
 
     def __call__(self, file: str, answer: Answer) -> None: ...
 

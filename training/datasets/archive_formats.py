@@ -40,9 +40,7 @@ def members(file: IO[bytes], meter: Meter) -> Iterator[Member]:
             begin = unpacked(file).read(tarfile.BLOCKSIZE)
             file.seek(0)
             if not is_tar_header(begin):
-                raise ArchiveError(
-                    f"a packed file should hold a tar archive, this one starts with {begin[:16]!r} when unpacked"
-                )
+                raise ArchiveError(f"a packed file should hold a tar archive, unpacked it starts with {begin[:16]!r}")
             return tar_members(unpacked(file), meter)
     if not is_tar_header(head):
         came = f"it starts with {head[:16]!r}" if head else "it is empty"

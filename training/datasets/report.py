@@ -1,4 +1,4 @@
-"""What is in a dataset and what is wrong with it: for the terminal, for HTTP and for the job's record."""
+"""The report of a dataset's check: for the terminal, for HTTP and for the job's record."""
 
 from typing import Self
 
@@ -53,7 +53,7 @@ class Baseline(BaseModel):
 
 
 class DatasetReport(BaseModel):
-    """What a dataset holds and what is wrong with it. Files are named by their path in the dataset's folder."""
+    """The contents of a dataset and what is wrong with it. Files are named by their path in the dataset's folder."""
 
     model_config = ConfigDict(frozen=True)
 

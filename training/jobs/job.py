@@ -59,7 +59,7 @@ class DatasetRef(BaseModel):
 
 
 class JobRequest(BaseModel):
-    """What a job was asked to do, as the engine keeps it in the database."""
+    """The request for a job, as the engine keeps it in the database."""
 
     config: TrainConfig
     dataset: DatasetRef

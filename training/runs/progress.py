@@ -53,7 +53,7 @@ class Epoch(BaseModel):
 
 
 class ProgressWriter:
-    """Appends to a `progress.jsonl`. A reader sees whole lines only, since each is written at once."""
+    """A writer that appends to a `progress.jsonl`. Each line is written at once, so a reader sees whole lines only."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from training.runs.run import Run
 
 @pytest.fixture
 def models(trained: Trained, tmp_path: Path) -> Path:
-    """A repository of its own with three versions of the small model, each live in its turn."""
+    """Makes a repository with three versions of the small model, each active in turn."""
     repository = ModelRepository(tmp_path / "models", "small")
     for run in "abc":
         with repository.staging() as staged:
@@ -104,7 +104,7 @@ def test_predict_names_what_is_on_an_image(models: Path, digits: Path, capsys: p
 
 @pytest.fixture
 def mixed(digits: Path, tmp_path: Path) -> Path:
-    """A folder with two digits, something that is none, and what systems leave behind."""
+    """Makes a folder with two digits, a file that is no image, and clutter."""
     folder = tmp_path / "mixed [1]"
     (folder / "below").mkdir(parents=True)
     for place, label in (("6.png", "6"), ("below/1.png", "1")):

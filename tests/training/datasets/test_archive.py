@@ -151,7 +151,7 @@ def test_a_hard_link_is_a_copy(tmp_path: Path, format: int) -> None:
 
 def test_what_is_packed_and_is_no_tar_is_named(tmp_path: Path) -> None:
     message = refusal(tmp_path, gzip.compress(zipped({"cat/1.jpg": bytes(900)})))
-    assert message.startswith("a packed file should hold a tar archive, this one starts with b'PK\\x03\\x04")
+    assert message.startswith("a packed file should hold a tar archive, unpacked it starts with b'PK\\x03\\x04")
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../archive", "cat/../../archive"])
@@ -279,7 +279,7 @@ def test_names_that_are_no_utf8_are_refused(tmp_path: Path) -> None:
 
 
 def zip_of(*names: bytes, unicode: Mapping[bytes, str] | None = None, checksum: int | None = None) -> bytes:
-    """A zip of files with these names as they are; some with the field that has the name in UTF-8 too."""
+    """Makes a zip of files with exactly these names. Those in `unicode` also get the field with a name in UTF-8."""
     body, directory = b"", b""
     for raw in names:
         extra = b""
@@ -332,7 +332,7 @@ def test_two_members_of_one_unicode_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_names_of_a_zip_that_are_no_utf8_are_in_code_page_437(tmp_path: Path) -> None:
-    """As the Explorer of Windows packs: no flag, no field."""
+    """The Explorer of Windows packs so: no flag, no field."""
     data = zip_of("café/1.jpg".encode("cp850"), "bête/é.jpg".encode("cp850"), b"chat/1.jpg", b"chat/\xe9.jpg")
     assert set(unpacked(tmp_path, data)) == {"café/1.jpg", "bête/é.jpg", "chat/1.jpg", "chat/Θ.jpg"}
     (note,) = notes(tmp_path, data)
@@ -356,7 +356,7 @@ def test_a_zip_that_says_utf8_and_is_not(tmp_path: Path) -> None:
 
 
 def test_utf8_that_is_not_declared_is_understood(tmp_path: Path) -> None:
-    """As macOS writes it: no flag, and decomposed."""
+    """macOS writes so: no flag, and decomposed."""
     name = unicodedata.normalize("NFD", "žluť/猫.jpg")
     placeholder = "x" * len(name.encode())
     data = zipped({placeholder: b"x"}).replace(placeholder.encode(), name.encode())
@@ -380,7 +380,7 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
 
 
 def marked(data: bytes, local: int, central: int, value: int) -> bytes:
-    """A zip with one byte changed in each header of every member."""
+    """Changes one byte of a zip in each header of every member."""
     changed = bytearray(data)
     for magic, offset in ((b"PK\3\4", local), (b"PK\1\2", central)):
         at = changed.find(magic)
@@ -401,7 +401,7 @@ def test_how_a_zip_is_packed_is_told(tmp_path: Path, method: int, name: str) -> 
     )
 
 
-def test_other_ways_that_are_not_read_are_told(tmp_path: Path) -> None:
+def test_other_features_that_are_not_read_are_named(tmp_path: Path) -> None:
     message = refusal(tmp_path, marked(zipped({"cat/1.jpg": b"one"}), 6, 8, 0x20))
     assert message.startswith(
         "the archive uses a feature that is not read here, compressed patched data (flag bit 5): pack it again"

@@ -11,7 +11,7 @@ from training.datasets.report import DatasetReport
 
 
 def parts(folder: Path, *names: str, count: int = 6, labels: tuple[str, ...] = ("cat", "dog")) -> Path:
-    """Folders of classes, no image twice."""
+    """Makes folders of classes, with no image twice."""
     for rank, name in enumerate(names):
         for i in range(count):
             write(folder / name / labels[i % len(labels)] / f"{i}.jpg", rank * count + i)

@@ -21,7 +21,7 @@ SIZE = Preprocessing(height=32, width=32)
 
 
 def idx_files(folder: Path, train: int = 200, test: int = 60) -> NDArray[np.uint8]:
-    """Handwritten digits, enlarged, in the four files of Fashion-MNIST; returns the training images."""
+    """Writes enlarged digits as the four files of Fashion-MNIST. Returns the training images."""
     pixels, labels = load_digits(return_X_y=True)
     images = np.kron(pixels.reshape(-1, 8, 8) * 15, np.ones((1, 3, 3))).astype(np.uint8)
     images = np.pad(images, ((0, 0), (2, 2), (2, 2)))
@@ -37,7 +37,7 @@ def idx_files(folder: Path, train: int = 200, test: int = 60) -> NDArray[np.uint
 
 
 def flowers_archive(path: Path, extra: str | None = None) -> Path:
-    """flower_photos.tgz in small: pieces of a real photograph in two classes, and the licence."""
+    """Makes a small flower_photos.tgz: pieces of a real photograph in two classes, and the license."""
     photo = Image.fromarray(load_sample_image("flower.jpg"))
     with tarfile.open(path, "w:gz") as tar:
 

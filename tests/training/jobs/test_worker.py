@@ -1,4 +1,4 @@
-"""What the worker does with jobs: real engine, real processes, killed in every place."""
+"""The worker and its jobs: a real engine and real processes, killed in every place."""
 
 import functools
 import itertools
@@ -45,7 +45,7 @@ def steps(engine: Engine, id: str) -> list[str]:
 
 
 def kill_in_every_place(engine: Engine, *kinds: str) -> None:
-    """Kills the phase's process (child), the worker, or both at once, `kinds` taking turns, and looks at the end."""
+    """Kills the phase's process (child), the worker, or both at once, in turns of `kinds`. The job should end well."""
     for phase, where in POINTS:
         engine.hold(phase, where)
     engine.worker()

@@ -1,4 +1,4 @@
-"""A run goes on: with the same images wherever they lie, for more epochs, and with nothing else changed."""
+"""Resuming a run: with the same images wherever they lie, for more epochs, and with no other change."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""How a phase's process ends, and what it has to say."""
+"""The end of a phase's process, and its last words."""
 
 import asyncio
 import os

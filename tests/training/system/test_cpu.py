@@ -1,4 +1,4 @@
-"""Whom the processor works for while something is timed."""
+"""The share of the processor that others use while something is timed."""
 
 from pathlib import Path
 

@@ -24,7 +24,7 @@ def resnext(cwd: Path, *arguments: object) -> Terminal:
 
 
 def interrupted(terminal: Terminal, when: Callable[[Terminal], bool], presses: int = 1) -> str:
-    """Presses Ctrl-C then; returns the last line."""
+    """Presses Ctrl-C once the condition holds. Returns the last line."""
     with terminal:
         terminal.until(when)
         for _ in range(presses):
