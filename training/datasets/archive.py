@@ -21,7 +21,7 @@ HINTS = {
 
 
 @dataclass(frozen=True)
-class Limits:
+class ArchiveLimits:
     """The most that an archive may unpack to: the number of files and folders, bytes in all and in one file."""
 
     files: int
@@ -29,7 +29,7 @@ class Limits:
     file_bytes: int = MAX_FILE_BYTES
 
 
-def unpack(archive: Path, folder: Path, limits: Limits) -> list[str]:
+def unpack(archive: Path, folder: Path, limits: ArchiveLimits) -> list[str]:
     """Writes the archive's files below the new `folder`, without clutter, with names in NFC.
 
     Returns notes for the user. Raises ArchiveError, ArchiveTooLarge; OSError when the disk fails. Files that were
@@ -52,7 +52,7 @@ def unpack(archive: Path, folder: Path, limits: Limits) -> list[str]:
 class _Writer:
     """A writer of members below one folder, whatever their names are. It counts them."""
 
-    def __init__(self, folder: Path, limits: Limits, meter: Meter) -> None:
+    def __init__(self, folder: Path, limits: ArchiveLimits, meter: Meter) -> None:
         self.guessed_folders: dict[str, None] = {}  # in order, each once
         self.guessed_files: dict[str, None] = {}
         self._folder = folder

@@ -19,11 +19,11 @@ from training.images.decode import ImageError, decode, read_file
 from training.limits import Limits
 from training.system.threads import in_threads
 
-Progress = Callable[[int, int], None]
+FilesRead = Callable[[int, int], None]
 
 
 def check_dataset(
-    dataset: Dataset, preprocessing: Preprocessing, *, strict: bool = False, progress: Progress | None = None
+    dataset: Dataset, preprocessing: Preprocessing, *, strict: bool = False, progress: FilesRead | None = None
 ) -> tuple[DatasetReport, list[Sample]]:
     """Reads and decodes every file once. Returns the report and the readable files, hashed and split; keeps no pixels.
 
@@ -35,7 +35,7 @@ def check_dataset(
 
 
 def _read(
-    dataset: Dataset, preprocessing: Preprocessing, strict: bool, progress: Progress | None
+    dataset: Dataset, preprocessing: Preprocessing, strict: bool, progress: FilesRead | None
 ) -> tuple[list[Sample], list[Unreadable], list[Suspicious]]:
     """Reads all files in threads. Returns the readable ones, hashed, in the order train, val, test and by name."""
     max_pixels = Limits().max_pixels

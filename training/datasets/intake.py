@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from training.config import TrainConfig
-from training.datasets.archive import Limits, unpack
+from training.datasets.archive import ArchiveLimits, unpack
 from training.datasets.archive_members import ArchiveError, ArchiveTooLarge
 from training.datasets.check import check_dataset
 from training.datasets.dataset import Dataset, list_dataset
@@ -31,7 +31,7 @@ NICE = 10
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def take_in(work: Path, name: str, limits: Limits) -> None:
+def take_in(work: Path, name: str, limits: ArchiveLimits) -> None:
     """Makes a revision of the archive in `work`. It holds readable images only; the report lists what else there was.
 
     The archive is removed. Raises ArchiveError, DatasetError, OSError.
@@ -126,7 +126,7 @@ def main(arguments: list[str]) -> int:
     parsed = parser.parse_args(arguments)
     try:
         if parsed.command == "unpack":
-            take_in(parsed.work.absolute(), parsed.name, Limits(parsed.max_files, parsed.max_bytes))
+            take_in(parsed.work.absolute(), parsed.name, ArchiveLimits(parsed.max_files, parsed.max_bytes))
         else:
             work, folder = parsed.work.absolute(), parsed.folder.absolute()
             os.chdir(folder.parent)

@@ -214,14 +214,14 @@ class Jobs:
             client.cancel_workflow(newest.workflow_id)
         job = self._get(client, id)
         if state not in UNFINISHED or job.state not in ("cancelling", "cancelled"):  # the job may have ended in between
-            raise JobFinished(f"there is nothing to cancel: job {id} is {job.state}")
+            raise JobFinished(f"there is nothing to cancel: job {id} has ended ({job.state})")
         return job
 
     def _resume(self, client: "DBOSClient", id: str) -> Job:
         attempts = self._attempts(client, id)
         state = self._state(attempts[-1])
         if state not in ("cancelled", "failed"):
-            raise JobNotResumable(f"only a cancelled or failed job can be resumed; job {id} is {state}")
+            raise JobNotResumable(f"only a cancelled or failed job can be resumed; the state of job {id} is {state}")
         self._again(client, attempts)
         return self._get(client, id)
 

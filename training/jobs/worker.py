@@ -37,7 +37,7 @@ RESTARTS = 3  # of a phase whose process was ended by a signal, mostly from the 
 logger = logging.getLogger(__name__)
 
 
-class Outcome(TypedDict):
+class AttemptResult(TypedDict):
     """The result of an attempt, which the engine keeps."""
 
     state: JobState
@@ -100,7 +100,7 @@ class Worker:
         logging.getLogger("dbos").addFilter(_unexpected)
 
         @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)
-        async def training(id: str, request: dict[str, Any]) -> Outcome:  # Any: JSON, which JobRequest checks
+        async def training(id: str, request: dict[str, Any]) -> AttemptResult:  # Any: JSON, which JobRequest checks
             return await self._work(id, request)
 
         try:
@@ -112,7 +112,7 @@ class Worker:
             end_children()  # on a busy machine the engine's loop ends before a phase learns that it is cancelled
         logger.info("worker %s ends", self.name)
 
-    async def _work(self, id: str, request: dict[str, Any]) -> Outcome:
+    async def _work(self, id: str, request: dict[str, Any]) -> AttemptResult:
         """Makes one attempt at a job."""
         run = self.jobs.run(id)
         self.presence.says(id)
@@ -130,7 +130,7 @@ class Worker:
         finally:
             self.presence.says(None)
 
-    async def _phases(self, run: Run, request: dict[str, Any]) -> Outcome:
+    async def _phases(self, run: Run, request: dict[str, Any]) -> AttemptResult:
         try:
             await asyncio.to_thread(self._claim, run, JobRequest.model_validate(request))
             for phase in PHASES:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from training.datasets.archive import Limits, unpack
+from training.datasets.archive import ArchiveLimits, unpack
 from training.datasets.archive_members import HARMLESS_BYTES, ArchiveError, ArchiveTooLarge
 from training.datasets.tar_members import MAX_TAR_HEADER_BYTES
 
-LIMITS = Limits(files=100, bytes=10**9)
+LIMITS = ArchiveLimits(files=100, bytes=10**9)
 FILES = {"cat/1.jpg": b"one" * 1000, "dog/2/3.jpg": b"two" * 500, "notes.txt": b""}
 
 Make = Callable[[Mapping[str, bytes]], bytes]
@@ -49,14 +49,16 @@ def member(name: str, size: int = 0, type: bytes = tarfile.REGTYPE) -> tarfile.T
     return info
 
 
-def unpacked(tmp_path: Path, data: bytes, limits: Limits = LIMITS) -> dict[str, bytes]:
+def unpacked(tmp_path: Path, data: bytes, limits: ArchiveLimits = LIMITS) -> dict[str, bytes]:
     archive, folder = tmp_path / "archive", tmp_path / "folder"
     archive.write_bytes(data)
     unpack(archive, folder, limits)
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def refusal(tmp_path: Path, data: bytes, limits: Limits = LIMITS, error: type[ArchiveError] = ArchiveError) -> str:
+def refusal(
+    tmp_path: Path, data: bytes, limits: ArchiveLimits = LIMITS, error: type[ArchiveError] = ArchiveError
+) -> str:
     with pytest.raises(error) as caught:
         unpacked(tmp_path, data, limits)
     assert caught.type is error
@@ -174,7 +176,7 @@ def test_a_hard_link_to_what_was_not_unpacked_is_refused(tmp_path: Path, target:
 def test_hard_links_count_as_the_bytes_that_they_become(tmp_path: Path) -> None:
     first = (member("cat/0.jpg", 50_000), os.urandom(50_000))
     links = [hard_link(f"cat/{i}.jpg", "cat/0.jpg") for i in range(1, 50)]
-    message = refusal(tmp_path, tar_of(first, *links), Limits(100, 200_000), ArchiveTooLarge)
+    message = refusal(tmp_path, tar_of(first, *links), ArchiveLimits(100, 200_000), ArchiveTooLarge)
     assert message == "an archive should unpack to at most 200000 bytes, this one has more"
 
 
@@ -187,29 +189,29 @@ def test_a_file_through_a_linked_folder_goes_nowhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("make", [zipped, tarred])
 def test_one_member_more_than_the_limit_is_refused(tmp_path: Path, make: Make) -> None:
     data = make({f"cat/{i}.jpg": b"x" for i in range(6)})
-    message = refusal(tmp_path, data, Limits(5, 10**6), ArchiveTooLarge)
+    message = refusal(tmp_path, data, ArchiveLimits(5, 10**6), ArchiveTooLarge)
     (tmp_path / "again").mkdir()
-    assert len(unpacked(tmp_path / "again", data, Limits(6, 10**6))) == 6
+    assert len(unpacked(tmp_path / "again", data, ArchiveLimits(6, 10**6))) == 6
     assert message == "an archive should have at most 5 files and folders, this one has more"
 
 
 def test_folders_that_a_name_implies_count(tmp_path: Path) -> None:
     deep = "/".join("abcdefghijkl") + "/1.jpg"
-    message = refusal(tmp_path, zipped({deep: b"x"}), Limits(10, 10**6), ArchiveTooLarge)
+    message = refusal(tmp_path, zipped({deep: b"x"}), ArchiveLimits(10, 10**6), ArchiveTooLarge)
     assert message == "an archive should have at most 10 folders, this one has more"
 
 
 @pytest.mark.parametrize("make", [zipped, tarred, lambda files: gzip.compress(tarred(files))])
 def test_too_many_bytes_are_refused(tmp_path: Path, make: Make) -> None:
     data = make({f"cat/{i}.jpg": os.urandom(50_000) for i in range(5)})
-    message = refusal(tmp_path, data, Limits(100, 200_000), ArchiveTooLarge)
+    message = refusal(tmp_path, data, ArchiveLimits(100, 200_000), ArchiveTooLarge)
     assert message == "an archive should unpack to at most 200000 bytes, this one has more"
     assert sum(path.stat().st_size for path in (tmp_path / "folder").rglob("*")) < 300_000
 
 
 @pytest.mark.parametrize("make", [zipped, tarred])
 def test_a_file_that_is_too_large_is_refused(tmp_path: Path, make: Make) -> None:
-    message = refusal(tmp_path, make({"cat/1.jpg": bytes(2001)}), Limits(9, 10**6, 2000), ArchiveTooLarge)
+    message = refusal(tmp_path, make({"cat/1.jpg": bytes(2001)}), ArchiveLimits(9, 10**6, 2000), ArchiveTooLarge)
     assert message == "a file should have at most 2000 bytes, 'cat/1.jpg' has more"
 
 
