@@ -18,14 +18,11 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
-serve: starter ## set up, train the starter model if there is none yet, and serve (HOST, PORT)
+serve: starter ## set up, train the starter if no version is active yet, and serve (HOST, PORT)
 	@RESNEXT_MODELS=$(MODELS) RESNEXT_HOST=$(HOST) RESNEXT_PORT=$(PORT) RESNEXT_WORKER=true exec $(BIN)/python -m app
 
-starter: install ## train ResNeXt-50 on scikit-learn's handwritten digits, if nothing is published yet
-	@test -e $(MODELS)/resnext50/ACTIVE || { \
-	  echo "no model in $(MODELS) yet: training the starter, a few minutes on two cores"; \
-	  test -d data/digits || $(BIN)/python -m training dataset digits data/digits; } && \
-	test -e $(MODELS)/resnext50/ACTIVE || $(BIN)/python -m training train --config training/jobs/starter.toml --models $(MODELS)
+starter: install ## train ResNeXt-50 on scikit-learn's handwritten digits, if no version is active yet
+	@$(BIN)/python -m training starter --models $(MODELS)
 
 install: .venv/installed ## make .venv with the locked dependencies
 
@@ -48,13 +45,13 @@ check: install ## lint, format, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-compose-test: install ## build the containers and try all that docs/containers.md promises (COMPOSE, STEPS); 20 minutes
+compose-test: install ## build the containers and try everything that docs/containers.md promises (COMPOSE, STEPS); 20 minutes
 	COMPOSE="$(COMPOSE)" $(BIN)/python -m tests.compose $(STEPS)
 
 wheel-test: install ## install the wheel of this checkout into a clean environment, serve and train with it; 2 GB, 10 minutes
 	$(BIN)/python -m tests.wheel
 
-format: install ## mend what ruff can mend
+format: install ## fix what ruff can fix
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
@@ -73,7 +70,7 @@ tensorboard: install ## show the curves of all runs and jobs (TENSORBOARD_PORT, 
 bench: .bench/models/made ## compare the service with other servers, 20 to 25 minutes; writes its part of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.serving $(BENCH)
 
-# a minute. On all of training, since a list of what exports would go stale unseen; on the lock for what converts and quantises
+# a minute. On all of training, since a list of modules would go stale unseen; on the lock for what converts and quantizes
 .bench/models/made: benchmarks/models.py benchmarks/photos.py $(wildcard training/*.py training/*/*.py) \
   requirements/dev.txt | install
 	$(BIN)/python -m benchmarks.models
@@ -84,9 +81,9 @@ bench-peers: $(SERVERS:%=.bench/envs/%/installed) ## install the servers that ma
 .bench/envs/%/installed: benchmarks/peers/%/requirements.txt | install
 	@$(BIN)/uv venv --quiet --clear --python 3.11 .bench/envs/$*
 	@$(BIN)/uv pip install --quiet --python .bench/envs/$*/bin/python -r $< && touch $@ || \
-	  echo "$* can not be installed: make bench goes on without it"
+	  echo "$* cannot be installed: make bench goes on without it"
 
-bench-profile: .bench/models/made ## where the time of a run and of a request goes, by kind of node and by stage
+bench-profile: .bench/models/made ## show where the time of a run and of a request goes, by kind of node and by stage
 	$(BIN)/python -m benchmarks.profile_service
 
 bench-input: install ## time the input pipeline against Keras' ImageDataGenerator
@@ -106,7 +103,7 @@ bench-openvino: .venv-openvino/installed .bench/models/made ## run the service o
 bench-fashion: install ## train on all of Fashion-MNIST over HTTP and ask for all its test images; takes hours
 	$(BIN)/python -m benchmarks.fashion
 
-lock: install ## resolve the dependencies anew into requirements/
+lock: install ## resolve the dependencies again, into requirements/
 	$(COMPILE) --extra train --group dev -o requirements/dev.txt
 	$(COMPILE) -c requirements/dev.txt --extra grpc --extra otel -o requirements/serve.txt
 	$(COMPILE) -c requirements/dev.txt --extra grpc --extra otel --extra cuda -o requirements/serve-cuda.txt

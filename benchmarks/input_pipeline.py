@@ -24,7 +24,9 @@ from sklearn.datasets import load_sample_image
 
 from benchmarks.machine import machine
 from training.config import AUGMENTATIONS, TrainConfig
-from training.datasets.dataset import load, scan, survey
+from training.datasets.check import check_dataset
+from training.datasets.dataset import list_dataset
+from training.datasets.loading import load
 from training.network.pipeline import steps_per_epoch, training_batches
 from training.network.runtime import keras
 
@@ -51,7 +53,7 @@ def write_photos(folder: Path, train: int) -> None:
 def ours(folder: Path, size: int, batch: int) -> Epoch:
     """Reads and decodes all images; each call then is one augmented epoch."""
     config = TrainConfig(data=folder, image_size=size)
-    _, samples = survey(scan(folder, 0.15, 0.15, 0), config.preprocessing)
+    _, samples = check_dataset(list_dataset(folder, 0.15, 0.15, 0), config.preprocessing)
     splits = load(samples, config.preprocessing, folder)
     batches = training_batches(splits["train"], 2, batch, TUTORIAL, seed=0).as_numpy_iterator()
     steps = steps_per_epoch(len(splits["train"]), batch)

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from training.config import AUGMENTATIONS, TrainConfig
-from training.datasets.dataset import Split
 from training.datasets.layout import Sample
+from training.datasets.loading import Split
 from training.network import resnext, runtime
 from training.network.pipeline import training_batches
 from training.network.runtime import keras, tf

@@ -12,13 +12,13 @@ import yaml
 
 from app import __version__
 from app.settings import Settings
-from training.cli.jobs import Work
+from training.cli.jobs import RunWorker
 from training.jobs.settings import SharedSettings
 from training.limits import ENV_PREFIX
 from training.system.child import GRACE_S
 
 ROOT = Path(__file__).parents[1]
-VARIABLES = {ENV_PREFIX + name.upper() for name in {**Settings.model_fields, **Work.model_fields}}
+VARIABLES = {ENV_PREFIX + name.upper() for name in {**Settings.model_fields, **RunWorker.model_fields}}
 PLACES = {"RESNEXT_MODELS", "RESNEXT_DATASETS", "RESNEXT_STATE"}
 OURS = ("api", "trainer")
 
@@ -221,7 +221,7 @@ def test_the_trainer_and_the_service_see_the_same_jobs(services: Yaml) -> None:
         assert api[same] == trainer[same]
     assert api["environment"]["RESNEXT_MODEL"] == trainer["environment"]["RESNEXT_MODEL"]
     assert trainer["command"] == ["python", "-m", "training", "worker", "--starter"]
-    assert trainer["environment"]["RESNEXT_NAME"] == Work.model_fields["name"].default  # fixed: it is an identity
+    assert trainer["environment"]["RESNEXT_NAME"] == RunWorker.model_fields["name"].default  # fixed: it is an identity
     assert set(SharedSettings.model_fields) <= set(Settings.model_fields)
 
 

@@ -9,9 +9,9 @@ import pytest
 from pydantic import BaseModel
 
 from training.cli.command import CommandLine, main
-from training.cli.datasets import Dataset
+from training.cli.datasets import DatasetCommand
 from training.cli.jobs import JobsCommand
-from training.cli.models import Models
+from training.cli.models import ModelsCommand
 from training.cli.runs import RunsCommand
 
 ROOT = Path(__file__).parents[1]
@@ -116,7 +116,12 @@ def test_every_command_and_flag_named_exists(page: str, capsys: pytest.CaptureFi
 
 def test_every_command_is_documented() -> None:
     everything = "\n".join(TEXT.values())
-    inner: dict[str, type[BaseModel]] = {"dataset": Dataset, "models": Models, "runs": RunsCommand, "jobs": JobsCommand}
+    inner: dict[str, type[BaseModel]] = {
+        "dataset": DatasetCommand,
+        "models": ModelsCommand,
+        "runs": RunsCommand,
+        "jobs": JobsCommand,
+    }
     for name in CommandLine.model_fields:
         paths = [f"{name} {nested}" for nested in inner[name].model_fields] if name in inner else [name]
         for path in paths:

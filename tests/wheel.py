@@ -55,7 +55,7 @@ def main() -> None:
         starter = "import training.jobs.starter as s; assert s.CONFIG.exists(), s.CONFIG"
         run(work / "venv" / "bin" / "python", "-c", starter, cwd=work)
         told = run(resnext, "train", "digits", *SMALL, cwd=work)
-        assert "version 2 of resnext50 is live" in told, told
+        assert "version 2 of resnext50 is active" in told, told
         _serves(resnext, work, version=2)
         _say("passed")
 

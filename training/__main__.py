@@ -1,4 +1,7 @@
-"""The entry of the command line, `resnext` and `python -m training`. Imports take a second: Ctrl-C may come then."""
+"""The entry of the command line, `resnext` and `python -m training`.
+
+Imports take a second, and Ctrl-C may come then: it is watched before them.
+"""
 
 from typing import NoReturn
 

@@ -1,10 +1,10 @@
-"""The root of the errors that a person can mend: the command line prints their message, without a traceback."""
+"""The root of the errors that a person can mend, and words for messages. The command line prints no traceback."""
 
 import errno
 
 
 class TrainingError(Exception):
-    """What happened, what was expected, what came."""
+    """An error that a person can mend. The message says what was expected and what came."""
 
 
 class ContractError(TrainingError):
@@ -37,7 +37,13 @@ def words_of(error: Exception) -> str:
 
 
 def storage_error(folder: str, error: OSError) -> StorageUnavailable:
-    """Returns the error of a folder, `the datasets folder`, that the system's error is for whoever asked."""
+    """Returns the error of a folder, such as `the datasets folder`, for what the system says of it."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(f"the disk of {folder} is full, nothing was kept")
     return StorageUnavailable(f"{folder} cannot be used: {words_of(error)}")
+
+
+def few(names: list[str], most: int = 5, *, quote: bool = True) -> str:
+    """Returns the first names of a list for a message, and how many more there are."""
+    shown = ", ".join(map(repr, names[:most]) if quote else names[:most])
+    return (shown or "nothing") + (f" and {len(names) - most} more" if len(names) > most else "")

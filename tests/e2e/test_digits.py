@@ -12,7 +12,7 @@ import pytest
 
 from tests.process import ROOT, answers, service, until
 from training.contract.repository import ModelRepository
-from training.datasets.dataset import read_samples
+from training.datasets.loading import read_samples
 from training.runs.run import Run
 
 

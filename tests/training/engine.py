@@ -26,7 +26,7 @@ def ask(answer: Coroutine[Any, Any, T]) -> T:  # Any: what coroutines send and r
 
 
 def gone(pid: int) -> bool:
-    """Whether the process has ended; one that nobody has waited for yet counts."""
+    """Whether the process has ended, even if nobody has waited for it yet."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):  # the latter where it goes while it is read
@@ -53,7 +53,7 @@ class Engine:
         return ask(self.jobs.submit(wanted, DatasetRef(name="photos"), priority=priority, key=key))[0]
 
     def worker(self, name: str = "worker-0", kind: str = "worker") -> Process:
-        """`kind` fast does nothing in each phase."""
+        """Starts a worker. The kind fast does nothing in each phase."""
         log = (self.shared.state / "workers.log").open("ab")
         with log:
             command = [sys.executable, "-m", "tests.training.stand_in", kind, name]
@@ -64,7 +64,7 @@ class Engine:
         (self.points / f"{phase}-{where}").touch()
 
     def held(self, phase: str, where: str) -> int:
-        """Waits until the phase is there; its process."""
+        """Waits until the phase is at that point. Returns its process id."""
         pattern = f"{phase}-{where}.*"
         until(lambda: any(self.points.glob(pattern)))
         answer = next(self.points.glob(pattern))
@@ -75,7 +75,7 @@ class Engine:
         (self.points / f"{phase}-{where}").unlink()
 
     def trains(self, id: str) -> None:
-        """Waits until a worker, which is started, holds the job in its training, at step 5 of 10 in epoch 2 of 4."""
+        """Starts a worker and waits until it holds the job in its training, at step 5 of 10 in epoch 2 of 4."""
         self.hold("training", "middle")
         self.worker()
         self.held("training", "middle")
@@ -84,7 +84,7 @@ class Engine:
             file.write(json.dumps({"event": "step", "time": time.time(), **step}) + "\n")
 
     def ends(self, id: str, state: JobState = "succeeded", seconds: float = 60) -> Job:
-        """Waits until the job is over, in this state."""
+        """Waits until the job is over, and checks its state."""
         over = ("succeeded", "rejected", "failed", "cancelled")
         until(lambda: ask(self.jobs.get(id)).state in over, seconds)
         job = ask(self.jobs.get(id))

@@ -1,4 +1,4 @@
-"""Events for a `progress.jsonl`, each whole: what a test says nothing of is made up."""
+"""Events for a `progress.jsonl`. Figures that a test does not name are made up."""
 
 from training.runs.progress import Epoch, Step
 

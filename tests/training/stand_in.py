@@ -25,7 +25,7 @@ STEPS = 3
 
 
 class Note(BaseModel):
-    """What a phase has left that nobody looks into."""
+    """A phase's record whose content does not matter."""
 
     steps: int = STEPS
 
@@ -69,7 +69,7 @@ def point(run: Run, phase: str, where: str) -> None:
 
 
 def work(run: Run, phase: Phase) -> None:
-    """STEPS steps, each written down once however often it is killed in between."""
+    """Does STEPS steps, each written down once however often the process is killed in between."""
     checkpoint = run.checkpoints / phase
     run.checkpoints.mkdir(exist_ok=True)
     for step in range(int(checkpoint.read_text()) if checkpoint.exists() else 0, STEPS):
@@ -98,7 +98,7 @@ def phase_program(run: Run, phase: Phase) -> int:
 
 
 def fast(run: Run, phase: Phase) -> list[str]:
-    """Leaves the record and does nothing else: a few milliseconds."""
+    """Returns a command that writes the record and does nothing else, in a few milliseconds."""
     return ["sh", "-c", 'echo "$1" > "$2"; echo "$3" >> "$4"', "-", record_of(run, phase).model_dump_json(),
             str(run.folder / f"{phase}.json"), run.name, str(run.folder.parent.parent / "order.txt")]  # fmt: skip
 

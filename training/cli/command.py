@@ -1,4 +1,4 @@
-"""The command line: all commands, and what becomes of an error. Flags, help and defaults are the pydantic models'."""
+"""The command line: all commands, and how errors are printed. Flags, help and defaults come from pydantic models."""
 
 import argparse
 import os
@@ -19,26 +19,27 @@ from pydantic_settings import (
 )
 
 from training.cli import terminal
-from training.cli.datasets import Dataset
+from training.cli.datasets import DatasetCommand
 from training.cli.evaluate import Evaluate
 from training.cli.extra import PACKAGES, missing_extra
-from training.cli.jobs import JobsCommand, Work
-from training.cli.models import Models
+from training.cli.jobs import JobsCommand, RunWorker
+from training.cli.models import ModelsCommand
 from training.cli.predict import Predict
 from training.cli.runs import RunsCommand
 from training.cli.serve import Serve, Tune, become_app
-from training.cli.summary import Summary
-from training.cli.train import Export, Train
+from training.cli.starter import TrainStarter
+from training.cli.summary import Summarize
+from training.cli.train import ExportRun, Train
 from training.cli.usage import HelpFormatter, mistakes
 from training.errors import TrainingError, UsageError, words_of
 
-# TensorFlow takes seconds to import: each command imports what it needs
+# TensorFlow takes seconds to import, so each command imports what it needs
 
 PIPE_CLOSED = 128 + signal.SIGPIPE  # as a shell has it
 
 
 class CommandLine(BaseSettings):
-    """A folder of images to a published, verified ResNeXt classifier."""
+    """Trains, verifies, publishes and serves ResNeXt classifiers of your own images."""
 
     model_config = SettingsConfigDict(
         cli_prog_name="resnext",
@@ -52,15 +53,16 @@ class CommandLine(BaseSettings):
 
     train: CliSubCommand[Train]
     evaluate: CliSubCommand[Evaluate]
-    export: CliSubCommand[Export]
+    export: CliSubCommand[ExportRun]
     predict: CliSubCommand[Predict]
-    summary: CliSubCommand[Summary]
-    dataset: CliSubCommand[Dataset]
-    models: CliSubCommand[Models]
+    summary: CliSubCommand[Summarize]
+    dataset: CliSubCommand[DatasetCommand]
+    models: CliSubCommand[ModelsCommand]
     runs: CliSubCommand[RunsCommand]
+    starter: CliSubCommand[TrainStarter]
     serve: CliSubCommand[Serve]
     tune: CliSubCommand[Tune]
-    worker: CliSubCommand[Work]
+    worker: CliSubCommand[RunWorker]
     jobs: CliSubCommand[JobsCommand]
 
     def cli_cmd(self) -> None:
@@ -68,7 +70,7 @@ class CommandLine(BaseSettings):
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one command; 0 when it worked, 1 when it could not, 2 when it was asked for wrongly."""
+    """Runs one command. Returns 0 when it worked, 1 when it could not, 2 when it was typed wrongly."""
     if arguments[:1] == ["tune"]:
         become_app(arguments)
     source = CliSettingsSource[argparse.ArgumentParser](CommandLine, formatter_class=HelpFormatter)
@@ -78,10 +80,10 @@ def main(arguments: list[str]) -> int:
         for line in mistakes(error, source.root_parser, arguments):
             terminal.error(line)
         return 2
-    except BrokenPipeError:  # `resnext predict DIR | head`: the reader has had enough
+    except BrokenPipeError:  # `resnext predict DIR | head`: the reader has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be written
         return PIPE_CLOSED
-    except (TrainingError, OSError) as error:  # OSError: a file that is not there, a full disk
+    except (TrainingError, OSError) as error:  # OSError: a missing file, a full disk
         terminal.error(terminal.reason(error))
         return 1
     except ModuleNotFoundError as error:
@@ -93,9 +95,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _settings_file(arguments: list[str]) -> dict[Literal["train"], Any]:
-    """The TOML file that `train --config FILE` names, as values that flags override."""
+    """Reads the TOML file that `train --config FILE` names. Flags override its values."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", type=Path, nargs="?")  # one without a file is the command's own complaint
+    parser.add_argument("--config", type=Path, nargs="?")  # the command itself complains when no file follows
     file = parser.parse_known_args(arguments)[0].config
     if arguments[:1] != ["train"] or not file:
         return {}
@@ -106,7 +108,7 @@ def _settings_file(arguments: list[str]) -> dict[Literal["train"], Any]:
 
 
 def _underscored(table: dict[str, Any]) -> dict[str, Any]:
-    """The table with names as fields have them: `image-size`, as the flag is called, is image_size."""
+    """Returns the table with the names of fields: `image-size`, as the flag is called, becomes image_size."""
     return {
         name.replace("-", "_"): _underscored(value) if isinstance(value, dict) else value
         for name, value in table.items()

@@ -8,14 +8,14 @@ from pydantic import BaseModel, Field
 from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand
 
 from training.cli.terminal import console
-from training.config import TrainConfig
+from training.config import DATA, TrainConfig
 from training.contract.manifest import Preprocessing
 
 
-class Check(BaseModel):
+class CheckDataset(BaseModel):
     """Reports what a folder of images holds and what is wrong with it, as a training would find it."""
 
-    data: CliPositionalArg[Path] = Field(description="DIR/{train,val,test}/<class>/* or DIR/<class>/*")
+    data: CliPositionalArg[Path] = Field(description=DATA)
     val_fraction: float = TrainConfig.model_fields["val_fraction"].default
     test_fraction: float = TrainConfig.model_fields["test_fraction"].default
     seed: int = TrainConfig.model_fields["seed"].default
@@ -24,16 +24,21 @@ class Check(BaseModel):
 
     def cli_cmd(self) -> None:
         from training.datasets.baseline import baseline
-        from training.datasets.dataset import scan, survey
+        from training.datasets.check import check_dataset
+        from training.datasets.dataset import list_dataset
+        from training.runs.report_table import print_report
 
-        dataset = scan(self.data, self.val_fraction, self.test_fraction, self.seed)
-        report, samples = survey(dataset, Preprocessing(height=224, width=224), strict=self.strict)
+        dataset = list_dataset(self.data, self.val_fraction, self.test_fraction, self.seed)
+        report, samples = check_dataset(dataset, Preprocessing(height=224, width=224), strict=self.strict)
         with tempfile.TemporaryDirectory() as cache:
             report = report.model_copy(update={"baseline": baseline(samples, Path(cache))})
-        sys.stdout.write((report.model_dump_json(indent=2) if self.json_ else report.render()) + "\n")
+        if self.json_:
+            sys.stdout.write(report.model_dump_json(indent=2) + "\n")
+        else:
+            print_report(report, console)
 
 
-class Digits(BaseModel):
+class MakeDigits(BaseModel):
     """Writes scikit-learn's 1,797 handwritten digits."""
 
     folder: CliPositionalArg[Path] = Field(description="new or empty folder")
@@ -41,26 +46,26 @@ class Digits(BaseModel):
     def cli_cmd(self) -> None:
         from training.datasets.public import make_digits
 
-        _made(make_digits(self.folder), self.folder)
+        _say_made(make_digits(self.folder), self.folder)
 
 
-class FashionMnist(BaseModel):
+class MakeFashionMnist(BaseModel):
     """Writes Fashion-MNIST's 70,000 pictures of clothes, from Debian's dataset-fashion-mnist or the network."""
 
     folder: CliPositionalArg[Path] = Field(description="new or empty folder")
     source: Path | None = Field(None, description="folder with the four idx.gz files")
-    train: int | None = Field(None, ge=1, description="keep so many training images")
-    val: int | None = Field(None, ge=1, description="keep so many validation images")
-    test: int | None = Field(None, ge=1, description="keep so many test images")
+    train: int | None = Field(None, ge=1, description="keep this many training images")
+    val: int | None = Field(None, ge=1, description="keep this many validation images")
+    test: int | None = Field(None, ge=1, description="keep this many test images")
 
     def cli_cmd(self) -> None:
         from training.datasets.public import make_fashion_mnist
 
         limits = {split: n for split in ("train", "val", "test") if (n := getattr(self, split))}
-        _made(make_fashion_mnist(self.folder, self.source, limits), self.folder)
+        _say_made(make_fashion_mnist(self.folder, self.source, limits), self.folder)
 
 
-class Flowers(BaseModel):
+class MakeFlowers(BaseModel):
     """Writes TensorFlow's 3,670 flower photographs."""
 
     folder: CliPositionalArg[Path] = Field(description="new or empty folder")
@@ -69,23 +74,24 @@ class Flowers(BaseModel):
     def cli_cmd(self) -> None:
         from training.datasets.public import make_flowers
 
-        _made(make_flowers(self.folder, self.source), self.folder)
+        _say_made(make_flowers(self.folder, self.source), self.folder)
 
 
-class Dataset(BaseModel):
-    """Makes folders of real images, and checks yours."""
+class DatasetCommand(BaseModel):
+    """Makes folders of real images, and checks a folder of yours."""
 
-    digits: CliSubCommand[Digits]
-    fashion_mnist: CliSubCommand[FashionMnist]
-    flowers: CliSubCommand[Flowers]
-    check: CliSubCommand[Check]
+    digits: CliSubCommand[MakeDigits]
+    fashion_mnist: CliSubCommand[MakeFashionMnist]
+    flowers: CliSubCommand[MakeFlowers]
+    check: CliSubCommand[CheckDataset]
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)
 
 
-def _made(counts: dict[str, int], folder: Path) -> None:
+def _say_made(counts: dict[str, int], folder: Path) -> None:
     console.print(
         f"{sum(counts.values())} images of {len({Path(place).name for place in counts})} classes in {folder}",
         highlight=False,
+        markup=False,
     )

@@ -6,29 +6,29 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from training.cli.models import Repository, live_version
+from training.cli.models import OneModel, active_version
 from training.cli.terminal import console
 
 
-class Evaluate(Repository):
-    """Measures a published version on a folder of images, as it is served: by ONNX Runtime."""
+class Evaluate(OneModel):
+    """Measures a published version on a folder of images. It runs as it is served: in ONNX Runtime."""
 
     data: CliPositionalArg[Path] = Field(description="DIR/<class>/*, or DIR/test/<class>/*")
-    version: int | None = Field(None, description="which version (default: the live one)")
+    version: int | None = Field(None, description="number of the version (default: the active one)")
     split: Literal["train", "val", "test"] | None = Field(
-        None, description="only what is, or was when the version was trained, in this split"
+        None, description="only images that are in this split, or were when the version was trained"
     )
     output: Path | None = Field(None, description="folder for report.json, confusion.png and predictions.png")
 
     def cli_cmd(self) -> None:
         from training.datasets.report import Unreadable
-        from training.datasets.seen import rows_of, splits_of, told
+        from training.datasets.seen import rows_of, splits_of, training_note
         from training.exported import plots
         from training.exported.classifier import folder_to_measure, published, read_folder
         from training.exported.evaluate import evaluate
 
         repository = self.repository
-        version = self.version or live_version(repository)
+        version = self.version or active_version(repository)
         manifest, classify = published(repository, version)
         folder, is_split = folder_to_measure(self.data, manifest, self.split)
         skipped: list[Unreadable] = []
@@ -37,7 +37,7 @@ class Evaluate(Repository):
         if self.split and not is_split:
             rows = rows_of(self.split, splits, version)
             images, true, names, splits = images[rows], true[rows], [names[row] for row in rows], None
-        if line := told(splits):
+        if line := training_note(splits):
             console.print(line, highlight=False)
         probabilities = classify(images)
         evaluation = evaluate(manifest.labels, true, probabilities, names)

@@ -1,10 +1,10 @@
-"""The extra `train`: what a training needs beside what serving does."""
+"""The extra `train`: the packages that a training needs and serving does not."""
 
 import importlib.util
 
 from training.errors import TrainingError
 
-# by module: the names of the packages
+# the name of the package that has each module
 PACKAGES = {
     "keras": "tensorflow",
     "matplotlib": "matplotlib",
@@ -20,7 +20,7 @@ PACKAGES = {
 
 
 class ExtraMissing(TrainingError):
-    """A command that needs what is not installed."""
+    """A command that needs a package which is not installed."""
 
 
 def require_extra(command: str) -> None:
@@ -30,7 +30,7 @@ def require_extra(command: str) -> None:
 
 
 def missing_extra(command: str, packages: str) -> ExtraMissing:
-    """The error of a command that lacks these packages."""
+    """Returns the error of a command that lacks these packages."""
     return ExtraMissing(
         f"resnext {command} needs {packages}, which the extra `train` brings: pip install 'resnext-service[train]'"
     )

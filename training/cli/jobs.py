@@ -1,4 +1,4 @@
-"""`resnext worker` and `resnext jobs`: run the queue, and look after it."""
+"""`resnext worker` and `resnext jobs`: runs the queue, and looks after it."""
 
 import asyncio
 import importlib.util
@@ -44,32 +44,32 @@ NAME_TAKEN = 3
 
 
 class NoJobs(TrainingError):
-    """A folder that holds no jobs, as it is not there."""
+    """A folder of jobs that does not exist."""
 
 
-class Work(SharedSettings):
-    """Runs training jobs, one at a time; start several for more, each with a name of its own."""
+class RunWorker(SharedSettings):
+    """Runs training jobs, one at a time. For more at once start several workers, each with its own --name."""
 
-    name: str = Field(
-        "worker-0", description="a worker that starts under the name of one that is gone takes its job up"
-    )
+    name: str = Field("worker-0", description="a worker goes on with the job that an earlier worker of this name left")
     keep_jobs: int = Field(20, ge=1, description="how many finished jobs stay, the newest")
-    keep_versions: int = Field(10, ge=1, description="how many of a model's versions stay beside the live ones")
-    starter: bool = Field(False, description="queue the training of a first model, the starter, if no version is live")
+    keep_versions: int = Field(10, ge=1, description="how many of a model's versions stay beside the active ones")
+    starter: bool = Field(
+        False, description="queue the starter, the training of a first model, if no version is active"
+    )
     model: str = Field(MODEL_NAME, description="name of the model that the starter becomes")
     nice: int = Field(
-        0, ge=0, le=19, description="how far jobs stand back for what else wants the cores, as `nice` has it"
+        0, ge=0, le=19, description="how far jobs stand back when others want the cores, as the command nice"
     )
     lifeline: bool = Field(
-        False, description="end when stdin does: it is a pipe that the starter of this process holds"
+        False, description="end when stdin ends: a pipe that the process which started this one holds"
     )
 
     def cli_cmd(self) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
         if importlib.util.find_spec("tensorflow") is None:
-            terminal.error("training needs TensorFlow: install the extra `train`")
+            terminal.error("training needs TensorFlow: pip install 'resnext-service[train]'")
             sys.exit(NOT_INSTALLED)
-        os.nice(self.nice)  # before there are threads: each has its own, and what they start inherits it
+        os.nice(self.nice)  # before there are threads: each thread has its own, and hands it on to what it starts
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
@@ -87,8 +87,8 @@ class Work(SharedSettings):
 class ListJobs(SharedSettings):
     """Lists the jobs, the newest first."""
 
-    only: list[JobState] = Field([], description="of these states")
-    limit: int = Field(20, ge=1, description="at most so many")
+    only: list[JobState] = Field([], description="only jobs in these states")
+    limit: int = Field(20, ge=1, description="list at most this many")
     json_: bool = Field(False, alias="json", description="print JSON")
 
     def cli_cmd(self) -> None:
@@ -101,13 +101,13 @@ class ListJobs(SharedSettings):
 
 
 class OneJob(SharedSettings):
-    """Which job."""
+    """A command about one job."""
 
     id: CliPositionalArg[str] = Field(description="the job's id")
 
 
 class ShowJob(OneJob):
-    """Says how far a job is, and what became of it."""
+    """Shows how far a job is, or how it ended."""
 
     json_: bool = Field(False, alias="json", description="print JSON")
 
@@ -120,7 +120,7 @@ class ShowJob(OneJob):
 
 
 class CancelJob(OneJob):
-    """Takes a job from the queue, or ends its process; what it has done so far stays."""
+    """Takes a job from the queue, or ends its process. What it has done stays: jobs resume goes on from there."""
 
     def cli_cmd(self) -> None:
         job = ask_of_those_there(self, lambda jobs: jobs.cancel(self.id))
@@ -128,15 +128,15 @@ class CancelJob(OneJob):
 
 
 class ResumeJob(OneJob):
-    """Queues a cancelled or failed job again; it goes on from its last checkpoint."""
+    """Queues a cancelled or failed job again. It goes on from its last checkpoint."""
 
     def cli_cmd(self) -> None:
         job = ask_of_those_there(self, lambda jobs: jobs.resume(self.id))
         console.print(f"job {job.id} is {job.state}, attempt {job.attempt}", highlight=False)
 
 
-class Reassign(SharedSettings):
-    """Queues the jobs of a worker that will not come back, for the others."""
+class ReassignJobs(SharedSettings):
+    """Queues the jobs of a worker that will not come back, for the other workers."""
 
     worker_name: CliPositionalArg[str] = Field(description="name of the worker that is gone")
 
@@ -146,9 +146,9 @@ class Reassign(SharedSettings):
 
 
 class PruneJobs(SharedSettings):
-    """Deletes finished jobs with all that lies in their folders; what they published stays."""
+    """Deletes finished jobs and their folders. The versions that they published stay."""
 
-    keep: int = Field(20, ge=0, description="how many stay, those that ended last")
+    keep: int = Field(20, ge=0, description="how many finished jobs stay: those that ended last")
 
     def cli_cmd(self) -> None:
         gone = ask_of_those_there(self, lambda jobs: jobs.prune(self.keep))
@@ -156,13 +156,13 @@ class PruneJobs(SharedSettings):
 
 
 class JobsCommand(BaseModel):
-    """The training jobs: what is queued, runs, and became of it."""
+    """Lists, shows, cancels and resumes the training jobs."""
 
     list: CliSubCommand[ListJobs]
     show: CliSubCommand[ShowJob]
     cancel: CliSubCommand[CancelJob]
     resume: CliSubCommand[ResumeJob]
-    reassign: CliSubCommand[Reassign]
+    reassign: CliSubCommand[ReassignJobs]
     prune: CliSubCommand[PruneJobs]
 
     def cli_cmd(self) -> None:
@@ -183,9 +183,9 @@ def ask(settings: SharedSettings, question: Callable[[Jobs], Awaitable[T]]) -> T
 
 
 def ask_of_those_there(settings: SharedSettings, question: Callable[[Jobs], Awaitable[T]]) -> T:
-    """As `ask`, and makes no folder by it. Raises NoJobs where there is none."""
+    """Asks without making a folder. Raises NoJobs where there is none."""
     if not settings.database and not settings.state.is_dir():
-        raise NoJobs(f"there are no jobs in {settings.state}; that folder is not there")
+        raise NoJobs(f"there are no jobs: the folder {settings.state} does not exist; --state names another")
     return ask(settings, question)
 
 
@@ -201,7 +201,7 @@ def _row(job: Job) -> tuple[str, ...]:
 
 
 def _state(job: Job) -> str:
-    """With the phase that an unfinished or a failed job is in: of the others it is the last one."""
+    """Returns the state, with the phase where that says something: a queued or finished job is in none."""
     return f"{job.state} in {job.phase}" if job.phase and job.state in ("running", "failed", "cancelled") else job.state
 
 
@@ -210,7 +210,7 @@ def _name(dataset: DatasetRef) -> str:
 
 
 def _facts(job: Job, run: Run) -> Iterator[tuple[str, str]]:
-    """All there is to tell of a job, as names and values."""
+    """Yields everything about a job, as names and values."""
     yield "job", job.id
     yield "state", _state(job)
     if job.reason:

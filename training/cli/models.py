@@ -1,4 +1,4 @@
-"""`resnext models`: the versions of a model, which one is live, and what was said of each."""
+"""`resnext models`: the versions of a model, which one is active, and what was said of each."""
 
 import sys
 from pathlib import Path
@@ -21,13 +21,13 @@ COLUMNS = (
     Heading("created", "words"),
     Heading("dataset", "text"),
     Heading("classes", "figures"),
-    Heading("accuracy on\nthe test, 95 %", "whole"),
-    Heading("started from", "words"),
+    Heading("test accuracy\n(95 %)", "whole"),
+    Heading("started\nfrom", "words"),
 )
 
 
-class Repository(BaseModel):
-    """Which model repository."""
+class OneModel(BaseModel):
+    """A command about one model of a repository."""
 
     models: Path = Field(Path("models"), description="folder of the model repository")
     name: str = Field(MODEL_NAME, description="model name in the repository")
@@ -37,22 +37,22 @@ class Repository(BaseModel):
         """Raises ContractError when there is no such model."""
         repository = ModelRepository(self.models, self.name)
         if not repository.folder.is_dir():
-            raise ContractError(f"there is no model {self.name!r} in {self.models}; {_others(self.models)}")
+            raise ContractError(f"there is no model {self.name!r} in {self.models}: {_others(self.models)}")
         return repository
 
 
-class List(Repository):
-    """Lists the versions: which is live, which were rejected or taken back and why, and how good each is."""
+class ListVersions(OneModel):
+    """Lists the versions: which is active, which were rejected or taken back and why, and how good each is."""
 
     def cli_cmd(self) -> None:
         repository = self.repository
         terminal.table(COLUMNS, [_row(repository, version) for version in repository.versions()])
         for version, failure in sorted(repository.failures().items()):
-            told = f"version {version} was taken back {terminal.moment(failure.time)}: {failure.reason}"
-            console.print(told, markup=False, highlight=False)
+            line = f"version {version} was taken back {terminal.moment(failure.time)}: {failure.reason}"
+            console.print(line, markup=False, highlight=False)
 
 
-class Show(Repository):
+class ShowVersion(OneModel):
     """Prints a version's manifest."""
 
     version: CliPositionalArg[int]
@@ -61,8 +61,8 @@ class Show(Repository):
         sys.stdout.write(self.repository.manifest(self.version).model_dump_json(indent=2) + "\n")
 
 
-class Activate(Repository):
-    """Makes a version live, forward or back."""
+class ActivateVersion(OneModel):
+    """Makes a version active, a newer or an older one. A service that runs takes it over."""
 
     version: CliPositionalArg[int]
 
@@ -70,28 +70,30 @@ class Activate(Repository):
         repository = self.repository
         repository.verify_files(self.version)
         repository.activate(self.version)
-        console.print(f"version {self.version} of {self.name} is live")
+        console.print(f"version {self.version} of {self.name} is active", highlight=False, markup=False)
 
 
-class Rollback(Repository):
-    """Makes the version live that was live before; twice goes two back."""
+class RollBack(OneModel):
+    """Makes the version active that was active before. A second rollback goes back one more."""
 
-    reason: str | None = Field(None, description="why: marks the version as failed, and no rollback comes back to it")
+    reason: str | None = Field(
+        None, description="why: the version is marked as failed, and no rollback comes back to it"
+    )
 
     def cli_cmd(self) -> None:
         repository = self.repository
-        live, earlier = live_version(repository), repository.predecessor()
+        active, earlier = active_version(repository), repository.predecessor()
         if earlier is None:
-            raise ContractError(f"version {live} of {self.name!r} is live, and there is none to go back to")
+            raise ContractError(f"version {active} of {self.name!r} is active, and there is none to go back to")
         repository.verify_files(earlier)
-        now = repository.roll_back(earlier, bad={live: self.reason} if self.reason else None)
-        console.print(f"version {now} of {self.name} is live")
+        now = repository.roll_back(earlier, bad={active: self.reason} if self.reason else None)
+        console.print(f"version {now} of {self.name} is active", highlight=False, markup=False)
 
 
-class Prune(Repository):
-    """Deletes versions, rejected and failed ones first, then the oldest.
+class PruneVersions(OneModel):
+    """Deletes versions: first rejected and failed ones, then the oldest.
 
-    Never the live one, the one that was live before it, and the newest.
+    The active version, the one that was active before it, and the newest always stay.
     """
 
     keep: int = Field(5, ge=1, description="how many versions stay")
@@ -101,29 +103,29 @@ class Prune(Repository):
         console.print(f"deleted versions: {', '.join(map(str, gone)) or 'none'}")
 
 
-class Models(BaseModel):
-    """The model repository: what is published, what is live."""
+class ModelsCommand(BaseModel):
+    """Lists the versions of a model, shows one, makes one active."""
 
-    list: CliSubCommand[List]
-    show: CliSubCommand[Show]
-    activate: CliSubCommand[Activate]
-    rollback: CliSubCommand[Rollback]
-    prune: CliSubCommand[Prune]
+    list: CliSubCommand[ListVersions]
+    show: CliSubCommand[ShowVersion]
+    activate: CliSubCommand[ActivateVersion]
+    rollback: CliSubCommand[RollBack]
+    prune: CliSubCommand[PruneVersions]
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)
 
 
-def live_version(repository: ModelRepository) -> int:
-    """The version that is live. Raises ContractError when none is."""
-    live = repository.active()
-    if live is None:
-        raise ContractError(f"no version of {repository.name!r} is live in {repository.folder}; train one first")
-    return live
+def active_version(repository: ModelRepository) -> int:
+    """Returns the version that is active. Raises ContractError when none is."""
+    active = repository.active()
+    if active is None:
+        raise ContractError(f"no version of {repository.name!r} is active in {repository.folder}: train one first")
+    return active
 
 
 def dataset_of(path: str) -> str:
-    """What a person calls the data in this folder: `photos`, or `photos@3` for the third upload."""
+    """Returns a person's name for the data in this folder: `photos`, or `photos@3` for the third upload."""
     parts = Path(path).parts
     if parts[-1:] == (IMAGES_FOLDER,) and len(parts) > 2 and parts[-2].isdigit():
         return f"{parts[-3]}@{parts[-2]}"
@@ -131,10 +133,12 @@ def dataset_of(path: str) -> str:
 
 
 def _others(models: Path) -> str:
+    """Returns what the repository has instead, and what to do."""
     if not models.is_dir():
-        return "that folder is not there" if not models.exists() else "that is no folder"
+        why = "that is not a folder" if models.exists() else "that folder does not exist"
+        return f"{why}. resnext train DIR makes it; --models names another"
     found = sorted(path.name for path in models.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return f"it has {', '.join(found)}" if found else "resnext train DIR makes one"
+    return f"it has {', '.join(found)} (--name)" if found else "it is empty. resnext train DIR makes one"
 
 
 def _row(repository: ModelRepository, version: int) -> tuple[str, ...]:
@@ -154,12 +158,12 @@ def _row(repository: ModelRepository, version: int) -> tuple[str, ...]:
 
 
 def _accuracy(manifest: Manifest) -> str:
-    """With its 95 % interval: two versions that differ by less than that may well be equally good."""
+    """Returns the accuracy with its 95 % interval: two versions within it may well be equally good."""
     test = manifest.metrics["test"]
     low, high = Proportion.of(test.accuracy, test.images).interval
     return f"{test.accuracy:.4f}\n{low:.2f} to {high:.2f}"
 
 
 def _started_from(manifest: Manifest) -> str:
-    """The version whose weights the training began with; a dash for random ones."""
+    """Returns the version whose weights the training began with; a dash for random weights."""
     return str(manifest.init_version or "-")

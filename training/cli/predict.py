@@ -1,4 +1,4 @@
-"""`resnext predict`: names what is on images, as text, JSON or CSV."""
+"""`resnext predict`: classifies images, and prints text, JSON or CSV."""
 
 import csv
 import glob
@@ -13,36 +13,37 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from training.cli import terminal
-from training.cli.models import Repository, live_version
+from training.cli.models import OneModel, active_version
 from training.cli.terminal import console
-from training.datasets.layout import text
-from training.datasets.listing import files_below
+from training.datasets.listing import files_below, text
 from training.errors import TrainingError, UsageError, words_of
 
 Answer = list[tuple[str, float]]  # label and probability, the most probable first
 
 
 class FilesFailed(TrainingError):
-    """Some of the files cannot be read as images, or there are none."""
+    """Files that cannot be read as images, or no files at all."""
 
 
-class Predict(Repository):
-    """Names what is on images."""
+class Predict(OneModel):
+    """Classifies images: prints the most probable classes of each."""
 
-    images: CliPositionalArg[list[str]] = Field(description="image files, folders of them, or patterns as 'a/*.jpg'")
-    version: int | None = Field(None, description="which version (default: the live one)")
+    images: CliPositionalArg[list[str]] = Field(
+        description="image files, folders of images, or patterns such as 'a/*.jpg'"
+    )
+    version: int | None = Field(None, description="number of the version (default: the active one)")
     top_k: int = Field(5, ge=1, description="how many classes for each image")
-    json_: bool = Field(False, alias="json", description="print JSON, one line an image")
+    json_: bool = Field(False, alias="json", description="print JSON, one line per image")
     csv_: bool = Field(False, alias="csv", description="print CSV: file,label,probability,label_2,probability_2,...")
 
     def cli_cmd(self) -> None:
         if self.json_ and self.csv_:
-            raise UsageError("--json or --csv, not both")
+            raise UsageError("choose --json or --csv, not both")
         from training.exported.classifier import published
         from training.images.decode import ImageError, decode
 
         repository = self.repository
-        manifest, classify = published(repository, self.version or live_version(repository))
+        manifest, classify = published(repository, self.version or active_version(repository))
         top_k = min(self.top_k, len(manifest.labels))
         write = _csv(top_k) if self.csv_ else _json if self.json_ else _text
         files = failed = 0
@@ -63,15 +64,15 @@ class Predict(Repository):
 
 
 class Writer(Protocol):
-    """Prints the answer for one file."""
+    """A function that prints the answer for one file."""
 
     def __call__(self, file: str, answer: Answer) -> None: ...
 
 
 def files_of(named: str) -> Iterator[Path]:
-    """The file of that name, all files below the folder, or all that fit the pattern, sorted.
+    """Yields the file of that name, all files below that folder, or all that match the pattern, sorted.
 
-    A name that is nowhere comes back as it is: to open it says what is wrong.
+    A name that matches nothing is yielded as it is: opening it says what is wrong.
     """
     found = [] if os.path.lexists(named) else sorted(glob.glob(named, recursive=True))
     for path in map(Path, found or [named]):

@@ -1,4 +1,4 @@
-"""`resnext runs`: the folders of the trainings that were begun here, what each came to, and how much they take."""
+"""`resnext runs`: the trainings that were begun here, how each ended, and the disk space that they take."""
 
 import json
 import os
@@ -28,21 +28,21 @@ COLUMNS = (
 )
 
 
-class Folder(BaseModel):
-    """Which runs."""
+class RunsFolder(BaseModel):
+    """A command about a folder of runs."""
 
     folder: Path = Field(Path("runs"), description="folder of the runs")
 
     def runs(self) -> list[Run]:
-        """The newest first. Raises RunError when there is no such folder."""
+        """Returns the runs, the newest first. Raises RunError when the folder does not exist."""
         if not self.folder.is_dir():
-            raise RunError(f"the folder of the runs should be a folder, {self.folder} is not there")
+            raise RunError(f"there are no runs: the folder {self.folder} does not exist; --folder names another")
         found = [Run(path) for path in self.folder.iterdir() if (path / "config.json").exists()]
         return sorted(found, key=begun, reverse=True)
 
 
-class Entry(BaseModel):
-    """What the list tells of one run."""
+class RunEntry(BaseModel):
+    """One run in the list."""
 
     run: str
     begun: datetime
@@ -56,7 +56,7 @@ class Entry(BaseModel):
     damage: str | None = None
 
     def row(self) -> tuple[str, ...]:
-        """The cells of a table."""
+        """Returns the cells of the run's row."""
         return (
             f"{self.run}\n{self.data}",
             terminal.moment(self.begun),
@@ -67,7 +67,7 @@ class Entry(BaseModel):
         )
 
 
-class ListRuns(Folder):
+class ListRuns(RunsFolder):
     """Lists the runs, the newest first."""
 
     json_: bool = Field(False, alias="json", description="print JSON")
@@ -89,10 +89,10 @@ class ListRuns(Folder):
         )
 
 
-class PruneRuns(Folder):
-    """Deletes old runs with all that lies in their folders; what they published stays, and so does one that is busy."""
+class PruneRuns(RunsFolder):
+    """Deletes old runs and their folders. The versions that they published stay, and so does a run that is busy."""
 
-    keep: int = Field(5, ge=0, description="how many stay, the newest")
+    keep: int = Field(5, ge=0, description="how many runs stay, the newest")
 
     def cli_cmd(self) -> None:
         gone = [run for run in self.runs()[self.keep :] if not run.busy()]
@@ -104,7 +104,7 @@ class PruneRuns(Folder):
 
 
 class RunsCommand(BaseModel):
-    """The trainings that were begun here, and the disk that they take."""
+    """Lists the trainings that were begun here, and deletes old ones."""
 
     list: CliSubCommand[ListRuns]
     prune: CliSubCommand[PruneRuns]
@@ -114,15 +114,15 @@ class RunsCommand(BaseModel):
 
 
 def begun(run: Run) -> datetime:
-    """When the run was claimed."""
-    # a resume replaces config.json; models.txt, and the progress' first line, are from the start
+    """Returns when the run was begun."""
+    # a resume replaces config.json; models.txt is from the start
     first = run.models_file if run.models_file.exists() else run.config_file
     return datetime.fromtimestamp(first.stat().st_mtime).astimezone()
 
 
-def entry_of(run: Run) -> Entry:
-    """What there is to tell of a run; one whose files are damaged is listed all the same."""
-    entry = Entry(run=run.name, begun=begun(run), state="", data="-", bytes=_bytes(run))
+def entry_of(run: Run) -> RunEntry:
+    """Returns a run's row. A run whose files are damaged is listed as well."""
+    entry = RunEntry(run=run.name, begun=begun(run), state="", data="-", bytes=_bytes(run))
     try:
         config, epochs = run.config(), read_progress(run.progress).epochs
         entry.data = dataset_of(str(config.data))
@@ -149,12 +149,12 @@ def _state(run: Run) -> str:
 
 
 def _bytes(run: Run) -> int:
-    """What the folder takes on the disk: hard links into a repository count as well."""
+    """Returns the bytes that the folder takes on the disk, hard links into a repository included."""
     total = 0
     for parent, _, files in os.walk(run.folder):
         for name in files:
             try:
                 total += os.lstat(os.path.join(parent, name)).st_size
-            except FileNotFoundError:  # a training that runs replaces its checkpoints
+            except FileNotFoundError:  # a running training replaces its checkpoints
                 continue
     return total

@@ -1,4 +1,4 @@
-"""`resnext serve` and `resnext tune`: the service. It is another program, which this process becomes."""
+"""`resnext serve` and `resnext tune`: the service. It is another program, and this process becomes it."""
 
 import os
 import sys
@@ -9,19 +9,19 @@ from pydantic import BaseModel, Field
 
 from training.limits import ENV_PREFIX
 
-ROOT = Path(__file__).parents[2]  # where this release's `app` lies: the checkout, or the environment's packages
+ROOT = Path(__file__).parents[2]  # the folder of this release's `app`: the checkout, or the environment's packages
 
 
 class Serve(BaseModel):
-    """Serves the model that is live, until SIGTERM or Ctrl-C.
+    """Serves the active version until SIGTERM or Ctrl-C.
 
-    Each flag is the environment variable RESNEXT_<FLAG>; docs/settings.md has those that have no flag.
+    Each flag is also the environment variable RESNEXT_<FLAG>. docs/settings.md lists the settings without a flag.
     """
 
     host: str | None = Field(None, description="address to listen on (default: 127.0.0.1)")
     port: int | None = Field(None, ge=1, le=65535, description="port to listen on (default: 8000)")
     models: Path | None = Field(None, description="folder of the model repository (default: models)")
-    model: str | None = Field(None, description="which model of the repository (default: resnext50)")
+    model: str | None = Field(None, description="name of the model in the repository (default: resnext50)")
     worker: bool | None = Field(None, description="run training jobs beside the service (default: false)")
 
     def cli_cmd(self) -> None:
@@ -30,13 +30,13 @@ class Serve(BaseModel):
 
 
 class Tune(BaseModel):
-    """Measures on this machine, with the version that is live, which settings of the service are best."""
+    """Measures on this machine, with the active version, which settings of the service are best."""
 
-    # never made from flags: those of `tune` are the service's, and `main` hands them over as they are
+    # never made from flags: `main` hands the flags of `tune` to the service as they are
 
 
 def become_app(arguments: list[str], variables: dict[str, str] | None = None) -> NoReturn:
-    """Becomes `python -m app`: the one beside this package, not one that the current folder happens to hold."""
+    """Becomes `python -m app`: the app beside this package, not one that lies in the current folder."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-P", "-m", "app", *arguments]
     os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path, **(variables or {})})

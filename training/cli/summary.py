@@ -19,8 +19,8 @@ LAYER_COLUMNS = (
 )
 
 
-class Summary(BaseModel):
-    """The network in figures: output shapes, parameters, multiply-adds."""
+class Summarize(BaseModel):
+    """Shows the network in figures: output shapes, parameters, multiply-adds."""
 
     image_size: int = Field(224, ge=32, le=1024, description="height and width of the input in pixels")
     classes: int = Field(1000, ge=2, description="number of classes")
@@ -44,4 +44,4 @@ class Summary(BaseModel):
         terminal.table(SHAPE_COLUMNS, shapes)
         for name, count in summary["parameters"].items():
             console.print(f"{name.replace('_', '-')} parameters: {count:,}")
-        console.print(f"multiply-adds an image: {summary['multiply_adds']:,}")
+        console.print(f"multiply-adds per image: {summary['multiply_adds']:,}")

@@ -1,4 +1,4 @@
-"""The terminal: what is printed there, and in which form."""
+"""The terminal: its console, tables, times, sizes and errors."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ GAP = 2  # between two columns
 
 
 class Terminal(Console):
-    """A console that can take away the bars that it draws."""
+    """A console that can remove the bars that it draws."""
 
     def __init__(self) -> None:
         super().__init__(soft_wrap=True)
@@ -29,20 +29,20 @@ class Terminal(Console):
 
     @property
     def options(self) -> ConsoleOptions:
-        """Rich's own, less two columns: a terminal writes ^C behind a bar, and one that is wrapped cannot be erased.
+        """Rich's own options, two columns narrower: a terminal writes ^C behind a bar, and a wrapped bar is not erased.
 
-        A pipe has room for every line: rich takes it for a terminal of 80 columns.
+        In a pipe every line has room. Rich would take the pipe for a terminal of 80 columns.
         """
         options = super().options
         return options.update(max_width=options.max_width - 2 if self.is_terminal else WIDEST)
 
     def set_live(self, live: Live) -> bool:
-        """Called by rich as a bar starts."""
+        """Remembers a bar. Rich calls this when one starts."""
         self._bars.append(live)
         return super().set_live(live)
 
     def end_bars(self) -> None:
-        """Takes the bars away and shows the cursor again."""
+        """Removes the bars and shows the cursor again."""
         while self._bars:
             self._bars.pop().stop()
 
@@ -52,13 +52,13 @@ console = Terminal()
 
 @dataclass(frozen=True)
 class Heading:
-    """A column's: whole and figures stay on one line, words are folded between words, text is folded anywhere."""
+    """A column's heading. `kind` says how cells fold: whole and figures never, words between words, text anywhere."""
 
     name: str
     kind: Literal["whole", "figures", "words", "text"]
 
     def least(self, cells: Sequence[str]) -> int:
-        """The fewest columns of the terminal that the cells can do with."""
+        """Returns the fewest terminal columns that the cells need."""
         if self.kind in ("whole", "figures"):
             return _longest(cells, str.splitlines)
         longest = _longest(cells, str.split)
@@ -66,7 +66,7 @@ class Heading:
 
 
 def table(headings: Sequence[Heading], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table: as wide as the terminal at most, with nothing cut off."""
+    """Prints a table, at most as wide as the terminal, with nothing cut off."""
     drawn = Table(
         box=None, pad_edge=False, padding=(0, 1), header_style="bold", show_header=any(h.name for h in headings)
     )
@@ -77,12 +77,12 @@ def table(headings: Sequence[Heading], rows: Sequence[Sequence[str]]) -> None:
             heading.name, justify="right" if heading.kind == "figures" else "left", overflow="fold", width=width
         )
     for row in rows:
-        drawn.add_row(*map(Text, row))  # a label such as "[red]" is markup to rich
+        drawn.add_row(*map(Text, row))  # Text: to rich, a label such as "[red]" is markup
     console.print(drawn, soft_wrap=False, crop=False, highlight=False)
 
 
 def _widths(headings: Sequence[Heading], cells: Sequence[Sequence[str]], room: int) -> list[int]:
-    """What text and words do not have room for, they are folded to; text, such as a name, gets room first."""
+    """Returns the columns' widths. Text, such as a name, gets its share of the spare room first, then words."""
     widths = [heading.least(column) for heading, column in zip(headings, cells, strict=True)]
     room -= sum(widths)
     for kind in ("text", "words"):
@@ -103,12 +103,12 @@ def _longest(cells: Sequence[str], split: Callable[[str], list[str]]) -> int:
 
 
 def moment(time: datetime) -> str:
-    """A time as all tables have it, in the time zone of this machine."""
+    """Returns a time as all tables show it, in the time zone of this machine."""
     return f"{time.astimezone():%Y-%m-%d %H:%M}"
 
 
 def size(count: int) -> str:
-    """`685 MB`."""
+    """Returns a number of bytes as `685 MB`."""
     return decimal(count, precision=0)
 
 
@@ -119,5 +119,5 @@ def reason(error: Exception) -> str:
 
 
 def error(message: object) -> None:
-    """Prints a line for stderr."""
+    """Prints an error line to stderr."""
     sys.stderr.write(f"error: {message}\n")

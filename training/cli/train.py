@@ -1,4 +1,4 @@
-"""`resnext train` and `resnext export`: run the phases of a run, in this process."""
+"""`resnext train` and `resnext export`: runs the phases of a run in this process."""
 
 import contextlib
 import os
@@ -29,22 +29,24 @@ MODELS = Path("models")
 
 
 class Rejected(TrainingError):
-    """Trained, and not good enough to go live."""
+    """A version that was trained but is not good enough to become active."""
 
 
 class Train(Recipe):
-    """Trains a classifier on a folder of images, verifies and publishes it, and makes it live if it is good enough.
+    """Trains a classifier on a folder of images, verifies and publishes it, and makes it active if it is good enough.
 
-    Any of the flags may stand in a TOML file, named by --config; a flag beats the file.
+    --config names a TOML file that may hold any of these settings; a flag beats the file.
     """
 
-    data: CliPositionalArg[Path | None] = Field(None, description=DATA)  # it may stand in the TOML file instead
+    data: CliPositionalArg[Path | None] = Field(None, description=DATA)  # the TOML file may hold it instead
     name: Name = Field(MODEL_NAME, description="model name in the repository")
     config: Path | None = Field(None, description="TOML file with settings of this command")
     models: Path | None = Field(None, description="folder of the model repository (default: models)")
     run: Path | None = Field(None, description="folder of this run (default: runs/NAME-DATE-TIME)")
     resume: bool = Field(False, description="continue the run in --run from its last checkpoint")
-    _typed: dict[str, Any] = PrivateAttr(default_factory=dict)  # and what the file says; no defaults, no presets
+    _typed: dict[str, Any] = PrivateAttr(
+        default_factory=dict
+    )  # and what the TOML file says, without defaults and presets
 
     @model_validator(mode="wrap")
     @classmethod
@@ -81,12 +83,12 @@ class Train(Recipe):
         from training.runs.resume import require_images, resume, wants_more
 
         if not self.run:
-            raise UsageError("--resume should come with --run, the folder of the run to continue")
+            raise UsageError("--resume needs --run, the folder of the run to continue")
         run = Run(self.run)
         recorded = run.config()
         config = TrainConfig.model_validate(_merged(recorded.model_dump(mode="json"), self._typed))
         if not run.next_phase() and not wants_more(run, config):
-            raise RunError(f"{run.folder} is finished: there is nothing to resume; with more --epochs it trains on")
+            raise RunError(f"{run.folder} is finished: there is nothing to resume. With more --epochs it trains on")
         _check_precision(config.precision)
         if "data" not in self._typed:
             require_images(run)
@@ -95,7 +97,7 @@ class Train(Recipe):
         _run_phases(run, self.models or run.models() or MODELS)
 
 
-class Export(BaseModel):
+class ExportRun(BaseModel):
     """Exports, verifies and publishes the best weights that a run has so far."""
 
     run: CliPositionalArg[Path] = Field(description="folder of the run")
@@ -112,7 +114,7 @@ class Export(BaseModel):
 
 
 def _merged(recorded: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:
-    """The recorded settings, with those that were typed in place of them."""
+    """Returns the recorded settings, replaced by those that were typed."""
     both = dict(recorded)
     for name, value in typed.items():
         inner = recorded.get(name)
@@ -122,13 +124,13 @@ def _merged(recorded: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:
 
 def _check_precision(precision: str) -> None:
     if precision.startswith("mixed"):
-        from training.network.runtime import check_precision  # seconds, which the training would take in any case
+        from training.network.runtime import check_precision  # takes seconds, which the training needs anyway
 
         check_precision(precision)
 
 
 def _check_writable(models: Path) -> None:
-    """Refuses a repository that no version could be published into, before the training rather than after it."""
+    """Raises TrainingError for a repository that no version could be published into: before the training, not after."""
     place = next(folder for folder in (models.absolute(), *models.absolute().parents) if folder.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
         why = "cannot be written to" if place.is_dir() else "is no folder"
@@ -136,7 +138,7 @@ def _check_writable(models: Path) -> None:
 
 
 def _check_initial(run: Run, config: TrainConfig, models: Path) -> None:
-    """Refuses a version that cannot be started from before the images are read."""
+    """Raises TrainingError when --init names a version that cannot be started from: before the images are read."""
     from training.network.initial_weights import check_initial, pinned_version
 
     repository = ModelRepository(models, config.name)
@@ -146,7 +148,7 @@ def _check_initial(run: Run, config: TrainConfig, models: Path) -> None:
 
 @contextlib.contextmanager
 def _removed_unless_checked(run: Run, made: bool) -> Iterator[None]:
-    """Leaves no run behind that was begun by mistake: one whose images, or settings, would not do."""
+    """Removes a run that was begun by mistake, with images or settings that would not do."""
     try:
         yield
     except BaseException:
@@ -159,11 +161,11 @@ def _remove(run: Run, made: bool) -> None:
     if made:
         run.remove()
     else:
-        run.config_file.unlink(missing_ok=True)  # the folder was there before, and is no run again
+        run.config_file.unlink(missing_ok=True)  # the folder existed before and is no longer a run
 
 
 def _stopped(run: Run, command: str, *, begun: bool = False, skip: tuple[Phase, ...] = ()) -> str:
-    """The line after Ctrl-C; `begun` says that this command made the run's folder."""
+    """Returns the line after Ctrl-C. `begun` says that this command made the run's folder."""
     console.end_bars()
     phase = run.next_phase(skip)
     if begun and phase in (None, "checking") and not run.done("checking"):
@@ -179,7 +181,7 @@ def _quoted(run: Run) -> str:
 
 
 def _run_phases(run: Run, models: Path, skip: tuple[Phase, ...] = ()) -> None:
-    """Raises Rejected when the gate kept the version aside."""
+    """Runs the phases and says what was published. Raises Rejected when the gate kept the version aside."""
     from training.phases.order import run_phases
 
     console.print(f"run {run.folder}", highlight=False, markup=False)
@@ -195,7 +197,7 @@ def _run_phases(run: Run, models: Path, skip: tuple[Phase, ...] = ()) -> None:
         raise Rejected(f"version {published.version} is kept aside in {place}: {'; '.join(verdict.reasons)}")
     accuracy = Proportion.of(verdict.accuracy, verdict.images or 0)
     console.print(
-        f"version {published.version} of {repository.name} is live: test accuracy {accuracy}, in {place}",
+        f"version {published.version} of {repository.name} is active: test accuracy {accuracy}, in {place}",
         highlight=False,
         markup=False,
     )
@@ -208,8 +210,8 @@ def _pictures(report: Path) -> str:
 
 
 def _try_it(run: Run, models: Path, name: str) -> str:
-    """A command that shows the new version at work, on an image that it has not been trained on."""
-    from training.datasets.dataset import read_samples
+    """Returns a command that shows the new version at work, on an image that it was not trained on."""
+    from training.datasets.loading import read_samples
 
     image = next(sample.path for sample in read_samples(run.samples) if sample.split == "test")
     if image.is_relative_to(Path.cwd()):

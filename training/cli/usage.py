@@ -1,7 +1,8 @@
-"""The command line's help, and what it says of a command that was typed wrongly."""
+"""The command line's help, and its answer to a command that was typed wrongly."""
 
 import argparse
 import difflib
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -18,20 +19,26 @@ FIELD = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")
 PLAINLY = {"model_type": "should be a table of settings", "path_type": "should be the path of a file or folder"}
 
 
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Help without what Python calls nothing, and with types in words of the command line."""
+class HelpFormatter(argparse.HelpFormatter):
+    """Help without Python's words for nothing, with types in words of the command line."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = inspect.cleandoc(text).split("\n\n")
+        return "\n\n".join(super(HelpFormatter, self)._fill_text(part, width, indent) for part in paragraphs)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return NO_DEFAULT.sub("", action.help) if action.help else action.help
 
     def _metavar_formatter(self, action: argparse.Action, default_metavar: str) -> Callable[[int], tuple[str, ...]]:
-        if isinstance(action.metavar, str):
-            action.metavar = _several(action.metavar)
+        if isinstance(action, argparse._SubParsersAction):
+            action.metavar = "COMMAND"  # argparse breaks the list of all of them within words
+        elif isinstance(action.metavar, str):
+            action.metavar = _several(action.metavar).replace("SecretStr", "str")
         return super()._metavar_formatter(action, default_metavar)
 
 
 def mistakes(error: Exception, parser: argparse.ArgumentParser, arguments: Sequence[str]) -> Iterator[str]:
-    """A line for each thing that is wrong with a command as it was typed."""
+    """Yields a line for each thing that is wrong with a command as it was typed."""
     if isinstance(error, ValidationError):
         yield from _complaints(error, arguments)
     else:
@@ -39,11 +46,11 @@ def mistakes(error: Exception, parser: argparse.ArgumentParser, arguments: Seque
 
 
 def _complaints(error: ValidationError, arguments: Sequence[str]) -> Iterator[str]:
-    """A line for each value that will not do, with the flag as it was typed."""
+    """Yields a line for each value that is not accepted, with the flag as it was typed."""
     problems = error.errors()
     for problem in problems:
         if problem["type"] == "too_short" and any(other["loc"][:-1] == problem["loc"] for other in problems):
-            continue  # only its bad items were taken out
+            continue  # it is short only because its bad items were removed
         path = [str(part).replace("_", "-") for part in problem["loc"] if isinstance(part, str)]
         for command in arguments[:2]:
             path = path[1:] if path[:1] == [command] else path
@@ -52,7 +59,7 @@ def _complaints(error: ValidationError, arguments: Sequence[str]) -> Iterator[st
 
 
 def _unparsed(error: SettingsError, parser: argparse.ArgumentParser, arguments: Sequence[str]) -> str:
-    """A line for a command that has other words and flags than it may have."""
+    """Returns a line for a command with words or flags that it does not have."""
     message = str(error).removeprefix("error parsing CLI: ").splitlines()[0]
     parser = _parser_of(arguments, parser)
     lists = f"{parser.prog} --help lists them"
@@ -72,7 +79,7 @@ def _unparsed(error: SettingsError, parser: argparse.ArgumentParser, arguments: 
 
 
 def _parser_of(arguments: Sequence[str], parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The parser of the command that was typed, as far as there is one."""
+    """Returns the parser of the command that was typed, as far as there is one."""
     for argument in arguments:
         if argument not in (commands := _commands(parser)):
             break
@@ -81,19 +88,19 @@ def _parser_of(arguments: Sequence[str], parser: argparse.ArgumentParser) -> arg
 
 
 def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The commands below one; argparse has no public way to ask for them."""
+    """Returns the commands below a parser; argparse has no public way to ask for them."""
     found = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     return dict(found[0]) if found else {}
 
 
 def _meant(word: str, words: Iterable[str], otherwise: str) -> str:
-    """What may have been meant by a word that is none of `words`."""
+    """Returns a question with the word that was probably meant, or `otherwise`."""
     near = difflib.get_close_matches(word, list(words), 1, cutoff=0.7)
     return f"did you mean {near[0]}?" if near else otherwise
 
 
 def _settings(model: type[BaseModel] = TrainConfig) -> Iterator[str]:
-    """The names of all settings, of those in tables too."""
+    """Yields the names of all settings, also of those in tables."""
     for name, field in model.model_fields.items():
         yield name
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -101,7 +108,7 @@ def _settings(model: type[BaseModel] = TrainConfig) -> Iterator[str]:
 
 
 def _several(metavar: str) -> str:
-    """`int,...` of `tuple[int,...]`."""
+    """Returns `int,...` for `tuple[int,...]`."""
     return SEVERAL.sub(r"\1,...", metavar)
 
 
@@ -109,7 +116,7 @@ def _as_typed(name: str, arguments: Sequence[str]) -> str:
     if any(argument.split("=")[0] in (f"--{name}", f"--no-{name}") for argument in arguments):
         return f"--{name}"
     if any(argument.split("=")[0] == "--config" for argument in arguments):
-        return name.replace("-", "_")  # it stands in that file
+        return name.replace("-", "_")  # it is in that file
     return name.upper()
 
 
@@ -119,6 +126,6 @@ def _reason(problem: ErrorDetails) -> str:
         return f"there is no such setting; {meant}"
     message = problem["msg"].removeprefix("Value error, ")
     message = FIELD.sub(lambda match: flag(match[0]) if match[0] in TrainConfig.model_fields else match[0], message)
-    if problem["type"] in ("missing", "value_error"):  # which say themselves what came
+    if problem["type"] in ("missing", "value_error"):  # their message says what came
         return message
     return f"{PLAINLY.get(problem['type'], message)}, it is {problem['input']!r}"

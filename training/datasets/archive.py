@@ -1,4 +1,4 @@
-"""An archive that somebody has sent -> plain files below one new folder, and nothing else, within limits."""
+"""Unpacks an archive that somebody has sent: plain files below one new folder and nothing else, within limits."""
 
 import contextlib
 import re
@@ -6,14 +6,14 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from training.datasets.archive_members import CHUNK_BYTES, Member, Meter, Metered, Stream, damage_told, members
-from training.datasets.layout import few
-from training.errors import ArchiveError, ArchiveTooLarge
+from training.datasets.archive_formats import damage_named, members
+from training.datasets.archive_members import CHUNK_BYTES, Member, Meter, Metered, Stream
+from training.errors import ArchiveError, ArchiveTooLarge, few
 from training.images.decode import MAX_FILE_BYTES
 from training.system.clutter import is_clutter
 
 MAX_PATH_BYTES = 1024  # of a member's name, as UTF-8
-MAX_NAME_BYTES = 255  # of each part of it: what file systems take
+MAX_NAME_BYTES = 255  # of each part of the name: the most that file systems take
 HINTS = {
     "a link": ": pack what it leads to in its place (tar --dereference, zip without -y)",
     "a sparse file": ": pack without --sparse",
@@ -21,39 +21,39 @@ HINTS = {
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What an archive may unpack to: files and folders in number, bytes in all and in one file."""
+class ArchiveLimits:
+    """The most that an archive may unpack to: the number of files and folders, bytes in all and in one file."""
 
     files: int
     bytes: int
     file_bytes: int = MAX_FILE_BYTES
 
 
-def unpack(archive: Path, folder: Path, limits: Limits) -> list[str]:
-    """Writes the archive's files below the new `folder`, without clutter; names become NFC.
+def unpack(archive: Path, folder: Path, limits: ArchiveLimits) -> list[str]:
+    """Writes the archive's files below the new `folder`, without clutter, with names in NFC.
 
-    Returns what a user should know of it. Raises ArchiveError, ArchiveTooLarge; OSError when the disk fails. What was
-    written until then stays.
+    Returns notes for the user. Raises ArchiveError, ArchiveTooLarge; OSError when the disk fails. Files that were
+    written by then stay.
     """
     folder.mkdir()
     meter = Meter(limits.bytes, archive.stat().st_size)
     writer = _Writer(folder, limits, meter)
-    with archive.open("rb") as file, damage_told():
+    with archive.open("rb") as file, damage_named():
         for member in members(file, meter):
             writer.write(member)
     if not (guessed := [*writer.guessed_folders, *writer.guessed_files]):
         return []
     return [
-        "the archive does not say how its names are encoded; those that are no UTF-8 were read as code page 437: "
-        f"{few(guessed)}. If they are wrong, pack it again with names in UTF-8, or as tar"
+        "the archive does not say how its names are encoded; names that are not UTF-8 were read as code page 437: "
+        f"{few(guessed)}. If they are wrong, pack the folder again with names in UTF-8, or as tar"
     ]
 
 
 class _Writer:
-    """Writes members, whatever they are called, below one folder, and counts them."""
+    """A writer of members below one folder, whatever their names are. It counts them."""
 
-    def __init__(self, folder: Path, limits: Limits, meter: Meter) -> None:
-        self.guessed_folders: dict[str, None] = {}  # in their order, each once
+    def __init__(self, folder: Path, limits: ArchiveLimits, meter: Meter) -> None:
+        self.guessed_folders: dict[str, None] = {}  # in order, each once
         self.guessed_files: dict[str, None] = {}
         self._folder = folder
         self._limits = limits
@@ -62,9 +62,10 @@ class _Writer:
         self._folders = {folder}
 
     def write(self, member: Member) -> None:
+        """Writes one member, unless it is clutter. Raises ArchiveError, ArchiveTooLarge."""
         name = _safe_name(member.name)
         self._members += 1
-        self._check(self._members, "files and folders")
+        self._require_within_limit(self._members, "files and folders")
         if any(map(is_clutter, name.parts)):
             return
         if member.kind not in ("file", "folder"):
@@ -76,14 +77,14 @@ class _Writer:
             if member.kind == "file":
                 self._copy(member, path)
         except (FileExistsError, NotADirectoryError):
-            raise ArchiveError(f"{member.name!r} can not be written: another member has taken its place") from None
+            raise ArchiveError(f"{member.name!r} cannot be written: another member has taken its place") from None
         if member.guessed:
             part = next(part for part in name.parts if not part.isascii())
             is_file = member.kind == "file" and part is name.parts[-1]
             (self.guessed_files if is_file else self.guessed_folders)[part] = None
 
     def _open(self, member: Member) -> Stream:
-        """What a member holds: for a hard link, what the member that it leads to has left."""
+        """Opens the content of a member. A hard link has the content of the earlier member that it leads to."""
         if member.copied is None:
             return member.open()
         original = self._folder / _safe_name(member.copied)
@@ -105,21 +106,21 @@ class _Writer:
                 target.write(chunk)
 
     def _make(self, folder: Path) -> None:
-        """A folder and those above it, each counted: one name may stand for hundreds."""
+        """Makes a folder and those above it, each counted: one name may stand for hundreds."""
         if folder in self._folders:
             return
         self._make(folder.parent)
         folder.mkdir()
         self._folders.add(folder)
-        self._check(len(self._folders), "folders")
+        self._require_within_limit(len(self._folders), "folders")
 
-    def _check(self, count: int, what: str) -> None:
+    def _require_within_limit(self, count: int, what: str) -> None:
         if count > self._limits.files:
             raise ArchiveTooLarge(f"an archive should have at most {self._limits.files} {what}, this one has more")
 
 
 def _safe_name(name: str) -> PurePosixPath:
-    """Where a member goes. Raises ArchiveError on a name that leads elsewhere or that no file can have."""
+    """Returns where a member goes. Raises ArchiveError on a name that leads elsewhere or that no file can have."""
     try:
         size = len(name.encode())
     except UnicodeEncodeError:

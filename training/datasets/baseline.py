@@ -1,4 +1,4 @@
-"""What a dataset gives without a network, in seconds: what a network has to be better than."""
+"""The accuracy that a dataset gives without a network, in seconds. A network has to be better."""
 
 import time
 from pathlib import Path
@@ -10,22 +10,22 @@ from skimage.feature import hog
 from sklearn.ensemble import ExtraTreesClassifier
 
 from training.contract.manifest import Preprocessing
-from training.datasets.dataset import Split, load, spread
 from training.datasets.layout import Sample
+from training.datasets.loading import Split, load, spread
 from training.datasets.report import Baseline
 
 SIZE = Preprocessing(height=64, width=64)
 MOST = {"train": 2000, "test": 1000}  # images
 TREES = 300
-BINS = 4  # of each colour: 64 in all
+BINS = 4  # of each color: 64 in all
 CELL = (8, 8)  # pixels
 
 
 def baseline(samples: list[Sample], cache: Path) -> Baseline:
-    """Trains extremely randomised trees on colour histograms and HOG of surveyed files, and tests them.
+    """Trains extremely randomized trees on color histograms and HOG of checked files, and tests them.
 
-    Of many images a part, evenly spread: 2,000 to train, 1,000 to test. HOG: Dalal and Triggs, "Histograms of oriented
-    gradients for human detection" (2005). Raises DatasetError when a file is not what was surveyed.
+    At most 2,000 images train and 1,000 test, evenly spread. HOG: Dalal and Triggs, "Histograms of oriented gradients
+    for human detection" (2005). Raises DatasetError when a file has changed since the check.
     """
     begun = time.monotonic()
     chosen = []
@@ -40,11 +40,11 @@ def baseline(samples: list[Sample], cache: Path) -> Baseline:
 
 
 def _features(split: Split) -> NDArray[np.float32]:
-    """float32 [N, features]."""
-    return np.stack([np.concatenate([_colours(image), _edges(image)]) for image in split.images])
+    """Returns float32 [N, features]."""
+    return np.stack([np.concatenate([_colors(image), _edges(image)]) for image in split.images])
 
 
-def _colours(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _colors(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     counts, _ = np.histogramdd(image.reshape(-1, 3), BINS, [(0, 256)] * 3)
     return (counts.ravel() / (image.shape[0] * image.shape[1])).astype(np.float32)
 

@@ -1,8 +1,8 @@
-"""What is done to a dataset in a process of its own: a hostile archive, or thousands of images to decode, harm neither
-the memory nor the latency of the service that asked.
+"""Unpacks and checks a dataset in a process of its own.
 
+A hostile archive, or thousands of images to decode, then harm neither the memory nor the latency of the service.
 `python -m training.datasets.intake unpack WORK NAME` makes WORK/revision of the archive WORK/archive, ready for the
-store; `... check FOLDER WORK` leaves summary and report of a folder in WORK. On failure the last line of stderr is
+store. `... check FOLDER WORK` writes summary and report of a folder into WORK. On failure the last line of stderr is
 `error: CLASS MESSAGE`, of the exception.
 """
 
@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from training.config import TrainConfig
-from training.datasets.archive import Limits, unpack
-from training.datasets.dataset import Dataset, scan, survey
+from training.datasets.archive import ArchiveLimits, unpack
+from training.datasets.check import check_dataset
+from training.datasets.dataset import Dataset, list_dataset
 from training.datasets.layout import DatasetError, Sample
 from training.datasets.report import DatasetReport
 from training.datasets.store import ARCHIVE_FILE, IMAGES_FOLDER, REPORT_FILE, REVISION_FOLDER, SUMMARY_FILE, Summary
@@ -28,8 +29,8 @@ UNPACKING_BYTES = 2 * 1024**3  # of memory: a zip's directory of a million files
 NICE = 10
 
 
-def take_in(work: Path, name: str, limits: Limits) -> None:
-    """The archive in `work` becomes a revision, of readable images alone; what else it had is listed in the report.
+def take_in(work: Path, name: str, limits: ArchiveLimits) -> None:
+    """Makes a revision of the archive in `work`. It holds readable images only; the report lists what else there was.
 
     The archive is removed. Raises ArchiveError, DatasetError, OSError.
     """
@@ -40,29 +41,29 @@ def take_in(work: Path, name: str, limits: Limits) -> None:
     revision.mkdir()
     (work / "reading").mkdir()
     unpacked.rename(work / "reading" / name)
-    os.chdir(work / "reading")  # what is wrong is told of `NAME/cat`, not of a path that the client does not know
-    report, samples = look(Path(name), name)
+    os.chdir(work / "reading")  # messages then name `NAME/cat`, not a path that the client does not know
+    report, samples = check_folder(Path(name), name)
     report = report.model_copy(update={"notes": notes + report.notes})
     _keep_only(samples, Path(name))
-    _listed(Path(name))  # what is kept alone still reads as classes or splits
+    _listed(Path(name))  # raises unless the kept images still make classes or splits
     write(revision, report, sum(sample.path.stat().st_size for sample in samples))
     (Path(name) / report.root).rename(revision / IMAGES_FOLDER)
-    os.sync()  # once for all files: an fsync of each takes minutes for a hundred thousand
+    os.sync()  # once for all files: an fsync of each takes minutes for a hundred thousand files
 
 
-def look(folder: Path, name: str) -> tuple[DatasetReport, list[Sample]]:
-    """What `python -m training dataset check` reports, with its defaults. Raises DatasetError."""
-    report, samples = survey(_listed(folder), TrainConfig(data=folder).preprocessing)
+def check_folder(folder: Path, name: str) -> tuple[DatasetReport, list[Sample]]:
+    """Checks a folder as `resnext dataset check` does by default. Raises DatasetError."""
+    report, samples = check_dataset(_listed(folder), TrainConfig(data=folder).preprocessing)
     return report.model_copy(update={"folder": name}), samples
 
 
 def _listed(folder: Path) -> Dataset:
     defaults = TrainConfig(data=folder)
-    return scan(folder, defaults.val_fraction, defaults.test_fraction, defaults.seed)
+    return list_dataset(folder, defaults.val_fraction, defaults.test_fraction, defaults.seed)
 
 
 def write(folder: Path, report: DatasetReport, size: int) -> None:
-    """Leaves summary and report. `size` is that of the images' files in bytes."""
+    """Writes summary and report. `size` is the size of the images' files in bytes."""
     summary = Summary(
         created=datetime.now(UTC).replace(microsecond=0),
         images=sum(report.images.values()),
@@ -75,7 +76,7 @@ def write(folder: Path, report: DatasetReport, size: int) -> None:
 
 
 def _keep_only(samples: list[Sample], folder: Path) -> None:
-    """Removes every other file, and the folders that it leaves empty."""
+    """Removes every other file, and the folders that are then empty."""
     kept = {str(sample.path) for sample in samples}
     for parent, _, files in os.walk(folder, topdown=False):
         for path in (os.path.join(parent, file) for file in files):
@@ -87,11 +88,11 @@ def _keep_only(samples: list[Sample], folder: Path) -> None:
 
 @contextlib.contextmanager
 def _bounded_memory() -> Iterator[None]:
-    """For parsers of hostile bytes. Not for decoding: there a MemoryError would be taken for a corrupt image."""
+    """Bounds the memory of parsers of hostile bytes. Decoding would take a MemoryError for a corrupt image."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except OSError:  # no Linux: the limits of the archive have to do
+    except OSError:  # not Linux: only the limits of the archive apply
         pages = None
     if pages is not None:
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + UNPACKING_BYTES, before[1]))
@@ -104,7 +105,7 @@ def _bounded_memory() -> Iterator[None]:
 def _settle() -> None:
     os.umask(0o022)
     os.nice(NICE)
-    with contextlib.suppress(OSError):  # Linux alone has it
+    with contextlib.suppress(OSError):  # only Linux has it
         Path("/proc/self/oom_score_adj").write_text("500")  # when memory ends, this process goes before the service
 
 
@@ -123,11 +124,11 @@ def main(arguments: list[str]) -> int:
     parsed = parser.parse_args(arguments)
     try:
         if parsed.command == "unpack":
-            take_in(parsed.work.absolute(), parsed.name, Limits(parsed.max_files, parsed.max_bytes))
+            take_in(parsed.work.absolute(), parsed.name, ArchiveLimits(parsed.max_files, parsed.max_bytes))
         else:
             work, folder = parsed.work.absolute(), parsed.folder.absolute()
             os.chdir(folder.parent)
-            report, samples = look(Path(folder.name), folder.name)
+            report, samples = check_folder(Path(folder.name), folder.name)
             write(work, report, sum(sample.path.stat().st_size for sample in samples))
     except (ArchiveError, DatasetError, OSError) as failed:
         error = storage_error("the datasets folder", failed) if isinstance(failed, OSError) else failed

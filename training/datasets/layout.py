@@ -1,23 +1,26 @@
-"""What a dataset's folder means: classes, or splits of classes. Names are NFC, so that every system sorts them alike.
+"""The meaning of a dataset's folder: classes, or splits of classes. Names are NFC, so every system sorts them alike.
 
-What can be read in two ways is refused, and both are told: a guess would train a classifier of the wrong things.
+A folder that can be read in two ways is refused, and the message names both: a guess would train a classifier of the
+wrong things.
 """
 
 import os
-import unicodedata
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
 from pathlib import Path
 
 from PIL import Image
 
-from training.datasets.listing import DatasetError as DatasetError  # also from here: most who raise it read a layout
-from training.datasets.listing import entries, files_below, names_in
+from training.datasets.listing import (
+    DatasetError as DatasetError,
+)  # importable from here too: most modules that raise it read a layout
+from training.datasets.listing import entries, files_below, names_in, text
 from training.datasets.split_names import split_of, splits_among
+from training.errors import few
 
 SPLITS = ("train", "val", "test")
 PICTURES = frozenset({*Image.registered_extensions(), ".heic", ".heif", ".hif", ".jxl"})
-STRAY = 3  # pictures that may lie beside class folders: a cover, a sample
+STRAY = 3  # pictures that may lie beside class folders, such as a cover or a sample
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a dataset's folder is read: `root` holds the classes, or each of `splits` does; `beside` are other files."""
+    """The reading of a dataset's folder: `root` or each of `splits` holds the classes; `beside` are other files."""
 
     root: Path
     splits: dict[str, Path]
@@ -49,16 +52,17 @@ class Layout:
 
 
 def layout_of(folder: Path) -> Layout:
-    """Lists no more than the upper folders. Raises DatasetError where no classifier can be trained on the folder."""
+    """Reads the upper folders only. Raises DatasetError where no classifier can be trained on the folder."""
     if not folder.is_dir():
-        found = "a file" if folder.exists() else "not there"
-        raise DatasetError(f"the dataset should be a folder, {folder} is {found}")
+        if folder.exists():
+            raise DatasetError(f"the dataset should be a folder, {folder} is a file")
+        raise DatasetError(f"the dataset should be a folder, {folder} is not there")
     layout = reading_of(folder)
     root, splits = layout.root, layout.splits
     if splits and "train" not in splits:
         names = few([path.relative_to(root).parts[0] for path in splits.values()])
         raise DatasetError(
-            f"{root} should have a folder train beside {names}, it has none. Rename {names} if these are no splits"
+            f"{root} should have a folder train beside {names}, it has none. Rename {names} if these are not splits"
         )
     _require_two_classes(splits.get("train", root))
     for place in layout.places:
@@ -67,7 +71,7 @@ def layout_of(folder: Path) -> Layout:
 
 
 def reading_of(folder: Path) -> Layout:
-    """Where the classes of a folder lie, whether they are enough to train on or not. Raises DatasetError."""
+    """Returns where the classes of a folder lie, even when they are too few to train on. Raises DatasetError."""
     root, beside = _unwrapped(folder)
     splits: dict[str, Path] = {}
     for split, path in _split_folders(root).items():
@@ -79,7 +83,10 @@ def reading_of(folder: Path) -> Layout:
 
 
 def _unwrapped(folder: Path, in_split: bool = False) -> tuple[Path, list[Path]]:
-    """The folder below those that hold one folder of folders each, and the files beside them: `flowers/rose/1.jpg`."""
+    """Returns the folder below those that hold nothing but one folder of folders, and the files beside them.
+
+    `flowers/rose/1.jpg` is read from `flowers`.
+    """
     folders, beside = entries(folder)
     if len(folders) != 1:
         return folder, []
@@ -92,12 +99,12 @@ def _unwrapped(folder: Path, in_split: bool = False) -> tuple[Path, list[Path]]:
 
 
 def _split_folders(folder: Path) -> dict[str, Path]:
-    """The folders of the splits that there are; empty where `folder` holds classes instead. Raises DatasetError."""
+    """Returns the folders of the splits; none where `folder` holds classes instead. Raises DatasetError."""
     folders = {path.name: path for path in entries(folder)[0]}
     named = splits_among(folders)
     others = [name for name in folders if name not in named]
     if others and named:
-        # a class may be called "train": then it holds images, and folders of classes no more than its neighbours do
+        # a class may be called "train": then it holds images, and no more folders of classes than its neighbors
         if len(set(named.values())) == 1 and not any(_holds_classes(folders[name]) for name in named):
             return {}
         names = few(list(named))
@@ -133,7 +140,7 @@ def _counted(files: list[Path]) -> str:
 def _require_one_reading(folder: Path) -> None:
     """Raises DatasetError where the folders may be classes, or parts of one dataset.
 
-    Those hold no picture of their own, or a stray one, and two of them have two folders of the same names
+    Parts hold no pictures of their own, or few stray ones, and two of them have two folders of the same names
     (`fold1/cat fold1/dog fold2/cat fold2/dog`).
     """
     several = {}
@@ -160,50 +167,40 @@ def _require_one_reading(folder: Path) -> None:
 
 
 def _has_pictures(folder: Path) -> bool:
-    """Whether a folder has more than stray pictures of its own: of 100,000 names, the first few tell."""
+    """Whether a folder has more than stray pictures of its own. It stops at the first few of 100,000 names."""
     pictures = (name for name in names_in(folder) if is_picture(name))
     return next(islice(pictures, STRAY, None), None) is not None
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file is called like one."""
+    """Whether a file has the name of a picture."""
     return os.path.splitext(name)[1].lower() in PICTURES
 
 
 def classes_of(folder: Path, root: Path) -> dict[str, list[tuple[str, Path]]]:
-    """Label -> (name, path) of each file below its class folder, sorted by name."""
+    """Returns (name, path) of each file below its class folder by label, sorted by name."""
     classes: dict[str, list[tuple[str, Path]]] = {}
     for path in entries(folder)[0]:
         label = text(path.name)
         if label in classes:
             raise DatasetError(f"{folder} has two folders that both spell {label!r}, in different Unicode forms")
-        if label.splitlines() != [label]:  # labels.txt has one a line
+        if label.splitlines() != [label]:  # labels.txt has one label per line
             raise DatasetError(f"{folder} has a class folder with a line break in its name: {label!r}")
         classes[label] = sorted((text(file.relative_to(root).as_posix()), file) for file in files_below(path))
     return classes
 
 
 def labels_of(folder: Path, classes: dict[str, list[tuple[str, Path]]]) -> list[str]:
-    """The classes, sorted. Raises DatasetError when one is empty."""
+    """Returns the classes, sorted. Raises DatasetError when one is empty."""
     if empty := sorted(label for label, files in classes.items() if not files):
         raise DatasetError(f"{folder} should have images of every class, {few(empty)} holds no file")
     return sorted(classes)
 
 
 def samples_of(classes: dict[str, list[tuple[str, Path]]], labels: list[str], split: str | None = None) -> list[Sample]:
-    """All files of all classes, sorted by name."""
+    """Returns all files of all classes, sorted by name."""
     index = {label: i for i, label in enumerate(labels)}
     return sorted(
         (Sample(path, name, index[label], split) for label, files in classes.items() for name, path in files),
         key=lambda sample: sample.name,
     )
-
-
-def text(name: str) -> str:
-    """A file's name in NFC (macOS hands out NFD), its bytes that are no UTF-8 as escapes."""
-    return unicodedata.normalize("NFC", name.encode("utf-8", "backslashreplace").decode())
-
-
-def few(names: list[str], most: int = 5, *, quote: bool = True) -> str:
-    shown = ", ".join(map(repr, names[:most]) if quote else names[:most])
-    return (shown or "nothing") + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,6 +1,7 @@
-"""What lies in a folder: without what systems leave there, through links, and never round in a circle."""
+"""The entries of folders: without clutter, through links, and never round in a circle."""
 
 import os
+import unicodedata
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +11,18 @@ from training.system.clutter import is_clutter
 
 
 class DatasetError(TrainingError):
-    """A folder that can not be trained on: what was expected of it, what it holds."""
+    """A folder that cannot be trained on. The message says what was expected and what the folder holds."""
+
+
+def text(name: str) -> str:
+    """Returns a file's name in NFC (macOS gives NFD), with bytes that are not UTF-8 as escapes."""
+    return unicodedata.normalize("NFC", name.encode("utf-8", "backslashreplace").decode())
 
 
 def entries(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The folders and the other entries of a folder, sorted, without clutter.
+    """Returns the folders and the other entries of a folder, sorted, without clutter.
 
-    A link to a folder is a folder, unless `folder` lies in what the link leads to. Raises DatasetError.
+    A link to a folder counts as a folder, unless `folder` lies within the folder that it leads to. Raises DatasetError.
     """
     folders: list[Path] = []
     others: list[Path] = []
@@ -26,28 +32,28 @@ def entries(folder: Path) -> tuple[list[Path], list[Path]]:
                 if not is_clutter(entry.name):
                     (folders if _is_folder(entry, folder) else others).append(folder / entry.name)
     except OSError as error:
-        raise DatasetError(f"{folder} can not be listed: {words_of(error)}") from error
+        raise DatasetError(f"{folder} cannot be listed: {words_of(error)}") from error
     return folders, others
 
 
 def names_in(folder: Path) -> Iterator[str]:
-    """The names of a folder's entries but folders and clutter, in no order. Raises DatasetError."""
+    """Yields the names of a folder's entries except folders and clutter, in no order. Raises DatasetError."""
     try:
         with os.scandir(folder) as found:
             yield from (entry.name for entry in found if not is_clutter(entry.name) and not entry.is_dir())
     except OSError as error:
-        raise DatasetError(f"{folder} can not be listed: {words_of(error)}") from error
+        raise DatasetError(f"{folder} cannot be listed: {words_of(error)}") from error
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All but folders and clutter below a folder, also below the folders that links lead to, each of them once.
+    """Yields all files below a folder without clutter, also below linked folders, each of which is read once.
 
-    A link that leads to nothing, or that is not followed, is among them: to be reported, and not passed over.
-    Raises DatasetError.
+    A link that leads to nothing, or that is not followed, is yielded too: so it is reported and not passed over. Raises
+    DatasetError.
     """
 
     def stop(error: OSError) -> None:
-        raise DatasetError(f"{error.filename} can not be listed: {words_of(error)}") from error
+        raise DatasetError(f"{error.filename} cannot be listed: {words_of(error)}") from error
 
     read: set[str] = set()
     tops = deque([folder])
@@ -59,7 +65,7 @@ def files_below(folder: Path) -> Iterator[Path]:
         for parent, folders, files in os.walk(top, onerror=stop):
             read.add(os.path.realpath(parent))
             folders[:] = sorted(name for name in folders if not is_clutter(name))
-            tops += [path for name in folders if (path := Path(parent, name)).is_symlink()]  # which walk does not enter
+            tops += [path for name in folders if (path := Path(parent, name)).is_symlink()]  # walk does not enter links
             yield from (Path(parent, name) for name in files if not is_clutter(name))
 
 
@@ -67,13 +73,13 @@ def _is_folder(entry: os.DirEntry[str], parent: Path) -> bool:
     try:
         if not entry.is_dir():
             return False
-    except OSError:  # a link that can not be followed
+    except OSError:  # a link that cannot be followed
         return False
     return not entry.is_symlink() or os.path.realpath(entry.path) not in _around(parent)
 
 
 def _around(folder: Path) -> set[str]:
-    """The real paths of a folder and of all that it lies in, on both sides of every link on the way to it."""
+    """Returns the real paths of a folder and its parents, on both sides of every link on the way to it."""
     place = folder.absolute()
     reals = [Path(os.path.realpath(path)) for path in (place, *place.parents)]
     return {str(path) for real in reals for path in (real, *real.parents)}

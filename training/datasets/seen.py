@@ -1,4 +1,4 @@
-"""Which images a version was trained, chosen and tested on, by their bytes: they are known again wherever they lie.
+"""The images that a version was trained, chosen and tested on, by their bytes: they are recognized wherever they lie.
 
 `seen.json` in a version's folder has the beginnings of the files' SHA-256, by split.
 """
@@ -12,19 +12,19 @@ from training.errors import ContractError
 from training.system.files import sha256
 
 SEEN_FILE = "seen.json"
-DIGITS = 16  # of 64: a million images are told apart, in a quarter of the room
+DIGITS = 16  # of 64: enough to distinguish a million images, in a quarter of the space
 
 
 def write_seen(folder: Path, samples: Sequence[Sample]) -> None:
-    """Keeps a training's images for `splits_of`."""
+    """Writes the images of a training for `splits_of`."""
     seen = {split: sorted({s.sha256[:DIGITS] for s in samples if s.split == split}) for split in SPLITS}
     (folder / SEEN_FILE).write_text(json.dumps(seen))
 
 
 def splits_of(version: Path, folder: Path, labels: list[str], names: Sequence[str]) -> list[str | None] | None:
-    """The split that each image of `read_folder` was in when the version was trained, None for one that was not there.
+    """Returns the split that each image of `read_folder` was in when the version was trained, None for a new image.
 
-    None in place of the list where the version keeps no account, as one of an earlier release.
+    Returns None in place of the list where the version has no `seen.json`, as from an earlier release.
     """
     try:
         seen = json.loads((version / SEEN_FILE).read_bytes())
@@ -36,10 +36,10 @@ def splits_of(version: Path, folder: Path, labels: list[str], names: Sequence[st
 
 
 def rows_of(split: str, splits: Sequence[str | None] | None, version: int) -> list[int]:
-    """The rows of one split's images. Raises ContractError where there are none."""
+    """Returns the rows of one split's images. Raises ContractError where there are none."""
     if splits is None:
         raise ContractError(
-            f"version {version} does not keep which images were in its {split}: measure without --split"
+            f"version {version} does not know which images were in its {split}: measure without --split"
         )
     rows = [row for row, of in enumerate(splits) if of == split]
     if not rows:
@@ -47,11 +47,11 @@ def rows_of(split: str, splits: Sequence[str | None] | None, version: int) -> li
     return rows
 
 
-def told(splits: Sequence[str | None] | None) -> str | None:
-    """A line on how many of the images were trained on; None where none was, or nobody knows."""
+def training_note(splits: Sequence[str | None] | None) -> str | None:
+    """Returns a line on how many of the images were trained on, None where none was or nobody knows."""
     count = sum(split == "train" for split in splits or ())
     if not splits or not count:
         return None
     held_out = sum(split == "test" for split in splits)
-    line = f"{count:,} of these {len(splits):,} images were trained on: that they are named right says little"
+    line = f"{count:,} of these {len(splits):,} images were trained on, so right answers on them say little"
     return line + (f"; --split test measures on the {held_out:,} that were not" if held_out else "")

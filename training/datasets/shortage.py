@@ -1,4 +1,4 @@
-"""Why a class has too few images: what became of its files."""
+"""The reasons why a class has too few images."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,9 +7,10 @@ from training.datasets.report import Unreadable
 
 
 def causes(files: list[Sample], readable: Iterable[Sample], unreadable: Iterable[Unreadable], labels: list[str]) -> str:
-    """`20 files: 18 are not_an_image (owl/0.jpg: ...), 2 have the same bytes as in 'cat' (owl/1.jpg as cat/5.jpg)`.
+    """Returns what happened to a class's files.
 
-    `readable` are the hashed files of all classes, in the order in which the first of equal ones is the original.
+    For example `20 files: 18 are not_an_image (owl/0.jpg: ...), 2 have the same bytes as in 'cat' (owl/1.jpg as
+    cat/5.jpg)`. `readable` are the hashed files of all classes; the first of equal files counts as the original.
     """
     names = {file.name for file in files}
     parts = [*_unread(names, unreadable), *_copies(names, readable, labels)]

@@ -1,4 +1,4 @@
-"""The dealing of images that lie in no split: stratified, seeded, and no image on two sides of it."""
+"""Deals images to splits: stratified, seeded, and never the same image in two splits."""
 
 import hashlib
 from collections import defaultdict
@@ -15,18 +15,18 @@ def divide(
     seed: int,
     explain: Callable[[int], str],
 ) -> list[Sample]:
-    """Deals each class's distinct images to the splits that `fractions` names, and to train what is left.
+    """Deals each class's distinct images to the splits that `fractions` names, and the rest to train.
 
-    Copies (the same SHA-256) follow their original. The order is that of a hash of seed and name: no random generator
-    whose sequence a release could change, and an image that joins the dataset moves few others. Raises DatasetError,
-    which takes its reasons from `explain` of the label.
+    Copies (the same SHA-256) follow their original. The order comes from a hash of seed and name: no release can change
+    it, as it could a random generator's sequence, and an image that joins the dataset moves few others. Raises
+    DatasetError with the reasons that `explain` gives for the label.
     """
     copies: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         copies[sample.sha256].append(sample)
     originals: dict[int, list[Sample]] = defaultdict(list)
     for group in copies.values():
-        originals[group[0].label].append(group[0])  # one that lies under two labels is dealt with the first
+        originals[group[0].label].append(group[0])  # an image under two labels is dealt with the first
     split_of: dict[str, str] = {}
     for label, name in enumerate(labels):
         images = sorted(originals[label], key=lambda s: hashlib.sha256(f"{seed}\0{s.name}".encode()).digest())
@@ -43,7 +43,7 @@ def divide(
 
 
 def _dealt(count: int, fractions: dict[str, float]) -> list[str]:
-    """The split of each of `count` images: at least one to each, and at least one to train."""
+    """Returns the split of each of `count` images: at least one in each split, train included."""
     dealt: list[str] = []
     for left, (split, fraction) in zip(range(len(fractions), 0, -1), fractions.items(), strict=True):
         dealt += [split] * min(max(1, round(count * fraction)), count - len(dealt) - left)

@@ -33,7 +33,7 @@ _boundary = re.compile(r"[\W\d_]+|(?<=[a-z])(?=[A-Z])")
 
 
 def split_of(name: str) -> str | None:
-    """The split that a folder's name stands for: train, val, test, or None.
+    """Returns the split that a folder's name stands for: train, val, test, or None.
 
     Only letters count, in any case: `TRAIN`, `training_set`, `Train Images`, `train2017` and `01-train` are train.
     """
@@ -43,9 +43,9 @@ def split_of(name: str) -> str | None:
 
 
 def splits_among(names: Iterable[str]) -> dict[str, str]:
-    """Those of a folder's names that stand for splits, each with its split.
+    """Returns the names that stand for splits, each with its split.
 
-    Where none does so alone, two that differ in the split's word do: `seg_train` beside `seg_test`.
+    Where no name does so alone, names that differ only in the split's word do: `seg_train` beside `seg_test`.
     """
     names = list(names)
     if alone := {name: split for name in names if (split := split_of(name))}:

@@ -1,10 +1,10 @@
-"""The datasets folder: what was uploaded, in revisions, and what the operator put there.
+"""The folder of all datasets: uploaded ones, in revisions, and folders that the operator put there.
 
     photos/CURRENT  photos/3/summary.json  photos/3/report.json  photos/3/images/...      uploaded
-    flowers/train/...  flowers/val/...  flowers/test/...                                  mounted: there is no CURRENT
+    flowers/train/...  flowers/val/...  flowers/test/...                                  mounted: without CURRENT
 
-A revision is written in a hidden staging folder on the same file system, flushed to disk and renamed in one step, then
-CURRENT names it: a crash at any point leaves the store as it was. Nothing here needs TensorFlow.
+A revision is written in a hidden staging folder on the same file system, flushed to disk and renamed in one step; then
+CURRENT names it. A crash at any point leaves the store as it was. Nothing here needs TensorFlow.
 """
 
 import re
@@ -35,15 +35,15 @@ REVISION_FOLDER = "revision"
 
 
 class DatasetStoreError(TrainingError):
-    """A dataset that can not be used as asked."""
+    """A dataset that cannot be used as asked."""
 
 
 class DatasetNotFound(DatasetStoreError):
-    """There is no dataset of this name, or no such revision of it."""
+    """A dataset, or a revision of one, that does not exist."""
 
 
 class DatasetMounted(DatasetStoreError):
-    """A folder that the operator put there: the store does not change it."""
+    """A folder that the operator put there, which the store does not change."""
 
 
 class DatasetDamaged(DatasetStoreError):
@@ -51,7 +51,7 @@ class DatasetDamaged(DatasetStoreError):
 
 
 class Summary(BaseModel):
-    """`summary.json`: what a list tells of a dataset. The report may be large, this is not."""
+    """The small `summary.json` of a dataset, for lists. The report may be large."""
 
     created: datetime
     images: int = Field(description="readable images")
@@ -61,7 +61,7 @@ class Summary(BaseModel):
 
 
 class Resolved(NamedTuple):
-    """Where a dataset's images lie, and what they were when they were checked; a mounted one may change any time."""
+    """The place of a dataset's images, and their fingerprint at the check. A mounted dataset may change at any time."""
 
     folder: Path
     revision: int | None
@@ -69,21 +69,21 @@ class Resolved(NamedTuple):
 
 
 class DatasetStore:
-    """The datasets under `root`. Readers need no lock: every change is one rename. Writers take `flock` on `.lock`."""
+    """The datasets under `root`. Readers need no lock, since every change is one rename. Writers lock `.lock`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def names(self) -> list[str]:
-        """All datasets, uploaded and mounted, sorted. Names that no route takes are passed over: see `misnamed`."""
+        """Returns all datasets, uploaded and mounted, sorted. Names that no route accepts are in `misnamed`."""
         return sorted({normal for name in self._folders() if (normal := _normal(name))})
 
     def misnamed(self) -> list[str]:
-        """The folders that would be datasets if their names could be used."""
+        """Returns the folders that would be datasets if their names could be used."""
         return sorted(name.encode(errors="backslashreplace").decode() for name in self._folders() if not _normal(name))
 
     def current(self, name: str) -> int | None:
-        """The newest revision's number; None for a mounted dataset. Raises DatasetNotFound, DatasetDamaged."""
+        """Returns the newest revision's number, None for a mounted dataset. Raises DatasetNotFound, DatasetDamaged."""
         path = self._folder(name) / CURRENT_FILE
         try:
             held = path.read_text().strip()
@@ -94,11 +94,13 @@ class DatasetStore:
         return int(held)
 
     def resolve(self, name: str, revision: int | None = None) -> Resolved:
-        """The images of a revision, by default of the current one. Raises DatasetNotFound, DatasetDamaged."""
+        """Finds the images of a revision, by default of the current one. Raises DatasetNotFound, DatasetDamaged."""
         current = self.current(name)
         if current is None:
             if revision is not None:
-                raise DatasetNotFound(f"dataset {name!r} is a folder of the operator's and has no revision {revision}")
+                raise DatasetNotFound(
+                    f"dataset {name!r} is a folder that the operator put there, it has no revision {revision}"
+                )
             return Resolved(self._folder(name), None, None)
         revision = revision or current
         return Resolved(
@@ -106,7 +108,7 @@ class DatasetStore:
         )
 
     def summary(self, name: str, revision: int) -> Summary:
-        """Raises DatasetNotFound, DatasetDamaged."""
+        """Returns a revision's summary. Raises DatasetNotFound, DatasetDamaged."""
         path = self._revision(name, revision) / SUMMARY_FILE
         try:
             return Summary.model_validate_json(path.read_bytes())
@@ -114,7 +116,7 @@ class DatasetStore:
             raise DatasetDamaged(f"{path} should hold the dataset's summary: {error}") from error
 
     def report(self, name: str, revision: int) -> bytes:
-        """A revision's DatasetReport, as JSON: it is handed on, not read. Raises DatasetNotFound, DatasetDamaged."""
+        """Returns a revision's DatasetReport as JSON, unparsed. Raises DatasetNotFound, DatasetDamaged."""
         path = self._revision(name, revision) / REPORT_FILE
         try:
             return path.read_bytes()
@@ -122,25 +124,25 @@ class DatasetStore:
             raise DatasetDamaged(f"{path} is missing") from None
 
     def staging(self) -> Path:
-        """A hidden folder for the caller to fill, and to remove; those that crashes left are removed after a day."""
+        """Makes a hidden folder for the caller to fill and to remove. Folders that crashes left go after a day."""
         self.root.mkdir(parents=True, exist_ok=True)
         remove_stale_staging(self.root)
         return new_staging(self.root)
 
     def require_uploaded(self, name: str) -> None:
-        """Raises DatasetNotFound, DatasetMounted, DatasetDamaged."""
+        """Raises DatasetMounted unless the dataset was uploaded, or DatasetNotFound, DatasetDamaged."""
         if self.current(name) is None:
             raise DatasetMounted(
                 f"{name!r} is a folder that the operator put there, it can be neither uploaded to nor deleted"
             )
 
     def require_uploadable(self, name: str) -> None:
-        """A name that is free or an uploaded dataset's. Raises DatasetMounted, DatasetDamaged."""
+        """Raises DatasetMounted or DatasetDamaged unless the name is free or an uploaded dataset's."""
         if self._place(name).exists():
             self.require_uploaded(name)
 
     def commit(self, staged: Path, name: str) -> int:
-        """Makes a staged folder (images, summary, report) the current revision; returns its number.
+        """Makes a staged folder (images, summary, report) the current revision. Returns its number.
 
         Raises DatasetMounted, DatasetDamaged.
         """
@@ -151,7 +153,7 @@ class DatasetStore:
             for path in (staged / SUMMARY_FILE, staged / REPORT_FILE, staged):
                 fsync(path)
             if revision == 1:
-                # the whole folder in one rename: without CURRENT it would be the operator's
+                # the whole folder in one rename: a folder without CURRENT would count as the operator's
                 first = staged.with_name(f"{staged.name}-first")
                 first.mkdir(mode=0o755)
                 staged.rename(first / "1")
@@ -173,7 +175,7 @@ class DatasetStore:
         shutil.rmtree(grave)
 
     def prune(self, name: str, keep: Collection[int] = ()) -> list[int]:
-        """Removes all revisions but the current one and those to keep; returns which. Raises as `delete` does."""
+        """Removes all revisions but the current one and those in `keep`; returns which. Raises as `delete` does."""
         self.require_uploaded(name)
         with self._lock():
             kept = {self.current(name), *keep}
@@ -184,7 +186,7 @@ class DatasetStore:
         return gone
 
     def revisions(self, name: str) -> list[int]:
-        """All that lie there, ascending."""
+        """Returns the numbers of all revisions, ascending."""
         folder = self._place(name)
         if not (folder / CURRENT_FILE).exists():
             return []
@@ -196,14 +198,14 @@ class DatasetStore:
         return folder
 
     def _place(self, name: str) -> Path:
-        """Where a dataset lies or would lie: a mounted folder's name may be in another Unicode form."""
+        """Returns where a dataset lies or would lie. A mounted folder's name may be in another Unicode form."""
         place = self.root / name
         if place.exists():
             return place
         return next((self.root / other for other in self._folders() if _normal(other) == name), place)
 
     def _folders(self) -> list[str]:
-        """The names of all folders that are not hidden and not the system's own."""
+        """Returns the names of all folders that are neither hidden nor the system's own."""
         if not self.root.is_dir():
             return []
         return [path.name for path in self.root.iterdir() if not is_clutter(path.name) and path.is_dir()]
@@ -220,7 +222,7 @@ class DatasetStore:
 
 
 def _normal(name: str) -> str | None:
-    """The name that a folder's dataset has; None where it can not be used."""
+    """Returns the name of a folder's dataset, None where the name cannot be used."""
     try:
         return usable_name(name)
     except ValueError:

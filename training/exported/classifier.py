@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from training.contract.manifest import INPUT_NAME, OUTPUT_NAME, Manifest
 from training.contract.repository import ModelRepository
-from training.datasets.layout import DatasetError, Sample, classes_of, few, reading_of, samples_of, text
-from training.datasets.listing import entries
+from training.datasets.layout import DatasetError, Sample, classes_of, reading_of, samples_of
+from training.datasets.listing import entries, text
 from training.datasets.report import Unreadable
+from training.errors import few
 from training.images.decode import ImageError, decode
 from training.system import cpu
 
@@ -95,13 +96,15 @@ def batches(images: Uint8Images) -> Iterator[Uint8Images]:
     return (np.ascontiguousarray(images[i : i + BATCH]) for i in range(0, len(images), BATCH))
 
 
-def images_per_second(classifiers: Sequence[Classifier], images: Uint8Images) -> list[float] | None:
+def images_per_second(
+    classifiers: Sequence[Classifier], images: Uint8Images, stat: Path = cpu.STAT
+) -> list[float] | None:
     """Speeds on this machine, one image at a time, to compare variants; None where other processes kept it busy.
 
     The best of nine calls counts for each. They run in three rounds that take turns, so that a busy moment hits all.
     """
     best = [math.inf] * len(classifiers)
-    with cpu.others() as share:
+    with cpu.others(stat) as share:
         for _ in range(ROUNDS):
             for i, classify in enumerate(classifiers):
                 classify(images[:1])  # to warm up

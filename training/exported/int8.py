@@ -19,7 +19,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 
 from training.config import CalibrationName, TrainConfig
 from training.contract.manifest import INPUT_NAME
-from training.datasets.dataset import Split, spread
+from training.datasets.loading import Split, spread
 from training.exported import rewrite
 from training.exported.classifier import Probabilities, Uint8Images, onnx_classifier
 from training.network.divergence import at_least

@@ -1,14 +1,14 @@
-"""The engine's rows as attempts at jobs: attempt 1 has the job's id, the n-th `<id>.<n>`."""
+"""The engine's rows as attempts at jobs: attempt 1 has the job's id, attempt n has `<id>.<n>`."""
 
 import hashlib
 import secrets
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from training.contract.verdict import Verdict
-from training.jobs.job import JobState
+from training.jobs.job import JobRequest, JobState
 
 if TYPE_CHECKING:
     from dbos import WorkflowStatus
@@ -20,7 +20,10 @@ Attempts = list["WorkflowStatus"]
 
 
 def new_id(key: str | None) -> str:
-    """Sorts by time, to a quarter of a millisecond. The same from the same key: the database makes it unique."""
+    """Returns an id that sorts by time, to a quarter of a millisecond. The same key gives the same id.
+
+    The id need not be unique: the database refuses one that is taken.
+    """
     if key is not None:
         return f"key-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
     now = time.time()
@@ -28,38 +31,43 @@ def new_id(key: str | None) -> str:
 
 
 def attempt_id(id: str, attempt: int) -> str:
+    """Returns the engine's id of an attempt, from 1."""
     return id if attempt == 1 else f"{id}.{attempt}"
 
 
-def split(workflow_id: str) -> tuple[str, int]:
-    id, _, attempt = workflow_id.partition(".")
+def job_and_attempt(attempt_id: str) -> tuple[str, int]:
+    """Returns the job's id and the number of the attempt."""
+    id, _, attempt = attempt_id.partition(".")
     return id, int(attempt or 1)
 
 
 def by_job(rows: Iterable["WorkflowStatus"]) -> dict[str, Attempts]:
-    """Attempts of each job, oldest first."""
+    """Groups attempts by the job's id, the oldest attempt first."""
     jobs: dict[str, Attempts] = {}
-    for row in sorted(rows, key=lambda row: split(row.workflow_id)):
-        jobs.setdefault(split(row.workflow_id)[0], []).append(row)
+    for row in sorted(rows, key=lambda row: job_and_attempt(row.workflow_id)):
+        jobs.setdefault(job_and_attempt(row.workflow_id)[0], []).append(row)
     return jobs
 
 
-def arguments(row: "WorkflowStatus") -> tuple[str, dict[str, Any]]:
-    """The job's id and its request: config and dataset."""
+def request_of(row: "WorkflowStatus") -> JobRequest:
+    """Returns what the attempt was asked to do. The row needs its input."""
     assert row.input is not None
-    id, request = row.input["args"]
-    return id, request
+    _, request = row.input["args"]
+    return JobRequest.model_validate(request)
 
 
 def priority_of(row: "WorkflowStatus") -> int:
+    """Returns the job's priority; higher runs sooner, 0 is the middle."""
     return MIDDLE - (row.priority or MIDDLE)
 
 
 def moment(milliseconds: int | None) -> datetime | None:
+    """Returns the time of one of the engine's timestamps."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
 
 
 def reason_of(row: "WorkflowStatus", state: JobState, verdict: Verdict | None) -> str | None:
+    """Returns why a job failed or was rejected, else None. The row needs its output."""
     if state == "rejected" and verdict:
         return "; ".join(verdict.reasons)
     if row.status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":

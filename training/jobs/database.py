@@ -1,4 +1,4 @@
-"""The jobs' database, asked from a coroutine and never for long: SQLite, or PostgreSQL by URL."""
+"""The jobs' database: SQLite, or PostgreSQL by URL. Coroutines ask it, and never wait for long."""
 
 import asyncio
 import contextlib
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 APPLICATION = "resnext"
 ASKING = 8  # questions at once
-PATIENCE_S = 5.0  # of a question behind others
+PATIENCE_S = 5.0  # how long a question waits behind others
 
 T = TypeVar("T")
 
 
 class JobsDatabase:
-    """A connection that is made at the first question, and again after the database was away.
+    """A connection, made at the first question and made again after the database was away.
 
     Every question may raise JobsUnavailable.
     """
@@ -36,9 +36,9 @@ class JobsDatabase:
         self._asking = threading.BoundedSemaphore(ASKING)
 
     async def ask(self, question: Callable[["DBOSClient"], T]) -> T:
-        """Answers a question in a thread of its own; the first one connects, and makes the tables where there are none.
+        """Answers a question in a thread of its own. The first one connects, and makes the tables where there are none.
 
-        Not in an executor's thread, for which a process waits at its end: a database may never answer.
+        An executor's thread will not do: a process waits for those at its end, and a database may never answer.
         """
         future: Future[T] = Future()
 
@@ -53,7 +53,7 @@ class JobsDatabase:
         return await asyncio.wrap_future(future)
 
     def _answer(self, question: Callable[["DBOSClient"], T]) -> T:
-        """Runs in a thread: the database may take its time, and the first import does."""
+        """Answers in this thread: the database may take its time, and the first import takes more than a second."""
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
@@ -74,7 +74,7 @@ class JobsDatabase:
 
 @contextlib.contextmanager
 def _held(lock: threading.Semaphore) -> Iterator[None]:
-    """Raises JobsUnavailable when those before do not get on."""
+    """Holds the lock. Raises JobsUnavailable when the questions ahead take too long."""
     if not lock.acquire(timeout=PATIENCE_S):
         raise JobsUnavailable("the jobs' database does not answer: earlier questions still wait for it")
     try:
@@ -84,12 +84,14 @@ def _held(lock: threading.Semaphore) -> Iterator[None]:
 
 
 def sqlite_fault(python: tuple[int, int], sqlite: tuple[int, int, int]) -> str | None:
-    """Why the engine can not keep jobs in this SQLite: from Python 3.12 on it takes one for granted that knows
-    milliseconds, and Debian 12's is older."""
+    """Returns why the engine cannot keep jobs in this SQLite, or None.
+
+    From Python 3.12 on the engine needs an SQLite that knows milliseconds. Debian 12's is older.
+    """
     if python < (3, 12) or sqlite >= (3, 42):
         return None
     has = ".".join(map(str, sqlite))
-    return f"from Python 3.12 on the jobs need SQLite 3.42 or newer, this one is {has}: take Python 3.11, or PostgreSQL"
+    return f"from Python 3.12 on the jobs need SQLite 3.42 or newer, this one is {has}: use Python 3.11, or PostgreSQL"
 
 
 def _connect(settings: SharedSettings) -> "DBOSClient":
@@ -102,11 +104,11 @@ def _connect(settings: SharedSettings) -> "DBOSClient":
         try:
             settings.state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise JobsUnavailable(f"the folder of the jobs' database can not be made: {error}") from error
+            raise JobsUnavailable(f"the folder of the jobs' database cannot be made: {error}") from error
     DBOS.migrate(settings.database_url)
     return DBOSClient(
         system_database_url=settings.database_url,
         application_name=APPLICATION,
         serializer=DBOSPortableJSONSerializer(),
-        retry_connection_errors=False,  # a request would wait for ever
+        retry_connection_errors=False,  # else a request would wait for ever
     )

@@ -1,4 +1,4 @@
-"""What a worker's own log tells of a training under way: a line an epoch, from the run's `progress.jsonl`."""
+"""A line in the worker's own log for each epoch of a training, from the run's `progress.jsonl`."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ async def epochs_logged(run: Run, poll_s: float = POLL_S) -> AsyncIterator[None]
     """Logs each epoch that ends within the block."""
     offset = run.progress.stat().st_size if run.progress.exists() else 0
 
-    def tell() -> None:
+    def log_new() -> None:
         nonlocal offset
         for end, line in lines(run.progress, offset):
             offset = end
@@ -30,11 +30,11 @@ async def epochs_logged(run: Run, poll_s: float = POLL_S) -> AsyncIterator[None]
     async def follow() -> None:
         while True:
             await asyncio.sleep(poll_s)
-            tell()
+            log_new()
 
     following = asyncio.create_task(follow())
     try:
         yield
     finally:
         following.cancel()
-        tell()
+        log_new()

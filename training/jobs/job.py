@@ -1,4 +1,4 @@
-"""One training job as its clients see it, and what can be wrong with a request about one."""
+"""One training job: what was asked for, what its clients see, and what can be wrong with a question about it."""
 
 from datetime import datetime
 from typing import Literal, NamedTuple
@@ -16,26 +16,26 @@ UNFINISHED: tuple[JobState, ...] = ("queued", "running", "cancelling")
 
 
 class JobStatus(NamedTuple):
-    """As little of a job as tells whether it has changed."""
+    """The part of a job that shows whether it has changed."""
 
     attempt: int
     state: JobState
 
 
 class JobError(TrainingError):
-    """A job that can not be used as asked."""
+    """A job that cannot be used as asked."""
 
 
 class JobNotFound(JobError):
-    """There is no job of this id, or it was pruned."""
+    """A job that does not exist, or was pruned."""
 
 
 class JobFinished(JobError):
-    """It is over: there is nothing to cancel."""
+    """A job that is over, so that there is nothing to cancel."""
 
 
 class JobNotResumable(JobError):
-    """Neither cancelled nor failed."""
+    """A job that is neither cancelled nor failed, so that it cannot be resumed."""
 
 
 class KeyReused(JobError):
@@ -43,19 +43,26 @@ class KeyReused(JobError):
 
 
 class WorkerAlive(JobError):
-    """A worker whose jobs should go to others runs."""
+    """A worker that still runs, so that its jobs cannot go to others."""
 
 
 class JobsUnavailable(JobError):
-    """The database does not answer."""
+    """A database that does not answer."""
 
 
 class DatasetRef(BaseModel):
-    """What a job trains on. Without a revision it is a folder that the operator put there."""
+    """The dataset that a job trains on. Without a revision it is a folder that the operator put there."""
 
     name: Name
     revision: int | None = None
     fingerprint: str | None = None
+
+
+class JobRequest(BaseModel):
+    """The request for a job, as the engine keeps it in the database."""
+
+    config: TrainConfig
+    dataset: DatasetRef
 
 
 class Job(BaseModel):
@@ -71,8 +78,8 @@ class Job(BaseModel):
     worker: str | None = Field(description="who runs it, or ran it last")
     dataset: DatasetRef
     config: TrainConfig
-    phase: Phase | None = Field(description="the one it is in, or was ended in")
+    phase: Phase | None = Field(description="the phase it is in, or ended in")
     progress: Progress
     verdict: Verdict | None
-    version: int | None = Field(description="what it published, live or kept aside")
+    version: int | None = Field(description="the version that it published, active or kept aside")
     reason: str | None = Field(description="why it failed or was rejected")

@@ -1,9 +1,9 @@
 """The training jobs: a durable queue in a database, a folder of files for each job.
 
-A job is one workflow of the engine (DBOS) for each attempt: the first has the job's id, the n-th `<id>.<n>`, and the
-newest one's state is the job's. What carries over from attempt to attempt lies in the job's folder alone. Here jobs
-are made and read; `training.jobs.worker` runs them. The engine takes more than a second to import, so that happens at
-the first use, in a thread.
+Each attempt at a job is one workflow of the engine (DBOS): the first has the job's id, the n-th has `<id>.<n>`. The
+state of the newest attempt is the job's. Only the job's folder carries over from one attempt to the next. Jobs are made
+and read here; `training.jobs.worker` runs them. The engine takes more than a second to import, so it is imported at the
+first use, in a thread.
 """
 
 import logging
@@ -11,21 +11,21 @@ import re
 import shutil
 from collections.abc import Collection
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from training.config import TrainConfig
 from training.jobs import presence
 from training.jobs.attempts import (
     MIDDLE,
     Attempts,
-    arguments,
     attempt_id,
     by_job,
+    job_and_attempt,
     moment,
     new_id,
     priority_of,
     reason_of,
-    split,
+    request_of,
 )
 from training.jobs.database import JobsDatabase
 from training.jobs.job import (
@@ -35,6 +35,7 @@ from training.jobs.job import (
     JobFinished,
     JobNotFound,
     JobNotResumable,
+    JobRequest,
     JobState,
     JobStatus,
     JobsUnavailable,
@@ -52,12 +53,12 @@ if TYPE_CHECKING:
 
 QUEUE = "training"
 WORKFLOW = "training"
-ENGINE_VERSION = "1"  # pinned: by default it is a hash of the code, and an edit would strand the jobs of the day before
+ENGINE_VERSION = "1"  # by default a hash of the code: an edit would strand the jobs of the day before
 
 logger = logging.getLogger(__name__)
 
 
-# inside Jobs, `list` is a method
+# names for list types: inside Jobs, `list` is a method
 Page = tuple[list[Job], int]
 JobList = list[Job]
 Ids = list[str]
@@ -65,7 +66,7 @@ Workers = list[WorkerInfo]
 
 
 class Jobs:
-    """The jobs of one installation. Every call may raise JobsUnavailable; the next one tries again."""
+    """The jobs of one installation. Every call may raise JobsUnavailable; the next call connects again."""
 
     def __init__(self, settings: SharedSettings) -> None:
         self.settings = settings
@@ -73,7 +74,7 @@ class Jobs:
         self._database = JobsDatabase(settings)
 
     async def open(self) -> None:
-        """Connects, and makes the tables where there are none. A database that is away is logged, not raised."""
+        """Connects, and makes the tables where there are none. Logs a database that is away, and raises nothing."""
         try:
             await self._database.ask(lambda _: None)
         except JobsUnavailable as error:
@@ -86,27 +87,28 @@ class Jobs:
     async def submit(
         self, config: TrainConfig, dataset: DatasetRef, *, priority: int = 0, key: str | None = None
     ) -> tuple[Job, bool]:
-        """Queues a job; False where the key had made it before. A key is known as long as its job is.
+        """Queues a job. Returns it, and False where the same key had made it before.
 
-        Raises KeyReused when it made another one: other config, dataset or priority. The revision is not compared: a
-        client that asks once more means the same, also where a newer one came in between.
+        A key is known as long as its job exists. Raises KeyReused when the key belongs to a job of another config,
+        dataset or priority. The revision is not compared: a client that sends its request again means the same job,
+        even when a newer revision was uploaded in between.
         """
         return await self._database.ask(lambda client: self._submit(client, config, dataset, priority, key))
 
     async def get(self, id: str) -> Job:
-        """Raises JobNotFound."""
+        """Returns a job, with what its files say. Raises JobNotFound."""
         return await self._database.ask(lambda client: self._get(client, id))
 
     async def status(self, id: str) -> JobStatus:
-        """Cheaper than `get`, which reads the job's files. Raises JobNotFound."""
+        """Returns a job's attempt and state. Cheaper than `get`, which reads the job's files. Raises JobNotFound."""
         return await self._database.ask(lambda client: self._status(self._attempts(client, id)))
 
     async def list(self, states: Collection[JobState] = (), limit: int = 50, offset: int = 0) -> Page:
-        """The newest first, of these states (none: all), and how many there are in all."""
+        """Returns a page of the jobs in these states (none: all), the newest first, and the number of all such jobs."""
         return await self._database.ask(lambda client: self._list(client, states, limit, offset))
 
     async def states(self) -> dict[str, JobStatus]:
-        """Of every job, by id; cheaper than `list`, which reads the jobs' files."""
+        """Returns attempt and state of every job, by id. Cheaper than `list`, which reads the jobs' files."""
         return await self._database.ask(self._states)
 
     async def cancel(self, id: str) -> Job:
@@ -122,42 +124,45 @@ class Jobs:
         return await self._database.ask(lambda client: self._reassign(client, worker))
 
     async def using(self, dataset: str) -> dict[str, int | None]:
-        """The unfinished jobs that train on a dataset, each with its revision."""
+        """Returns the unfinished jobs that train on a dataset, by id, each with its revision."""
         return await self._database.ask(lambda client: self._using(client, dataset))
 
     async def prune(self, keep: int) -> Ids:
-        """Deletes folder and record of every finished job but the `keep` that ended last; returns their ids."""
+        """Deletes all finished jobs but the `keep` that ended last, with their folders. Returns the deleted ids."""
         return await self._database.ask(lambda client: self._prune(client, keep))
 
     async def prepare(self, poll_s: float) -> None:
-        """Says how the queue is worked: how often each worker looks, and that it takes one job at a time."""
+        """Sets up the queue: each worker looks every `poll_s` seconds and takes one job at a time."""
         await self._database.ask(
             lambda client: client.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=poll_s)
         )
 
     def run(self, id: str) -> Run:
-        """A job's folder, which is there once a worker has begun it."""
+        """Returns a job's folder, which exists once a worker has begun the job."""
         return Run(self.settings.jobs.absolute() / id)
 
     def workers(self) -> Workers:
-        """Those that share this STATE folder."""
+        """Returns the workers that share this STATE folder."""
         return presence.workers(self.presence)
 
     def _submit(
         self, client: "DBOSClient", config: TrainConfig, dataset: DatasetRef, priority: int, key: str | None
     ) -> tuple[Job, bool]:
-        request = {"config": config.model_dump(mode="json"), "dataset": dataset.model_dump(mode="json")}
+        request = JobRequest(config=config, dataset=dataset)
         while not self._enqueue(client, id := new_id(key), 1, priority, request):
             if key is None:
-                continue  # two in the same quarter of a millisecond drew the same number
+                continue  # two jobs in the same quarter of a millisecond drew the same number
             job = self._get(client, id)
             if (job.config, job.dataset.name, job.priority) != (config, dataset.name, priority):
-                raise KeyReused(f"idempotency key {key!r} belongs to job {id}, which was asked for in other words")
+                raise KeyReused(
+                    f"idempotency key {key!r} belongs to job {id}, which was submitted with another config, dataset or "
+                    "priority: send a new key for a new job"
+                )
             return job, False
         return self._get(client, id), True
 
-    def _enqueue(self, client: "DBOSClient", id: str, attempt: int, priority: int, request: dict[str, Any]) -> bool:
-        """False where the attempt is there already: the database lets one of many at once make it."""
+    def _enqueue(self, client: "DBOSClient", id: str, attempt: int, priority: int, request: JobRequest) -> bool:
+        """Returns False where the attempt exists already: of many calls at once, the database lets one make it."""
         from dbos import error
 
         options: EnqueueOptions = {
@@ -169,13 +174,13 @@ class Jobs:
             "priority": MIDDLE - priority,
         }
         try:
-            client.enqueue(options, id, request)
+            client.enqueue(options, id, request.model_dump(mode="json"))
         except error.DBOSWorkflowIDInUseError:
             return False
         return True
 
     def _attempts(self, client: "DBOSClient", id: str) -> Attempts:
-        """Oldest first. Raises JobNotFound."""
+        """Returns the attempts at a job, the oldest first. Raises JobNotFound."""
         rows = client.list_workflows(workflow_id_prefix=id, name=WORKFLOW) if re.fullmatch(r"[a-z0-9-]+", id) else []
         attempts = by_job(rows).get(id)
         if not attempts:
@@ -199,7 +204,8 @@ class Jobs:
         return {id: self._status(rows) for id, rows in jobs.items()}
 
     def _status(self, attempts: Attempts) -> JobStatus:
-        return JobStatus(len(attempts), self._state(attempts[-1]))
+        _, attempt = job_and_attempt(attempts[-1].workflow_id)
+        return JobStatus(attempt, self._state(attempts[-1]))
 
     def _cancel(self, client: "DBOSClient", id: str) -> Job:
         newest = self._attempts(client, id)[-1]
@@ -207,29 +213,30 @@ class Jobs:
         if state in ("queued", "running"):
             client.cancel_workflow(newest.workflow_id)
         job = self._get(client, id)
-        if state not in UNFINISHED or job.state not in ("cancelling", "cancelled"):  # it may have ended in between
-            raise JobFinished(f"there is nothing to cancel: job {id} is {job.state}")
+        if state not in UNFINISHED or job.state not in ("cancelling", "cancelled"):  # the job may have ended in between
+            raise JobFinished(f"there is nothing to cancel: job {id} has ended ({job.state})")
         return job
 
     def _resume(self, client: "DBOSClient", id: str) -> Job:
         attempts = self._attempts(client, id)
         state = self._state(attempts[-1])
         if state not in ("cancelled", "failed"):
-            raise JobNotResumable(f"a cancelled or failed job can be resumed, job {id} is {state}")
+            raise JobNotResumable(f"only a cancelled or failed job can be resumed; the state of job {id} is {state}")
         self._again(client, attempts)
         return self._get(client, id)
 
     def _again(self, client: "DBOSClient", attempts: Attempts) -> None:
-        id, request = arguments(attempts[-1])
-        self._enqueue(client, id, len(attempts) + 1, priority_of(attempts[-1]), request)
+        newest = attempts[-1]
+        id, attempt = job_and_attempt(newest.workflow_id)
+        self._enqueue(client, id, attempt + 1, priority_of(newest), request_of(newest))
 
     def _reassign(self, client: "DBOSClient", worker: str) -> JobList:
         if any(known.name == worker and known.alive for known in self.workers()):
-            raise WorkerAlive(f"worker {worker} runs: only the jobs of one that is gone can go to others")
+            raise WorkerAlive(f"worker {worker} is alive: only the jobs of a worker that is gone can go to others")
         moved = []
         for row in client.list_workflows(name=WORKFLOW, executor_id=worker, status="PENDING"):
             client.cancel_workflow(row.workflow_id)
-            id, _ = split(row.workflow_id)
+            id, _ = job_and_attempt(row.workflow_id)
             self._again(client, self._attempts(client, id))
             moved.append(self._get(client, id))
         presence.forget(self.presence, worker)
@@ -238,7 +245,7 @@ class Jobs:
     def _using(self, client: "DBOSClient", dataset: str) -> dict[str, int | None]:
         refs = {}
         for id, rows in by_job(client.list_workflows(name=WORKFLOW, load_output=False)).items():
-            ref = DatasetRef.model_validate(arguments(rows[-1])[1]["dataset"])
+            ref = request_of(rows[-1]).dataset
             if ref.name == dataset and self._unfinished(rows[-1]):
                 refs[id] = ref.revision
         return refs
@@ -249,11 +256,11 @@ class Jobs:
     def _prune(self, client: "DBOSClient", keep: int) -> Ids:
         jobs = by_job(client.list_workflows(name=WORKFLOW, load_input=False))
         over = [id for id, rows in jobs.items() if self._state(rows[-1]) not in UNFINISHED]
-        # to the second on SQLite before Python 3.12: among jobs of less, the one that was asked for later stays
+        # the time is in whole seconds on SQLite before Python 3.12: within a second, the job submitted later stays
         over.sort(key=lambda id: (jobs[id][-1].completed_at or 0, id), reverse=True)
         for id in (gone := over[keep:]):
             if (folder := self.run(id).folder).exists():
-                shutil.rmtree(folder)  # before the record: what a crash leaves is found by the next prune
+                shutil.rmtree(folder)  # before the record: the next prune finds what a crash left
             client.delete_workflows([row.workflow_id for row in jobs[id]])
         return gone
 
@@ -268,16 +275,16 @@ class Jobs:
                 state: JobState = row.output["state"]
                 return state
             case "CANCELLED":
-                id, _ = split(row.workflow_id)
+                id, _ = job_and_attempt(row.workflow_id)
                 at_work = any(worker.alive and worker.job == id for worker in self.workers())
                 return "cancelling" if at_work or self.run(id).busy() else "cancelled"
             case _:
                 return "failed"
 
     def _job(self, attempts: Attempts) -> Job:
-        """From all of a job's attempts, with their input and output."""
-        newest = attempts[-1]
-        id, request = arguments(newest)
+        """Makes a job of all its attempts. The newest row needs its input and output."""
+        newest, request = attempts[-1], request_of(attempts[-1])
+        id, attempt = job_and_attempt(newest.workflow_id)
         run, state = self.run(id), self._state(newest)
         verdict = verdict_of(run) if run.done("gating") else None
         started = _began(run)
@@ -286,13 +293,13 @@ class Jobs:
             id=id,
             state=state,
             priority=priority_of(newest),
-            attempt=len(attempts),
+            attempt=attempt,
             created=moment(attempts[0].created_at) or datetime.now(UTC),
             started=started,
             finished=moment(newest.completed_at) if state not in UNFINISHED else None,
             worker=newest.executor_id,
-            dataset=DatasetRef.model_validate(request["dataset"]),
-            config=TrainConfig.model_validate(request["config"]),
+            dataset=request.dataset,
+            config=request.config,
             phase=phase,
             progress=read_progress(run.progress),
             verdict=verdict,
@@ -302,7 +309,7 @@ class Jobs:
 
 
 def _began(run: Run) -> datetime | None:
-    """By the folder, for the engine forgets it at a cancel."""
+    """Returns when the first attempt began, from the folder: the engine forgets the time at a cancel."""
     try:
         return datetime.fromtimestamp(run.config_file.stat().st_mtime, UTC)
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""Which workers there are, and which live: `STATE/workers/<name>.lock`, held while the process lives, and `.json`.
+"""The workers, and whether each is alive: `STATE/workers/<name>.lock` is held while the process lives.
 
-The lock is the kernel's, so that it ends with the process however that one ends; the other file says what it does.
+The lock is the kernel's, so it ends with the process, however that ends. `<name>.json` says what the worker does.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ from training.system.locks import try_lock
 
 
 class PresenceError(TrainingError):
-    """A worker's name that can not be taken."""
+    """A worker's name that cannot be taken."""
 
 
 class WorkerInfo(BaseModel):
-    """One worker, alive or not. `job` is the id of the job that it runs, or ran when it ended."""
+    """One worker, alive or not. `job` is the id of the job that it runs, or was running when it ended."""
 
     name: str
     pid: int
@@ -35,18 +35,18 @@ class WorkerInfo(BaseModel):
 
 
 class Presence:
-    """A worker's own sign of life."""
+    """A worker's own sign of life: its name, held, and what it does."""
 
     def __init__(self, folder: Path, name: str) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-            raise PresenceError(f"a worker's name should be letters, digits, _ . and -, it is {name!r}")
+            raise PresenceError(f"a worker's name should be letters, digits, _ . and -; it is {name!r}")
         self.folder, self.name = folder, name
 
     @contextlib.contextmanager
     def held(self, stop: threading.Event, seconds: float = 15) -> Iterator[None]:
-        """Takes the name; waits for a predecessor that is ending, until `stop` is set.
+        """Holds the name. Waits up to `seconds` for a predecessor that is ending, or until `stop` is set.
 
-        Raises PresenceError when it does not end.
+        Raises PresenceError when the predecessor does not end.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         end = time.monotonic() + seconds
@@ -55,7 +55,7 @@ class Presence:
                 if time.monotonic() > end:
                     other = _read(self.folder, self.name)
                     whose = f"process {other.pid} on {other.host}" if other else "another process"
-                    raise PresenceError(f"worker {self.name} runs already, as {whose}: end it, or take another --name")
+                    raise PresenceError(f"worker {self.name} runs already, as {whose}: stop it, or use another --name")
                 if stop.wait(0.05):
                     break
             else:
@@ -63,21 +63,21 @@ class Presence:
             yield
 
     def says(self, job: str | None) -> None:
-        """Records which job runs; in one rename, for a reader finds all of it or what was before."""
+        """Records which job runs, in one rename: a reader finds the old record or the new one, whole."""
         path = self.folder / f"{self.name}.json"
         info = WorkerInfo(name=self.name, pid=os.getpid(), host=socket.gethostname(), job=job)
         replace_text(path, info.model_dump_json(exclude={"alive"}))
 
 
 def workers(folder: Path) -> list[WorkerInfo]:
-    """Every worker that was ever started here and not forgotten, by name."""
+    """Returns every worker that was ever started here and not forgotten, by name."""
     if not folder.is_dir():
         return []
     return [info for path in sorted(folder.glob("[!.]*.json")) if (info := _read(folder, path.stem))]
 
 
 def forget(folder: Path, name: str) -> None:
-    """Removes what a worker has left that will not come back."""
+    """Removes the files of a worker that will not come back."""
     (folder / f"{name}.json").unlink(missing_ok=True)
     _lock_of(folder, name).unlink(missing_ok=True)
 
@@ -86,9 +86,9 @@ def _read(folder: Path, name: str) -> WorkerInfo | None:
     try:
         info = WorkerInfo.model_validate_json((folder / f"{name}.json").read_bytes())
         with _lock_of(folder, name).open() as file:
-            info.alive = not try_lock(file.fileno(), fcntl.LOCK_SH)  # let go of as the file closes
+            info.alive = not try_lock(file.fileno(), fcntl.LOCK_SH)  # released as the file closes
     except FileNotFoundError:
-        return None  # forgotten in this moment
+        return None  # it is being forgotten right now
     return info
 
 

@@ -1,4 +1,4 @@
-"""Where things lie: what the service, the worker and the command line have to agree on."""
+"""Where things lie: the settings that the service, the worker and the command line share."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ CONNECT_TIMEOUT_S = 5  # the driver's own is more than two minutes
 
 
 class SecretUnreadable(TrainingError):
-    """A file that is a setting, and that this user may not read."""
+    """A setting in a file that this user may not read."""
 
 
 class _SecretFiles(SecretsSettingsSource):
@@ -28,14 +28,14 @@ class _SecretFiles(SecretsSettingsSource):
         try:
             return super().__call__()
         except SettingsError as error:
-            raise SecretUnreadable(f"a secret can not be read: {error.__cause__ or error}") from error
+            raise SecretUnreadable(f"a secret cannot be read: {error.__cause__ or error}") from error
 
 
 class SharedSettings(Limits):
     """Folders, the database and the limit on images.
 
-    Each field is the environment variable `RESNEXT_<FIELD>`; empty means the default.
-    A field that is in no such variable is read from the file `resnext_<field>` in the folder of secrets.
+    Each field is the environment variable `RESNEXT_<FIELD>`; empty means the default. A field without a variable comes
+    from the file `resnext_<field>` in the folder of secrets.
     """
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
@@ -62,9 +62,11 @@ class SharedSettings(Limits):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  handed over by name
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  its folder is a setting here
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment, then files. Raises SecretUnreadable as they are read."""
+        """Reads arguments first, then the environment, then files. Raises SecretUnreadable when the files are read."""
         folder = Path((env_settings() | init_settings()).get("secrets") or SECRETS)
-        files = [_SecretFiles(settings_cls, folder)] if folder.is_dir() else []  # else the field says so, if it was set
+        files = (
+            [_SecretFiles(settings_cls, folder)] if folder.is_dir() else []
+        )  # else the field complains, if it was set
         return init_settings, env_settings, *files
 
     @property
@@ -74,7 +76,7 @@ class SharedSettings(Limits):
 
     @property
     def database_url(self) -> str:
-        """What the jobs' engine connects to."""
+        """The URL that the jobs' engine connects to."""
         if self.database:
             url = self.database.get_secret_value()
             if "connect_timeout=" in url:

@@ -1,12 +1,13 @@
-"""The starter: a first model, trained on images that scikit-learn brings, where no version is live yet.
+"""The starter: a first model, trained on the digits that scikit-learn brings. Here it is queued as a job.
 
-It is a job like any other: it can be followed and cancelled, and goes on after a restart.
+The job is like any other: a user can follow and cancel it, and it goes on after a restart.
 """
 
 import logging
 import shutil
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from training.config import TrainConfig
 from training.contract.repository import ModelRepository
@@ -21,11 +22,16 @@ DATASET = "digits"
 logger = logging.getLogger(__name__)
 
 
-async def queue_starter(jobs: Jobs, model: str) -> Job | None:
-    """Queues the starter of a model that has no live version; None where it has one.
+def starter_settings() -> dict[str, Any]:  # Any: a TOML value, which the settings' own model checks
+    """Reads the settings of the starter's training; `data` is a folder for the digits."""
+    return tomllib.loads(CONFIG.read_text("utf-8"))
 
-    Once: the job of an earlier call is left as it is, also when it was cancelled or has failed. Raises ContractError,
-    DatasetStoreError, JobsUnavailable.
+
+async def queue_starter(jobs: Jobs, model: str) -> Job | None:
+    """Queues the starter of a model that has no active version. Returns its job, None where a version is active.
+
+    It is queued once: the job of an earlier call stays as it is, even when it was cancelled or has failed. Raises
+    ContractError, DatasetStoreError, JobsUnavailable.
     """
     if ModelRepository(jobs.settings.models, model).active() is not None:
         return None
@@ -33,15 +39,15 @@ async def queue_starter(jobs: Jobs, model: str) -> Job | None:
     try:
         job = await jobs.get(new_id(key))
     except JobNotFound:
-        config = tomllib.loads(CONFIG.read_text()) | {"data": DATASET, "name": model}
+        config = starter_settings() | {"data": DATASET, "name": model}
         dataset = _digits(DatasetStore(jobs.settings.datasets))
         job, _ = await jobs.submit(TrainConfig.model_validate(config), dataset, key=key)
-    logger.info("no version of %s is live; its starter is job %s, %s", model, job.id, job.state)
+    logger.info("no version of %s is active; its starter is job %s, %s", model, job.id, job.state)
     return job
 
 
 def _digits(store: DatasetStore) -> DatasetRef:
-    """The digits as if they had been uploaded, so that they have a report and can be deleted."""
+    """Adds the digits to the datasets as an upload would, so that they have a report and can be deleted."""
     if DATASET not in store.names():
         work = store.staging()
         try:
@@ -54,10 +60,10 @@ def _digits(store: DatasetStore) -> DatasetRef:
 
 
 def _make_revision(folder: Path) -> None:
-    from training.datasets.intake import look, write  # they and scikit-learn take a second to import
+    from training.datasets.intake import check_folder, write  # they and scikit-learn take a second to import
     from training.datasets.public import make_digits
 
     images = folder / IMAGES_FOLDER
     make_digits(images)
-    report, samples = look(images, DATASET)
+    report, samples = check_folder(images, DATASET)
     write(folder, report, sum(sample.path.stat().st_size for sample in samples))

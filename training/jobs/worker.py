@@ -1,7 +1,7 @@
 """The worker: takes jobs from the queue, one at a time, and runs each phase in a process of its own.
 
-A phase is one step of the engine (DBOS): a worker that was killed goes on, at its next start, with the phase that it
-was in. The engine is imported as the worker starts, for that takes more than a second.
+A phase is one step of the engine (DBOS): a worker that was killed goes on at its next start with the phase that it was
+in. The engine takes more than a second to import, so it is imported as the worker starts.
 """
 
 import asyncio
@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
 
-from training.config import TrainConfig
 from training.contract.repository import ModelRepository
 from training.contract.verdict import Verdict
 from training.datasets.store import DatasetStore, DatasetStoreError
@@ -21,7 +20,7 @@ from training.errors import TrainingError
 from training.jobs.attempts import MAX_RECOVERIES
 from training.jobs.database import APPLICATION
 from training.jobs.epoch_log import epochs_logged
-from training.jobs.job import DatasetRef, JobState
+from training.jobs.job import DatasetRef, JobRequest, JobState
 from training.jobs.jobs import ENGINE_VERSION, WORKFLOW, Jobs
 from training.jobs.presence import Presence
 from training.jobs.settings import SharedSettings
@@ -33,27 +32,27 @@ from training.system.child import ChildKilled, end_children, run_child
 Command = Callable[[Run, Phase], list[str]]
 
 ENDS: dict[JobState, str] = {"succeeded": "has succeeded", "rejected": "was rejected", "failed": "has failed"}
-RESTARTS = 3  # of a phase whose process a signal ended: mostly the system's, for lack of memory
+RESTARTS = 3  # of a phase whose process was ended by a signal, mostly from the system, which lacks memory
 
 logger = logging.getLogger(__name__)
 
 
-class Outcome(TypedDict):
-    """What an attempt came to; the engine keeps it."""
+class AttemptResult(TypedDict):
+    """The result of an attempt, which the engine keeps."""
 
     state: JobState
     reason: str | None
 
 
 class PhaseFailed(TrainingError):
-    """Why, in words: this is what the job's reason becomes."""
+    """A phase that failed. The message becomes the job's reason."""
 
 
 class Worker:
-    """Runs jobs under its name until it is stopped. A name is an identity: its next start takes up what it left.
+    """A process that runs jobs under a name until it is stopped. The next start under that name goes on with its job.
 
-    `command` gives a phase's process, which leaves the phase's record or prints why it could not; `poll_s` is how often
-    the queue is looked at.
+    `command` gives the command line of a phase, which leaves the phase's record or prints why it could not. The worker
+    looks at the queue every `poll_s` seconds.
     """
 
     def __init__(
@@ -74,11 +73,11 @@ class Worker:
         self.presence = Presence(settings.state / "workers", name)
 
     def run(self, stop: threading.Event) -> None:
-        """Works until `stop` is set; the job of that moment is taken up at the next start.
+        """Works until `stop` is set. The next start goes on with the job that is running then.
 
         Raises PresenceError when another process has the name, JobsUnavailable when the database is away.
         """
-        import dbos  # noqa: F401  # before the name is taken: a predecessor works meanwhile
+        import dbos  # noqa: F401  # before the name is taken: a predecessor may work meanwhile
 
         with self.presence.held(stop):
             if not stop.is_set():
@@ -95,13 +94,13 @@ class Worker:
             "application_version": ENGINE_VERSION,
             "serializer": DBOSPortableJSONSerializer(),
             "log_level": "WARNING",
-            "notification_listener_polling_interval_sec": 0.25,  # a stop waits for it
+            "notification_listener_polling_interval_sec": 0.25,  # a stop waits for one interval
         }
         DBOS(config=config)
         logging.getLogger("dbos").addFilter(_unexpected)
 
         @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)
-        async def training(id: str, request: dict[str, Any]) -> Outcome:
+        async def training(id: str, request: dict[str, Any]) -> AttemptResult:  # Any: JSON, which JobRequest checks
             return await self._work(id, request)
 
         try:
@@ -110,11 +109,11 @@ class Worker:
             stop.wait()
         finally:
             DBOS.destroy()
-            end_children()  # on a busy machine the engine's loop ends before a phase hears that it is cancelled
+            end_children()  # on a busy machine the engine's loop ends before a phase learns that it is cancelled
         logger.info("worker %s ends", self.name)
 
-    async def _work(self, id: str, request: dict[str, Any]) -> Outcome:
-        """One attempt at a job."""
+    async def _work(self, id: str, request: dict[str, Any]) -> AttemptResult:
+        """Makes one attempt at a job."""
         run = self.jobs.run(id)
         self.presence.says(id)
         try:
@@ -125,50 +124,50 @@ class Worker:
         except asyncio.CancelledError:
             logger.info("job %s is left for the next start", id)
             raise
-        except BaseException:  # the engine's own for a cancelled job, which is no Exception
+        except BaseException:  # the engine's own for a cancelled job is not an Exception
             logger.info("job %s is cancelled", id)
             raise
         finally:
             self.presence.says(None)
 
-    async def _phases(self, run: Run, request: dict[str, Any]) -> Outcome:
+    async def _phases(self, run: Run, request: dict[str, Any]) -> AttemptResult:
         try:
-            await asyncio.to_thread(self._claim, run, request)
+            await asyncio.to_thread(self._claim, run, JobRequest.model_validate(request))
             for phase in PHASES:
                 await self._step(run, phase)
             verdict = run.record("gating", Verdict)
             if not verdict.passed:
                 return {"state": "rejected", "reason": "; ".join(verdict.reasons)}
             return {"state": "succeeded", "reason": None}
-        except (TrainingError, OSError) as error:  # OSError: a full disk, a folder that went away
+        except (TrainingError, OSError) as error:  # OSError: a full disk, a folder that is gone
             return {"state": "failed", "reason": str(error)}
         except Exception as error:
-            logger.exception("job %s met what the worker does not know", run.name)
+            logger.exception("job %s failed on an error that the worker does not know", run.name)
             return {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
 
-    def _claim(self, run: Run, request: dict[str, Any]) -> None:
-        """Makes the job's folder, with the place of its images on this machine."""
-        images = images_of(self.settings.datasets, DatasetRef.model_validate(request["dataset"]))
-        config = TrainConfig.model_validate({**request["config"], "data": images})
+    def _claim(self, run: Run, request: JobRequest) -> None:
+        """Makes the job's folder, or goes on in it, with the place of the images on this machine."""
+        images = images_of(self.settings.datasets, request.dataset)
+        config = request.config.model_copy(update={"data": images})
         if run.config_file.exists():
-            from training.runs.resume import resume  # which reads samples: with what decodes them
+            from training.runs.resume import resume  # it imports what decodes images
 
             resume(run, config)
         else:
             run.claim(config)
 
     async def _step(self, run: Run, phase: Phase) -> None:
-        """Raises PhaseFailed."""
+        """Runs a phase as a step of the engine. Raises PhaseFailed."""
         from dbos import DBOS
 
-        # preemptible: the engine cancels the step once the job is cancelled, about a second later. The reason is the
-        # step's result, not its exception: of a replayed one the engine keeps the words, not the class
+        # preemptible: the engine cancels the step about a second after the job is cancelled. The reason is the step's
+        # result, not an exception: for a replayed step the engine keeps an exception's words, not its class
         reason = await DBOS.run_step_async({"name": phase, "preemptible": True}, self._run_phase, run, phase)
         if reason:
             raise PhaseFailed(reason)
 
     async def _run_phase(self, run: Run, phase: Phase) -> str | None:
-        """None when the phase is done, or why it failed."""
+        """Runs a phase in a process of its own. Returns why it failed, None when it is done."""
         for _ in range(1 + RESTARTS):
             if run.done(phase):
                 return None
@@ -182,25 +181,25 @@ class Worker:
                 continue
             except (TrainingError, OSError) as error:
                 return str(error)
-            return None if run.done(phase) else f"the {phase} process ended well and left no record"
+            return None if run.done(phase) else f"the {phase} process ended well but left no record"
         question = ": out of memory?" if killed == "SIGKILL" else ""
         return f"the {phase} process was killed by {killed} {1 + RESTARTS} times{question}"
 
     async def _tidy(self, run: Run, *, finished: bool) -> None:
-        """Keeps the disk from filling up: docs/jobs.md says what stays."""
+        """Deletes what fills the disk and is no longer needed; docs/jobs.md says what stays."""
         try:
             if finished:
                 await asyncio.to_thread(shutil.rmtree, run.checkpoints, ignore_errors=True)
                 repository = ModelRepository(self.settings.models, run.config().name)
                 made = run.record("publishing", PublishRecord).version if run.done("publishing") else None
                 await asyncio.to_thread(repository.prune, self.keep_versions, spared=made)
-            await self.jobs.prune(self.keep_jobs - 1)  # this one is about to be the newest
+            await self.jobs.prune(self.keep_jobs - 1)  # this job is about to be the newest
         except (TrainingError, OSError) as error:
             logger.warning("could not tidy up after job %s: %s", run.name, error)
 
 
 def _unexpected(record: logging.LogRecord) -> bool:
-    """Not what the engine logs, traceback and all, of a job that was cancelled and of a worker that stops."""
+    """Whether to keep a record: the engine logs a traceback for each cancelled job and each worker that stops."""
     error = record.exc_info[1] if record.exc_info else None
     expected = "was cancelled during execution", "Asyncio task cancelled for workflow or step"
     return type(error).__name__ != "DBOSAwaitedWorkflowCancelledError" and not any(
@@ -209,10 +208,10 @@ def _unexpected(record: logging.LogRecord) -> bool:
 
 
 def images_of(datasets: Path, ref: DatasetRef) -> Path:
-    """Where a job's images lie. Raises DatasetStoreError."""
+    """Returns the folder of a job's images. Raises DatasetStoreError."""
     folder, revision, fingerprint = DatasetStore(datasets).resolve(ref.name, ref.revision)
     if (revision, fingerprint) != (ref.revision, ref.fingerprint or fingerprint):
-        raise DatasetStoreError(f"dataset {ref.name!r} is not the one that the job was made for: it was replaced since")
+        raise DatasetStoreError(f"dataset {ref.name!r} has been replaced since the job was submitted: submit a new job")
     return folder.absolute()
 
 

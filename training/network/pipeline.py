@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from training.config import AUGMENTATIONS, Augmentation
-from training.datasets.dataset import Split
+from training.datasets.loading import Split
 from training.network.runtime import keras, tf
 
 

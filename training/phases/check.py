@@ -1,9 +1,12 @@
-"""The checking phase: every image is read once, and what is trained on later is what was read here."""
+"""The checking phase: every image is read once, and later phases train and test on exactly what was read here."""
 
 from training.datasets.baseline import baseline
-from training.datasets.dataset import scan, survey, write_samples
+from training.datasets.check import check_dataset
+from training.datasets.dataset import list_dataset
+from training.datasets.loading import write_samples
 from training.datasets.report import DatasetReport
 from training.runs.console import ProgressLog
+from training.runs.report_table import print_report
 from training.runs.run import Run
 
 
@@ -11,9 +14,9 @@ def check(run: Run, log: ProgressLog) -> DatasetReport:
     """Reads every file once. Raises DatasetError."""
     config = run.config()
     log.announce("checking", f"the images in {config.data}")
-    dataset = scan(config.data, config.val_fraction, config.test_fraction, config.seed)
-    report, samples = survey(dataset, config.preprocessing, strict=config.strict, progress=log.files)
+    dataset = list_dataset(config.data, config.val_fraction, config.test_fraction, config.seed)
+    report, samples = check_dataset(dataset, config.preprocessing, strict=config.strict, progress=log.files)
     report = report.model_copy(update={"baseline": baseline(samples, run.folder / "cache")})
-    log.tell(report.render())
+    print_report(report, log.console)
     write_samples(run.samples, samples)
     return report

@@ -9,7 +9,7 @@ import onnx
 
 from training.config import TrainConfig
 from training.contract.manifest import INPUT_NAME, MODEL_FILE, OUTPUT_NAME, WEIGHTS_FILE, Preprocessing
-from training.datasets.dataset import load, read_samples
+from training.datasets.loading import load, read_samples
 from training.datasets.report import DatasetReport
 from training.exported.classifier import Classifier, Probabilities, Uint8Images, batches
 from training.network import resnext

@@ -9,9 +9,9 @@ from training.config import Gate
 from training.contract.intervals import Proportion
 from training.contract.repository import ModelRepository
 from training.contract.verdict import ClassRecall, Comparison, Verdict
-from training.datasets.dataset import load, read_samples
-from training.datasets.layout import few
+from training.datasets.loading import load, read_samples
 from training.datasets.report import DatasetReport
+from training.errors import few
 from training.exported.classifier import published
 from training.exported.comparison import compare_answers
 from training.runs.console import ProgressLog

@@ -7,7 +7,7 @@ import shutil
 from training.contract.manifest import DatasetRecord, Manifest
 from training.contract.repository import ActiveChanged, ModelRepository
 from training.contract.verdict import Verdict
-from training.datasets.dataset import read_samples
+from training.datasets.loading import read_samples
 from training.datasets.report import DatasetReport
 from training.datasets.seen import write_seen
 from training.phases.gate import gate

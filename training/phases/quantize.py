@@ -17,7 +17,7 @@ from training.config import Gate, TrainConfig
 from training.contract.intervals import Proportion
 from training.contract.manifest import FP16_FILE, GOLDEN_FILE, INT8_FILE, MODEL_FILE, PRECISIONS, Precision, Variant
 from training.contract.verdict import Verdict
-from training.datasets.dataset import Split, load, read_samples, spread
+from training.datasets.loading import Split, load, read_samples, spread
 from training.exported import fp16
 from training.exported.classifier import Classifier, Uint8Images, images_per_second, onnx_classifier
 from training.exported.int8 import FEW_IMAGES, Quantizer, Search

@@ -6,7 +6,7 @@ import time
 from training.config import TrainConfig
 from training.contract.intervals import Proportion
 from training.contract.repository import ModelRepository
-from training.datasets.dataset import Split, load, read_samples
+from training.datasets.loading import Split, load, read_samples
 from training.datasets.report import DatasetReport
 from training.network import optimizers, resnext, runtime
 from training.network.checkpoint import Checkpoint

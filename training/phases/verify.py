@@ -13,7 +13,7 @@ import onnx
 
 from training.contract.manifest import CPU_FILE, GOLDEN_FILE, MODEL_FILE, Metrics, Parity, Variant
 from training.contract.parity import TOLERANCE, same_class
-from training.datasets.dataset import Split, load, read_samples, spread
+from training.datasets.loading import Split, load, read_samples, spread
 from training.datasets.report import DatasetReport
 from training.errors import TrainingError
 from training.exported import plots, rewrite

@@ -1,4 +1,4 @@
-"""What a person who watches a run reads, beside what is written to its `progress.jsonl`."""
+"""The lines that a person reads while a run goes on, beside its `progress.jsonl`."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from training.runs.progress import Phase, ProgressWriter
 
 
 class ProgressLog(ProgressWriter):
-    """Writes a run's progress to its file and announces it on a console."""
+    """A writer of a run's progress that also announces it on a console."""
 
     def __init__(self, path: Path, console: Console) -> None:
         super().__init__(path)
@@ -25,7 +25,7 @@ class ProgressLog(ProgressWriter):
 
 
 def duration(seconds: float) -> str:
-    """`75` as `1:15`, `4000` as `1:06:40`."""
+    """Returns `1:15` for 75 seconds, `1:06:40` for 4000."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

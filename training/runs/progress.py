@@ -1,7 +1,7 @@
-"""`progress.jsonl` of a run: one JSON object a line, which says how far the run is. Its writers and readers are here.
+"""The `progress.jsonl` of a run, which says how far the run is: its writer and its readers.
 
-Each line has `time` in Unix seconds and `event`: phase (one begins), done (it ended well), files (read so far), step or
-epoch. Other processes read the file while it grows.
+Each line is a JSON object with `time` in Unix seconds and `event`: phase (a phase begins), done (it ended well), files
+(read so far), step or epoch. Other processes read the file while it grows.
 """
 
 import json
@@ -53,7 +53,7 @@ class Epoch(BaseModel):
 
 
 class ProgressWriter:
-    """Appends to a `progress.jsonl`. A reader sees whole lines only, since each is written at once."""
+    """A writer that appends to a `progress.jsonl`. Each line is written at once, so a reader sees whole lines only."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ class ProgressWriter:
 
 
 def _drop_torn_line(path: Path) -> None:
-    """Cuts off what a crash left of a line."""
+    """Cuts off the part of a line that a crash left."""
     if not path.exists():
         return
     with path.open("rb+") as file:
@@ -99,7 +99,7 @@ def _drop_torn_line(path: Path) -> None:
 
 
 class PhaseProgress(BaseModel):
-    """One phase of a run: seconds spent in it, over all attempts, each up to its last sign of life."""
+    """One phase of a run, with the seconds spent in it: over all attempts, each up to its last sign of life."""
 
     name: Phase
     done: bool = False
@@ -107,7 +107,7 @@ class PhaseProgress(BaseModel):
 
 
 class Progress(BaseModel):
-    """How far a run is, from its `progress.jsonl`. Times are Unix seconds, accuracies fractions of 1."""
+    """The progress of a run, from its `progress.jsonl`. Times are Unix seconds, accuracies fractions of 1."""
 
     phases: list[PhaseProgress] = Field([], description="those that have begun, in order")
     step: Step | None = Field(None, description="the newest training step")
@@ -119,15 +119,15 @@ class Progress(BaseModel):
 
 
 def read_progress(path: Path) -> Progress:
-    """The progress so far; empty where nothing was written yet."""
+    """Reads the progress so far; it is empty where nothing was written yet."""
     phases: dict[Phase, PhaseProgress] = {}
-    epochs: dict[int, Epoch] = {}  # by number: one that was cut off and trained again counts once
+    epochs: dict[int, Epoch] = {}  # by number: an epoch that was cut off and trained again counts once
     newest: bytes | None = None
     current, since, now = None, 0.0, 0.0
     for _, line in lines(path):
         kind = kind_of(line)
         if kind == "step":
-            newest = line  # parsed only where it matters
+            newest = line  # only the last one is parsed
             continue
         event = json.loads(line)
         if kind == "phase":
@@ -149,18 +149,18 @@ def read_progress(path: Path) -> Progress:
 
 
 def lines(path: Path, offset: int = 0) -> Iterator[tuple[int, bytes]]:
-    """The whole lines of a `progress.jsonl` from a byte offset on, each with the offset that follows it."""
+    """Yields the whole lines from a byte offset on, each with the offset behind it."""
     while some := next_lines(path, offset):
         yield from some
         offset = some[-1][0]
 
 
 def next_lines(path: Path, offset: int) -> list[tuple[int, bytes]]:
-    """As `lines`, at most the first 256 KiB of them. One that is still being written is left for later."""
+    """Returns the first 256 KiB of `lines` at most. A line that is still being written is left for later."""
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(offset)
-            # one read: a second one might join a line that a crash cut off with the end of what replaced it
+            # one read: a second read might join a line that a crash cut off with the end of the line that replaced it
             chunk = file.read(CHUNK_BYTES) or b""
     except FileNotFoundError:
         return []
@@ -176,9 +176,14 @@ def _time(line: bytes | None) -> float:
 
 
 def kind_of(line: bytes) -> str:
-    """Returns a line's `event`, mostly without parsing the line: a day of training writes tens of thousands."""
+    """Returns a line's `event`. The writer's lines are not parsed: a day of training writes tens of thousands."""
+    return kind_at_start(line) or str(json.loads(line)["event"])
+
+
+def kind_at_start(line: bytes) -> str | None:
+    """Returns the `event` of a line in the form that the writer gives it, None for any other form."""
     match = _KIND.match(line)
-    return match[1].decode() if match else str(json.loads(line)["event"])
+    return match[1].decode() if match else None
 
 
 def epoch_now(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""What each phase leaves as its record; `checking` leaves a DatasetReport, `gating` a Verdict."""
+"""The record that each phase leaves. `checking` leaves a DatasetReport, `gating` a Verdict."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from training.runs.run import Run
 
 
 class TrainingRecord(BaseModel):
-    """What a training came to. `init_version` is the version that its weights came from, None for random ones."""
+    """The result of a training. `init_version` is the version whose weights it began with, None for random ones."""
 
     epochs: int
     best_epoch: int
@@ -20,13 +20,13 @@ class TrainingRecord(BaseModel):
 
 
 class ExportRecord(BaseModel):
-    """What was exported."""
+    """The numbers of parameters of the exported model, by kind."""
 
     parameters: dict[str, int]
 
 
 class VerificationRecord(BaseModel):
-    """The proof and the figures; `created` tells this package from another one of the same run."""
+    """The proof and the figures. `created` distinguishes this package from others of the same run."""
 
     created: datetime
     parity: Parity
@@ -36,15 +36,15 @@ class VerificationRecord(BaseModel):
 
 
 class QuantizationRecord(BaseModel):
-    """The variants that will be published, and what an operator should know of one that will not."""
+    """The variants that will be published, and notes on those that will not."""
 
     variants: dict[str, Variant]
     notes: list[str] = []
-    skipped: bool = False  # no others were made, since the gate keeps the version aside
+    skipped: bool = False  # no variants were made, since the gate keeps the version aside
 
 
 class PublishRecord(BaseModel):
-    """The version that was made, None after a dry run; `active` where it went live."""
+    """The version that was made, None after a dry run, and whether it became active."""
 
     version: int | None
     active: bool

@@ -1,4 +1,4 @@
-"""Going on with a run that was stopped: with the images in another place, or for more epochs than it had."""
+"""Resuming a run that was stopped: with the images in another place, or for more epochs than it had."""
 
 import json
 import shlex
@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from training.config import TrainConfig, flag
-from training.datasets.dataset import read_samples, write_samples
-from training.datasets.layout import Sample, text
+from training.datasets.layout import Sample
+from training.datasets.listing import text
+from training.datasets.loading import read_samples, write_samples
 from training.datasets.report import DatasetReport
 from training.runs.progress import PHASES, read_progress
 from training.runs.run import Run, RunError
@@ -20,11 +21,11 @@ MAY_CHANGE = frozenset({"data", "epochs"})
 
 
 def resume(run: Run, config: TrainConfig) -> None:
-    """Lets the run go on with `config`, which is its own but for the place of the images and for more epochs.
+    """Lets the run go on with `config`, which may differ from its own in the place of the images and in more epochs.
 
-    Raises RunError where it is not, and leaves the run as it was; also when another process works in the run.
+    Raises RunError for any other difference, or when another process works in the run; the run stays as it was.
     """
-    run.config()  # there is a run
+    run.config()  # raises where there is no run
     with run.locked():
         _resume(run, config)
 
@@ -35,7 +36,7 @@ def _resume(run: Run, config: TrainConfig) -> None:
         raise RunError(f"a resumed run keeps its config; {', '.join(map(flag, changed))} would change in {run.folder}")
     more = wants_more(run, config)
     if more and run.done("training") and not _states(run):
-        raise RunError(f"{run.folder} has no checkpoint to go on from: it was tidied up when the run was done")
+        raise RunError(f"{run.folder} has no checkpoint to go on from: it was deleted when the run was done")
     data = config.data.absolute()
     if _same_folder(recorded.data, data):
         data = recorded.data
@@ -59,22 +60,22 @@ def wants_more(run: Run, config: TrainConfig) -> bool:
 
 
 def require_images(run: Run) -> None:
-    """Raises RunError when images that the run was checked with are gone: their folder may have moved."""
+    """Raises RunError when images that the run was checked with are gone. Their folder may have moved."""
     if not run.done("checking") or run.next_phase() == "publishing":
         return
     samples = read_samples(run.samples)
     if gone := [sample.path for sample in samples if not sample.path.is_file()]:
         command = shlex.join(["resnext", "train", "DIR", "--run", str(run.folder), "--resume"])
         raise RunError(
-            f"images of {run.folder} are gone: {len(gone)} of {len(samples)}, the first is {gone[0]}; where they lie "
-            f"elsewhere now, go on with: {command}"
+            f"images of {run.folder} are gone: {len(gone)} of {len(samples)}, the first is {gone[0]}. If they "
+            f"have moved, go on with: {command}"
         )
 
 
 def move_images(run: Run, old: Path, new: Path) -> None:
-    """Takes the images that the run was checked with from another folder. Raises RunError where it has others."""
+    """Takes the images of the run from another folder from now on. Raises RunError where that has other images."""
     samples = read_samples(run.samples)
-    if samples[0].path.is_relative_to(new):  # an earlier move was cut off
+    if samples[0].path.is_relative_to(new):  # an earlier move was interrupted
         old = new
     moved = [replace(sample, path=new / sample.path.relative_to(old)) for sample in samples]
     if other := _first_other(moved):
@@ -90,12 +91,12 @@ def move_images(run: Run, old: Path, new: Path) -> None:
 def _same_folder(one: Path, other: Path) -> bool:
     try:
         return one == other or one.samefile(other)
-    except OSError:  # one of them is not there
+    except OSError:  # one of the folders does not exist
         return False
 
 
 def _first_other(samples: Iterable[Sample]) -> Sample | None:
-    """The first whose file is missing or has other bytes than it had."""
+    """Returns the first file that is missing or has other bytes than before."""
     with ThreadPoolExecutor() as pool:
         for sample, now in pool.map(lambda sample: (sample, _sha256(sample.path)), samples):
             if now != sample.sha256:
@@ -105,7 +106,7 @@ def _first_other(samples: Iterable[Sample]) -> Sample | None:
 
 
 def _sha256(path: Path) -> str | None:
-    if not path.is_file():  # to open a pipe would wait for ever
+    if not path.is_file():  # opening a pipe would wait for ever
         return None
     try:
         return sha256(path)
@@ -114,16 +115,16 @@ def _sha256(path: Path) -> str | None:
 
 
 def _states(run: Run) -> list[Path]:
-    """The checkpoints' states, as training.network.checkpoint writes them."""
+    """Returns the checkpoints' states, which training.network.checkpoint writes."""
     return [*run.checkpoints.glob("state.json"), *run.checkpoints.glob("*.state.json")]
 
 
 def _start_waiting_again(run: Run) -> None:
-    """Lets a training that was stopped early go on: it waits for a better epoch as long as at the start."""
+    """Lets a training that stopped early go on: it waits for a better epoch as long as at the start."""
     for path in _states(run):
         try:
             state = json.loads(path.read_text())
-        except ValueError:  # the training passes over a damaged one, and says so
+        except ValueError:  # the training passes over a damaged state, and says so
             continue
         state["stopped"] = False
         if waiting := state["callbacks"].get("EarlyStopping"):

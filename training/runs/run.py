@@ -1,9 +1,9 @@
-"""A training run's folder: its config, what each phase has left there, and what is written while it goes.
+"""A training run's folder: its config, the record of each phase, and the files written on the way.
 
     config.json  models.txt  progress.jsonl  log.txt  checkpoints/  tensorboard/  package/  report/
     checking.json  training.json  exporting.json  verifying.json  gating.json  quantizing.json  publishing.json
 
-A phase's record is written last, in one rename: where it lies, the phase is done and is not run again. Nothing here
+A phase's record is written last, in one rename: where it exists, the phase is done and is not run again. Nothing here
 needs TensorFlow.
 """
 
@@ -28,7 +28,7 @@ Record = TypeVar("Record", bound=BaseModel)
 
 
 class RunError(TrainingError):
-    """A run's folder that can not be used as asked."""
+    """A run's folder that cannot be used as asked."""
 
 
 class Run:
@@ -44,7 +44,7 @@ class Run:
         self.tensorboard = folder / "tensorboard"
         self.samples = folder / "samples.json"
         self.reference = folder / "reference.npy"  # Keras' probabilities of the validation images
-        self.answers = folder / "answers.npz"  # float32's classes of val and test images, as they are served
+        self.answers = folder / "answers.npz"  # float32's classes of val and test images, computed as they are served
         self.package = folder / "package"  # becomes the version
         self.report = self.package / "report"
 
@@ -53,7 +53,7 @@ class Run:
         return self.folder.name
 
     def config(self) -> TrainConfig:
-        """What the run was started with. Raises RunError when the folder holds no run."""
+        """Returns the run's settings. Raises RunError when the folder holds no run."""
         try:
             return TrainConfig.model_validate_json(self.config_file.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
@@ -62,21 +62,21 @@ class Run:
             raise RunError(_damaged(self.config_file, error)) from None
 
     def claim(self, config: TrainConfig) -> None:
-        """Makes the folder this config's, with the place of the images as an absolute path.
+        """Begins a run in the folder, with the place of the images as an absolute path.
 
-        Raises RunError when it holds a run already.
+        Raises RunError when the folder holds a run already.
         """
         if self.config_file.exists():
-            raise RunError(f"{self.folder} holds a run already: resume it, or name another folder")
+            raise RunError(f"{self.folder} holds a run already: go on with --resume, or name another folder")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.write_config(config.model_copy(update={"data": config.data.absolute()}))
 
     def write_config(self, config: TrainConfig) -> None:
-        """What the run goes on with."""
+        """Writes the settings that the run goes on with."""
         replace_text(self.config_file, config.model_dump_json(indent=1))
 
     def models(self) -> Path | None:
-        """The model repository that the run was begun for, where that was kept."""
+        """Returns the model repository that the run was begun for, None where that was not kept."""
         try:
             return Path(self.models_file.read_text().rstrip("\n"))
         except FileNotFoundError:
@@ -95,7 +95,7 @@ class Run:
         return self._record(phase).exists()
 
     def record(self, phase: Phase, kind: type[Record]) -> Record:
-        """What a phase has left. Raises RunError when it is not done."""
+        """Returns the record of a phase. Raises RunError when the phase is not done."""
         try:
             return kind.model_validate_json(self._record(phase).read_bytes())
         except FileNotFoundError:
@@ -105,17 +105,17 @@ class Run:
             raise RunError(f"{damaged}. Remove the file, and the run does this phase again") from None
 
     def finish(self, phase: Phase, record: BaseModel) -> None:
-        """Writes a phase's record: the phase is done."""
+        """Writes a phase's record, after which the phase is done."""
         replace_text(self._record(phase), record.model_dump_json(indent=1))
 
     def forget(self, *phases: Phase) -> None:
-        """Removes records: these phases will run again."""
+        """Removes records, so that these phases run again."""
         for phase in phases:
             self._record(phase).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def locked(self, seconds: float = 15) -> Iterator[None]:
-        """Keeps two processes from working in the folder at once. Raises RunError when another one does not end."""
+        """Keeps two processes from working in the folder at once. Raises RunError when another process does not end."""
         end = time.monotonic() + seconds
         with (self.folder / ".lock").open("w") as file:
             while not try_lock(file.fileno(), fcntl.LOCK_EX):
@@ -133,7 +133,7 @@ class Run:
             return False
 
     def next_phase(self, skip: tuple[Phase, ...] = ()) -> Phase | None:
-        """The first phase that is not done; None after the last one."""
+        """Returns the first phase that is not done, None after the last phase."""
         return next((phase for phase in PHASES if phase not in skip and not self.done(phase)), None)
 
     def _record(self, phase: Phase) -> Path:
@@ -141,7 +141,7 @@ class Run:
 
 
 def new_run(folder: Path, name: str) -> Run:
-    """A run in a new folder within `folder`, named by model and time; a second one of the same second has a number."""
+    """Makes a run's folder within `folder`, named by model and time; a second run of the same second gets a number."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in itertools.count(1):

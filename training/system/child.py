@@ -1,4 +1,4 @@
-"""A process that does one phase, and ends when it is told to, or when the one that started it is gone."""
+"""A process that runs one phase. It ends when it is asked to, or when the process that started it is gone."""
 
 import asyncio
 import contextlib
@@ -19,26 +19,24 @@ _running: set[subprocess.Popen[bytes]] = set()
 
 
 class ChildFailed(TrainingError):
-    """It ended by itself, and not well; the message is its own last words."""
+    """A process that ended with an error. The message is its own last words."""
 
 
 class ChildKilled(TrainingError):
-    """A signal ended it; the message is the signal's name."""
+    """A process that a signal ended. The message is the signal's name."""
 
 
 async def run_child(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
-    """Runs it to its end; what it prints goes to the end of `log`. Cancelled, it ends the process first.
+    """Runs a command to its end and appends what it prints to `log`. When cancelled, ends the process first.
 
-    `environment` is by default this process' own.
-
-    Its stdin is a pipe that nothing is written to: it closes when this process is gone (`training.system.lifeline`).
-    Raises ChildFailed, ChildKilled, OSError.
+    `environment` is this process' own by default. The command's stdin is a pipe that nothing is written to: it closes
+    when this process is gone (`training.system.lifeline`). Raises ChildFailed, ChildKilled, OSError.
     """
     process = _start(command, log, environment)
     try:
         status, tail = await asyncio.to_thread(_follow, process, log)
     except asyncio.CancelledError:
-        await asyncio.to_thread(_end, process)  # its thread goes on should this be cancelled once more
+        await asyncio.to_thread(_end, process)  # in a thread, which goes on even if this is cancelled again
         raise
     if status < 0:
         raise ChildKilled(signal.Signals(-status).name)
@@ -47,7 +45,10 @@ async def run_child(command: Sequence[str], log: Path, environment: Mapping[str,
 
 
 def _start(command: Sequence[str], log: Path, environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
-    """Takes milliseconds. Not asyncio's: cancelled with all other tasks, as the engine stops, that waits for ever."""
+    """Starts the process, in milliseconds.
+
+    asyncio's own will not do: cancelled with all other tasks, when the engine stops, it waits for ever.
+    """
     with FileIO(log, "a") as file:
         process = subprocess.Popen(
             command,
@@ -55,8 +56,8 @@ def _start(command: Sequence[str], log: Path, environment: Mapping[str, str] | N
             stdout=file,
             stderr=subprocess.PIPE,
             env=environment,
-            # Ctrl-C in the worker's terminal is the worker's matter. No session of its own: Linux shares processors out
-            # by session first, and niceness counts within one alone
+            # a group of its own: Ctrl-C in the worker's terminal is for the worker alone. No session of its own: Linux
+            # shares processors between sessions first, and niceness counts only within a session
             process_group=0,
         )
     _running.add(process)
@@ -64,7 +65,7 @@ def _start(command: Sequence[str], log: Path, environment: Mapping[str, str] | N
 
 
 def _follow(process: subprocess.Popen[bytes], log: Path) -> tuple[int, bytes]:
-    """To its end; returns its status and the last that it wrote to stderr, all of which goes to the log."""
+    """Copies stderr to the log until the process ends. Returns its status and the end of its stderr."""
     tail = b""
     try:
         with process, FileIO(log, "a") as file:
@@ -78,13 +79,13 @@ def _follow(process: subprocess.Popen[bytes], log: Path) -> tuple[int, bytes]:
 
 
 def end_children() -> None:
-    """Ends what still runs. An event loop that stops may not come to tell `run_child` that it is cancelled."""
+    """Ends the processes that still run: an event loop that stops may never cancel `run_child`."""
     for process in list(_running):
         _end(process)
 
 
 def _last_words(tail: bytes) -> str:
-    """The last line that says `error: `; else, as of a traceback, the last one that says anything."""
+    """Returns the last line that begins with `error: `, or else the last line with words, as in a traceback."""
     lines = [line.strip() for line in tail.decode(errors="replace").splitlines() if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return (errors or lines or [""])[-1][:REASON_CHARACTERS]
@@ -100,6 +101,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """To the whole group: the child leads one of its own."""
-    with contextlib.suppress(ProcessLookupError):  # it ended in this moment
+    """Sends a signal to the child's whole group, which it leads."""
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
         os.killpg(process.pid, number)

@@ -1,8 +1,8 @@
-"""The files and folders that systems leave among a user's own."""
+"""The files and folders that operating systems leave among a user's own."""
 
 import re
 
-# beside what starts with a dot; in lower case
+# in lower case; names that begin with a dot count as well
 CLUTTER = frozenset(
     {
         *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
@@ -13,10 +13,10 @@ CLUTTER = frozenset(
         "__pycache__",
     }
 )
-_CHECKED_DISK = re.compile(r"found\.\d{3}")  # of Windows' chkdsk
+_CHECKED_DISK = re.compile(r"found\.\d{3}")  # left by Windows' chkdsk
 
 
 def is_clutter(name: str) -> bool:
-    """Whether a file or folder of this name is hidden or the system's own."""
+    """Whether a file or folder of this name is hidden or belongs to the system."""
     lower = name.lower()
     return name.startswith(".") or lower in CLUTTER or _CHECKED_DISK.fullmatch(lower) is not None

@@ -1,4 +1,4 @@
-"""What this machine's processor has instructions for, and whom it works for."""
+"""The processor: which instructions it has, and whom it works for."""
 
 import contextlib
 import os
@@ -12,39 +12,39 @@ STAT = Path("/proc/stat")
 
 
 def has_int8_dot_product(machine: str = platform.machine(), cpuinfo: Path = CPUINFO) -> bool:
-    """Whether it adds products of bytes without saturating (VNNI on x86): else weights have 7 bits."""
+    """Whether the processor adds products of bytes without saturating (VNNI on x86); else weights have 7 bits."""
     return machine not in ("x86_64", "AMD64") or bool(_flags(cpuinfo) & {"avx512_vnni", "avx_vnni"})
 
 
 def has_amx(cpuinfo: Path = CPUINFO) -> bool:
-    """Whether it has a matrix unit for INT8. OpenVINO uses it, ONNX Runtime's own convolutions do not."""
+    """Whether it has a matrix unit for INT8. OpenVINO uses it; ONNX Runtime's own convolutions do not."""
     return "amx_int8" in _flags(cpuinfo)
 
 
 @contextlib.contextmanager
-def others() -> Iterator[Callable[[], float]]:
-    """Yields a function that returns, after the block, the share of all cores that other processes used within it.
+def others(stat: Path = STAT) -> Iterator[Callable[[], float]]:
+    """Yields a function that returns, after the block, the share of all cores that other processes used in it.
 
-    0 where the system does not say. A virtual machine's stolen time counts as theirs.
+    The share is 0 where the system does not say. A virtual machine's stolen time counts as used by others.
     """
-    begun, busy, own = time.monotonic(), _busy_seconds(), time.process_time()
+    begun, busy, own = time.monotonic(), _busy_seconds(stat), time.process_time()
     share = 0.0
     yield lambda: share
-    theirs = _busy_seconds() - busy - (time.process_time() - own)
+    theirs = _busy_seconds(stat) - busy - (time.process_time() - own)
     share = max(0.0, theirs / (time.monotonic() - begun) / (os.cpu_count() or 1))
 
 
-def _busy_seconds() -> float:
-    """Seconds that all cores together have worked since the system's start."""
+def _busy_seconds(stat: Path) -> float:
+    """Returns the seconds that all cores together have worked since the system's start."""
     try:
-        user, nice, system, _, _, irq, soft_irq, steal, *_ = STAT.read_text().split("\n", 1)[0].split()[1:]
+        user, nice, system, _, _, irq, soft_irq, steal, *_ = stat.read_text().split("\n", 1)[0].split()[1:]
     except (OSError, ValueError):
         return time.process_time()
     return sum(map(int, (user, nice, system, irq, soft_irq, steal))) / os.sysconf("SC_CLK_TCK")
 
 
 def _flags(cpuinfo: Path) -> set[str]:
-    """None where the system does not say."""
+    """Returns the words of the file, among them the processor's flags; none where the system does not say."""
     try:
         return set(cpuinfo.read_text().split())
     except OSError:

@@ -1,18 +1,18 @@
-"""Files that are whole or not there, also after a power cut."""
+"""Files that are either whole or not there, even after a power cut."""
 
 import os
 from pathlib import Path
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes the file in one rename: a reader, or a restart after a crash, finds all of it or what was before."""
+    """Writes the file in one rename: a reader, or a restart after a crash, finds the new text or the old, whole."""
     temporary = _temporary(path)
     temporary.write_text(text)
     temporary.replace(path)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """As `replace_text`, also after a power cut: waits until the disk has it."""
+    """Writes the file in one rename and waits until the disk has it: it is whole even after a power cut."""
     temporary = _temporary(path)
     temporary.write_text(text)
     fsync(temporary)

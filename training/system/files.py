@@ -1,4 +1,4 @@
-"""Files: what their bytes are, and how one exists in two folders."""
+"""Files: the digest of their bytes, and a file in two folders."""
 
 import hashlib
 import os
@@ -16,6 +16,6 @@ def link_or_copy(source: str, target: str) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """Returns the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

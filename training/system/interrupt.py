@@ -1,8 +1,8 @@
-"""Ctrl-C: one line and a prompt end, also while TensorFlow computes.
+"""Ctrl-C: one line and a prompt end, even while TensorFlow computes.
 
-Python handles a signal in the main thread, between two instructions of its own: a step of TensorFlow on large images
-holds it up for seconds. Here the signal wakes a thread as well. The main thread gets a moment to unwind, which removes
-what is half written; then the process ends where it stands. No run loses by that: what it keeps is written by renames.
+Python handles a signal in the main thread, between two of its own instructions: a step of TensorFlow on large images
+delays it for seconds. Here the signal wakes a thread as well. The main thread gets a moment to unwind, which removes
+half-written files; then the process ends where it stands. A run loses nothing: all its files are written by renames.
 """
 
 import os
@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-STATUS = 128 + signal.SIGINT  # as a shell has it
+STATUS = 128 + signal.SIGINT  # the status that a shell gives
 UNWIND_S = 0.7
 
 
 class Interrupt:
-    """What Ctrl-C does to this process."""
+    """The effect of Ctrl-C on this process."""
 
     def __init__(self) -> None:
         self.came = False
@@ -28,7 +28,7 @@ class Interrupt:
         self._ending = threading.Lock()
 
     def watch(self) -> None:
-        """Takes Ctrl-C over from Python; a process that was started to ignore it goes on ignoring it."""
+        """Takes Ctrl-C over from Python. A process that was started to ignore it goes on ignoring it."""
         if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
             return
         self._stderr = os.dup(2)
@@ -39,29 +39,29 @@ class Interrupt:
         threading.Thread(target=self._wait, args=(reading,), name="interrupt", daemon=True).start()
 
     def run(self, command: Callable[[list[str]], int]) -> NoReturn:
-        """Runs the command with what was typed, and ends the process with its status."""
+        """Runs the command with the typed arguments, and ends the process with its status."""
         self._running = True
         try:
             status = command(sys.argv[1:])
         finally:
-            if self.came:  # whatever became of it on the way up
+            if self.came:  # whatever happened to the exception on its way up
                 self.end()
             if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-                signal.signal(signal.SIGINT, signal.SIG_DFL)  # in the last moments there is nothing to say any more
+                signal.signal(signal.SIGINT, signal.SIG_DFL)  # the process is ending: nothing is left to say
         sys.exit(status)
 
     def says(self, words: Callable[[], str]) -> None:
-        """What the line will be; `words` is called in any thread, as the process ends."""
+        """Sets the line to print. `words` is called as the process ends, in any thread."""
         self._words = words
 
     def leave(self) -> None:
-        """Gives Ctrl-C back to Python: what follows has an end of its own."""
+        """Gives Ctrl-C back to Python, for code that handles it."""
         if self._watched():
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def end(self) -> NoReturn:
-        """Says the line and ends the process."""
-        with self._ending:  # never let go of: the second that comes here waits for the end of the process
+        """Prints the line and ends the process."""
+        with self._ending:  # never released: a second thread waits here for the end of the process
             try:
                 start = "\r" if os.isatty(self._stderr) else ""  # a terminal has written ^C
                 os.write(self._stderr, f"{start}{self._words()}\n".encode(errors="surrogateescape"))
@@ -74,14 +74,14 @@ class Interrupt:
     def _interrupted(self, *_: object) -> None:
         if not self.came:  # a second Ctrl-C has nothing to add
             self._come()
-            if not self._running:  # the program is being imported: there is nothing to unwind
+            if not self._running:  # the program is still being imported: there is nothing to unwind
                 self.end()
             raise KeyboardInterrupt
 
     def _come(self) -> None:
         self.came = True
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 2)  # what the libraries say as they are torn down
+        os.dup2(null, 2)  # hides what the libraries print as they are torn down
 
     def _wait(self, pipe: int) -> None:
         while signal.SIGINT not in os.read(pipe, 64) or not self._watched():

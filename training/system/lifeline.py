@@ -1,7 +1,7 @@
-"""A process that ends with the one that started it, also when that one was killed.
+"""The end of a process with its parent, even when the parent was killed.
 
-The starter holds the write end of a pipe that is this process' stdin; when the starter is gone, the system closes it.
-Linux' PR_SET_PDEATHSIG would follow the thread that forked, not the process.
+The parent holds the write end of a pipe that is this process' stdin. When the parent is gone, the system closes the
+pipe. Linux' PR_SET_PDEATHSIG would follow the thread that forked, not the process.
 """
 
 import os
@@ -9,11 +9,11 @@ import sys
 import threading
 from collections.abc import Callable
 
-ORPHANED = 70  # exit status, sysexits' EX_SOFTWARE: nobody is left to read it
+ORPHANED = 70  # exit status, EX_SOFTWARE of sysexits; nobody is left to read it
 
 
 def follow(end: Callable[[], None] = lambda: os._exit(ORPHANED)) -> None:
-    """Calls `end` in a thread once stdin ends. Ctrl-C in the terminal is from now on for the starter alone."""
+    """Calls `end` in a thread once stdin ends. From now on Ctrl-C in the terminal reaches the parent alone."""
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
 

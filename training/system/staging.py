@@ -1,4 +1,4 @@
-"""Hidden folders in which something is made, or removed, out of sight: it comes and goes in one rename."""
+"""Hidden folders for what is being made or removed: it appears and disappears in one rename."""
 
 import contextlib
 import shutil
@@ -11,12 +11,12 @@ STALE_STAGING_S = 24 * 3600
 
 
 def new_staging(folder: Path) -> Path:
-    """A hidden folder within `folder`, to fill and to rename."""
+    """Makes a hidden folder within `folder`, to fill and to rename."""
     return Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=folder))
 
 
 def bury(path: Path, folder: Path) -> Path:
-    """Takes a folder out of sight in one rename; returns the staging folder to remove at leisure."""
+    """Takes a folder out of sight in one rename. Returns the staging folder that holds it, for the caller to remove."""
     grave = new_staging(folder)
     path.rename(grave / "deleted")
     return grave
@@ -25,6 +25,6 @@ def bury(path: Path, folder: Path) -> Path:
 def remove_stale_staging(folder: Path) -> None:
     """Removes staging folders that a crash left more than a day ago."""
     for stale in folder.glob(f"{STAGING_PREFIX}*"):
-        with contextlib.suppress(FileNotFoundError):  # its owner ends now
+        with contextlib.suppress(FileNotFoundError):  # its owner is removing it now
             if time.time() - stale.stat().st_mtime > STALE_STAGING_S:
                 shutil.rmtree(stale)

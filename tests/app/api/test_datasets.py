@@ -22,7 +22,8 @@ from app.trainer.datasets import storage_errors
 from tests.app.conftest import Serve
 from tests.process import service, until
 from training.config import TrainConfig
-from training.datasets.dataset import scan, survey
+from training.datasets.check import check_dataset
+from training.datasets.dataset import list_dataset
 from training.errors import StorageFull
 from training.jobs.job import DatasetRef
 
@@ -133,8 +134,8 @@ async def test_the_report_is_that_of_the_command(serve: Serve) -> None:
         report = (await client.put("/datasets/photos", content=zipped(photos(20)))).json()["report"]
         folder = services.datasets.resolve("photos").folder
     config = TrainConfig(data=folder)
-    dataset = scan(folder, config.val_fraction, config.test_fraction, config.seed)
-    expected, _ = survey(dataset, config.preprocessing)
+    dataset = list_dataset(folder, config.val_fraction, config.test_fraction, config.seed)
+    expected, _ = check_dataset(dataset, config.preprocessing)
     assert report == {**expected.model_dump(), "folder": "photos"}
 
 

@@ -21,7 +21,7 @@ from training.runs.run import Run
 
 @pytest.fixture
 def models(trained: Trained, tmp_path: Path) -> Path:
-    """A repository of its own with three versions of the small model, each live in its turn."""
+    """Makes a repository with three versions of the small model, each active in turn."""
     repository = ModelRepository(tmp_path / "models", "small")
     for run in "abc":
         with repository.staging() as staged:
@@ -57,9 +57,7 @@ def test_rollback_with_a_reason_is_listed_and_not_come_back_to(
     assert main(arguments) == 0
     _, out, _ = call("models list", models, capsys)
     assert [line.split()[:2] for line in out.splitlines() if line.split()[0].isdigit()] == [
-        ["1", "earlier"],
-        ["2", "live"],
-        ["3", "failed"],
+        [str(version), repository.state(version).split()[0]] for version in (1, 2, 3)
     ]
     assert out.endswith("calls cats dogs\n")
     repository.activate(1)
@@ -104,7 +102,7 @@ def test_predict_names_what_is_on_an_image(models: Path, digits: Path, capsys: p
 
 @pytest.fixture
 def mixed(digits: Path, tmp_path: Path) -> Path:
-    """A folder with two digits, something that is none, and what systems leave behind."""
+    """Makes a folder with two digits, a file that is no image, and clutter."""
     folder = tmp_path / "mixed [1]"
     (folder / "below").mkdir(parents=True)
     for place, label in (("6.png", "6"), ("below/1.png", "1")):
@@ -250,17 +248,25 @@ def test_dataset_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ("train d --init best", 2, "--init: should be random, live or the number of a version, it is 'best'"),
         ("train d --gate 3", 2, "--gate: should be a table of settings, it is 3"),
         ("train d --models README.md", 1, "--models should be a folder that versions can be published into"),
-        ("predict a.png --json --csv", 2, "--json or --csv, not both"),
-        ("jobs list --state nowhere", 1, "there are no jobs in nowhere; that folder is not there"),
-        ("train d --resume", 2, "--resume should come with --run"),
+        ("predict a.png --json --csv", 2, "choose --json or --csv, not both"),
+        ("jobs list --state nowhere", 1, "there are no jobs: the folder nowhere does not exist"),
+        ("train d --resume", 2, "--resume needs --run"),
         ("export nowhere", 1, "there is no run in nowhere"),
-        ("models list --models nowhere", 1, "there is no model 'resnext50' in nowhere; that folder is not there"),
-        ("models list --models docs", 1, "there is no model 'resnext50' in docs; resnext train DIR makes one"),
+        (
+            "models list --models nowhere",
+            1,
+            "there is no model 'resnext50' in nowhere: that folder does not exist. resnext train DIR makes it",
+        ),
+        (
+            "models list --models docs",
+            1,
+            "there is no model 'resnext50' in docs: it is empty. resnext train DIR makes one",
+        ),
         ("models list --name ../up", 1, "there is no model '../up' in models"),
         ("predict a.png --models nowhere", 1, "there is no model 'resnext50' in nowhere"),
         ("models show 9 --models nowhere", 1, "there is no model 'resnext50' in nowhere"),
         ("models prune --models nowhere", 1, "there is no model 'resnext50' in nowhere"),
-        ("runs list --folder nowhere", 1, "the folder of the runs should be a folder, nowhere is not there"),
+        ("runs list --folder nowhere", 1, "there are no runs: the folder nowhere does not exist"),
     ],
 )
 def test_what_is_asked_for_wrongly_is_answered_in_a_line(

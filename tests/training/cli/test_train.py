@@ -44,7 +44,7 @@ def runs(folder: Path) -> list[Path]:
             marks=pytest.mark.skipif(bool(GPUS), reason="there is a GPU"),
         ),
         ("train DATA --run nowhere --resume", 1, "there is no run in nowhere: config.json is missing"),
-        ("train DATA --resume", 2, "--resume should come with --run"),
+        ("train DATA --resume", 2, "--resume needs --run"),
     ],
 )
 def test_a_mistake_is_told_in_a_line_and_leaves_no_run(
@@ -93,7 +93,7 @@ def test_a_run_goes_on_with_more_epochs_and_says_what_it_came_to(
     run = Run(here / "r")
     run.write_models(here / "m")
     assert main(["train", "--run", "r", "--resume"]) == 1
-    assert "r is finished: there is nothing to resume; with more --epochs it trains on" in capsys.readouterr().err
+    assert "r is finished: there is nothing to resume. With more --epochs it trains on" in capsys.readouterr().err
     assert main(["train", "--run", "r", "--resume", "--epochs", "4", "--seed", "0", "--gate.policy", "always"]) == 1
     assert "--gate would change" in capsys.readouterr().err
     assert all(run.done(phase) for phase in PHASES)

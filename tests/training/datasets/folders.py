@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from training.contract.manifest import Preprocessing
-from training.datasets.dataset import scan
+from training.datasets.dataset import list_dataset
 from training.datasets.layout import DatasetError
 
 SIZE = Preprocessing(height=32, width=32)
@@ -39,7 +39,7 @@ def given(folder: Path, splits: tuple[str, ...] = ("train", "val", "test")) -> P
 
 def refusal(folder: Path) -> str:
     with pytest.raises(DatasetError) as error:
-        scan(folder, 0.2, 0.2, 0)
+        list_dataset(folder, 0.2, 0.2, 0)
     return str(error.value)
 
 

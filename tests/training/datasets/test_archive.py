@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from training.datasets.archive import Limits, unpack
-from training.datasets.archive_members import HARMLESS_BYTES, MAX_TAR_HEADER_BYTES
+from training.datasets.archive import ArchiveLimits, unpack
+from training.datasets.archive_members import HARMLESS_BYTES
+from training.datasets.tar_members import MAX_TAR_HEADER_BYTES
 from training.errors import ArchiveError, ArchiveTooLarge
 
-LIMITS = Limits(files=100, bytes=10**9)
+LIMITS = ArchiveLimits(files=100, bytes=10**9)
 FILES = {"cat/1.jpg": b"one" * 1000, "dog/2/3.jpg": b"two" * 500, "notes.txt": b""}
 
 Make = Callable[[Mapping[str, bytes]], bytes]
@@ -49,14 +50,16 @@ def member(name: str, size: int = 0, type: bytes = tarfile.REGTYPE) -> tarfile.T
     return info
 
 
-def unpacked(tmp_path: Path, data: bytes, limits: Limits = LIMITS) -> dict[str, bytes]:
+def unpacked(tmp_path: Path, data: bytes, limits: ArchiveLimits = LIMITS) -> dict[str, bytes]:
     archive, folder = tmp_path / "archive", tmp_path / "folder"
     archive.write_bytes(data)
     unpack(archive, folder, limits)
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def refusal(tmp_path: Path, data: bytes, limits: Limits = LIMITS, error: type[ArchiveError] = ArchiveError) -> str:
+def refusal(
+    tmp_path: Path, data: bytes, limits: ArchiveLimits = LIMITS, error: type[ArchiveError] = ArchiveError
+) -> str:
     with pytest.raises(error) as caught:
         unpacked(tmp_path, data, limits)
     assert caught.type is error
@@ -151,7 +154,7 @@ def test_a_hard_link_is_a_copy(tmp_path: Path, format: int) -> None:
 
 def test_what_is_packed_and_is_no_tar_is_named(tmp_path: Path) -> None:
     message = refusal(tmp_path, gzip.compress(zipped({"cat/1.jpg": bytes(900)})))
-    assert message.startswith("what is packed should be a tar archive, unpacked it starts with b'PK\\x03\\x04")
+    assert message.startswith("a packed file should hold a tar archive, unpacked it starts with b'PK\\x03\\x04")
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../archive", "cat/../../archive"])
@@ -174,7 +177,7 @@ def test_a_hard_link_to_what_was_not_unpacked_is_refused(tmp_path: Path, target:
 def test_hard_links_count_as_the_bytes_that_they_become(tmp_path: Path) -> None:
     first = (member("cat/0.jpg", 50_000), os.urandom(50_000))
     links = [hard_link(f"cat/{i}.jpg", "cat/0.jpg") for i in range(1, 50)]
-    message = refusal(tmp_path, tar_of(first, *links), Limits(100, 200_000), ArchiveTooLarge)
+    message = refusal(tmp_path, tar_of(first, *links), ArchiveLimits(100, 200_000), ArchiveTooLarge)
     assert message == "an archive should unpack to at most 200000 bytes, this one has more"
 
 
@@ -187,29 +190,29 @@ def test_a_file_through_a_linked_folder_goes_nowhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("make", [zipped, tarred])
 def test_one_member_more_than_the_limit_is_refused(tmp_path: Path, make: Make) -> None:
     data = make({f"cat/{i}.jpg": b"x" for i in range(6)})
-    message = refusal(tmp_path, data, Limits(5, 10**6), ArchiveTooLarge)
+    message = refusal(tmp_path, data, ArchiveLimits(5, 10**6), ArchiveTooLarge)
     (tmp_path / "again").mkdir()
-    assert len(unpacked(tmp_path / "again", data, Limits(6, 10**6))) == 6
+    assert len(unpacked(tmp_path / "again", data, ArchiveLimits(6, 10**6))) == 6
     assert message == "an archive should have at most 5 files and folders, this one has more"
 
 
 def test_folders_that_a_name_implies_count(tmp_path: Path) -> None:
     deep = "/".join("abcdefghijkl") + "/1.jpg"
-    message = refusal(tmp_path, zipped({deep: b"x"}), Limits(10, 10**6), ArchiveTooLarge)
+    message = refusal(tmp_path, zipped({deep: b"x"}), ArchiveLimits(10, 10**6), ArchiveTooLarge)
     assert message == "an archive should have at most 10 folders, this one has more"
 
 
 @pytest.mark.parametrize("make", [zipped, tarred, lambda files: gzip.compress(tarred(files))])
 def test_too_many_bytes_are_refused(tmp_path: Path, make: Make) -> None:
     data = make({f"cat/{i}.jpg": os.urandom(50_000) for i in range(5)})
-    message = refusal(tmp_path, data, Limits(100, 200_000), ArchiveTooLarge)
+    message = refusal(tmp_path, data, ArchiveLimits(100, 200_000), ArchiveTooLarge)
     assert message == "an archive should unpack to at most 200000 bytes, this one has more"
     assert sum(path.stat().st_size for path in (tmp_path / "folder").rglob("*")) < 300_000
 
 
 @pytest.mark.parametrize("make", [zipped, tarred])
 def test_a_file_that_is_too_large_is_refused(tmp_path: Path, make: Make) -> None:
-    message = refusal(tmp_path, make({"cat/1.jpg": bytes(2001)}), Limits(9, 10**6, 2000), ArchiveTooLarge)
+    message = refusal(tmp_path, make({"cat/1.jpg": bytes(2001)}), ArchiveLimits(9, 10**6, 2000), ArchiveTooLarge)
     assert message == "a file should have at most 2000 bytes, 'cat/1.jpg' has more"
 
 
@@ -252,7 +255,7 @@ def test_a_member_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         archive.writestr("cat/1.jpg", "one")
         archive.writestr("cat/1.jpg", "two")
     message = refusal(tmp_path, buffer.getvalue())
-    assert message == "'cat/1.jpg' can not be written: another member has taken its place"
+    assert message == "'cat/1.jpg' cannot be written: another member has taken its place"
 
 
 @pytest.mark.parametrize(
@@ -261,7 +264,7 @@ def test_a_member_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 )
 def test_two_members_of_one_place_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
     message = refusal(tmp_path, tarred(dict.fromkeys(names, b"x")))
-    assert message == f"{names[1]!r} can not be written: another member has taken its place"
+    assert message == f"{names[1]!r} cannot be written: another member has taken its place"
 
 
 @pytest.mark.parametrize("make", [zipped, tarred])
@@ -279,7 +282,7 @@ def test_names_that_are_no_utf8_are_refused(tmp_path: Path) -> None:
 
 
 def zip_of(*names: bytes, unicode: Mapping[bytes, str] | None = None, checksum: int | None = None) -> bytes:
-    """A zip of files with these names as they are; some with the field that has the name in UTF-8 too."""
+    """Makes a zip of files with exactly these names. Those in `unicode` also get the field with a name in UTF-8."""
     body, directory = b"", b""
     for raw in names:
         extra = b""
@@ -328,15 +331,15 @@ def test_a_unicode_name_is_checked_as_any(tmp_path: Path, name: str) -> None:
 
 def test_two_members_of_one_unicode_name_are_refused(tmp_path: Path) -> None:
     data = zip_of(b"cat/1.jpg", b"cat/2.jpg", unicode={b"cat/2.jpg": "cat/1.jpg"})
-    assert refusal(tmp_path, data) == "'cat/1.jpg' can not be written: another member has taken its place"
+    assert refusal(tmp_path, data) == "'cat/1.jpg' cannot be written: another member has taken its place"
 
 
 def test_names_of_a_zip_that_are_no_utf8_are_in_code_page_437(tmp_path: Path) -> None:
-    """As the Explorer of Windows packs: no flag, no field."""
+    """The Explorer of Windows packs so: no flag, no field."""
     data = zip_of("café/1.jpg".encode("cp850"), "bête/é.jpg".encode("cp850"), b"chat/1.jpg", b"chat/\xe9.jpg")
     assert set(unpacked(tmp_path, data)) == {"café/1.jpg", "bête/é.jpg", "chat/1.jpg", "chat/Θ.jpg"}
     (note,) = notes(tmp_path, data)
-    assert "were read as code page 437: 'café', 'bête', 'Θ.jpg'. If they are wrong, pack it again" in note
+    assert "were read as code page 437: 'café', 'bête', 'Θ.jpg'. If they are wrong, pack the folder again" in note
 
 
 @pytest.mark.parametrize(
@@ -356,7 +359,7 @@ def test_a_zip_that_says_utf8_and_is_not(tmp_path: Path) -> None:
 
 
 def test_utf8_that_is_not_declared_is_understood(tmp_path: Path) -> None:
-    """As macOS writes it: no flag, and decomposed."""
+    """macOS writes so: no flag, and decomposed."""
     name = unicodedata.normalize("NFD", "žluť/猫.jpg")
     placeholder = "x" * len(name.encode())
     data = zipped({placeholder: b"x"}).replace(placeholder.encode(), name.encode())
@@ -380,7 +383,7 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
 
 
 def marked(data: bytes, local: int, central: int, value: int) -> bytes:
-    """A zip with one byte changed in each header of every member."""
+    """Changes one byte of a zip in each header of every member."""
     changed = bytearray(data)
     for magic, offset in ((b"PK\3\4", local), (b"PK\1\2", central)):
         at = changed.find(magic)
@@ -401,10 +404,10 @@ def test_how_a_zip_is_packed_is_told(tmp_path: Path, method: int, name: str) -> 
     )
 
 
-def test_other_ways_that_are_not_read_are_told(tmp_path: Path) -> None:
+def test_other_features_that_are_not_read_are_named(tmp_path: Path) -> None:
     message = refusal(tmp_path, marked(zipped({"cat/1.jpg": b"one"}), 6, 8, 0x20))
     assert message.startswith(
-        "the archive has what is not read here, compressed patched data (flag bit 5): pack it again"
+        "the archive uses a feature that is not read here, compressed patched data (flag bit 5): pack it again"
     )
 
 
@@ -505,7 +508,7 @@ def test_a_chain_of_extended_headers_ends(tmp_path: Path) -> None:
         (b"7z\xbc\xaf\x27\x1c" + bytes(600), 'it starts with b"7z'),
         (b"7z\xbc\xaf\x27\x1c" + bytes(600), "as 7-Zip's own archives do"),
         (b"Rar!\x1a\x07\x00" + bytes(600), "as RAR archives do"),
-        (b"\x28\xb5\x2f\xfd" + bytes(600), "as what Zstandard has packed does"),
+        (b"\x28\xb5\x2f\xfd" + bytes(600), "as files packed by Zstandard do"),
     ],
 )
 def test_what_is_no_archive_is_told(tmp_path: Path, data: bytes, came: str) -> None:

@@ -12,14 +12,16 @@ from PIL import Image
 from tests.training.datasets.folders import SIZE, flat, given, refusal, write
 from tests.training.images.pictures import tiff
 from training.contract.manifest import Preprocessing
-from training.datasets.dataset import Dataset, Split, load, read_samples, scan, survey, write_samples
+from training.datasets.check import check_dataset
+from training.datasets.dataset import Dataset, list_dataset
 from training.datasets.layout import DatasetError
+from training.datasets.loading import Split, load, read_samples, write_samples
 from training.datasets.report import DatasetReport
 from training.images.decode import decode
 
 
 def loaded(dataset: Dataset) -> tuple[DatasetReport, dict[str, Split]]:
-    report, samples = survey(dataset, SIZE)
+    report, samples = check_dataset(dataset, SIZE)
     return report, load(samples, SIZE, dataset.folder / ".cache")
 
 
@@ -28,8 +30,8 @@ def names(dataset: Dataset) -> dict[str, list[str]]:
 
 
 def test_a_folder_of_classes_is_split_by_class(tmp_path: Path) -> None:
-    dataset = scan(flat(tmp_path, 20), 0.15, 0.25, seed=0)
-    report = survey(dataset, SIZE)[0]
+    dataset = list_dataset(flat(tmp_path, 20), 0.15, 0.25, seed=0)
+    report = check_dataset(dataset, SIZE)[0]
     assert report.labels == ["cat", "dog"]
     assert report.images == {"train": 24, "val": 6, "test": 10}
     assert report.classes["val"] == {"cat": 3, "dog": 3}
@@ -43,17 +45,21 @@ def test_the_split_follows_the_seed_and_not_the_file_system(tmp_path: Path) -> N
     for path in sorted(folder.rglob("*.jpg"), reverse=True):
         (copy / path.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy / path.parent.name)
-    first, second, other = scan(folder, 0.2, 0.2, 7), scan(copy, 0.2, 0.2, 7), scan(folder, 0.2, 0.2, 8)
+    first, second, other = (
+        list_dataset(folder, 0.2, 0.2, 7),
+        list_dataset(copy, 0.2, 0.2, 7),
+        list_dataset(folder, 0.2, 0.2, 8),
+    )
     assert names(first) == names(second)
     assert names(first)["test"] != names(other)["test"]
-    assert survey(first, SIZE)[0].fingerprint == survey(second, SIZE)[0].fingerprint
-    assert survey(first, SIZE)[0].fingerprint == survey(other, SIZE)[0].fingerprint  # it is of the files
+    assert check_dataset(first, SIZE)[0].fingerprint == check_dataset(second, SIZE)[0].fingerprint
+    assert check_dataset(first, SIZE)[0].fingerprint == check_dataset(other, SIZE)[0].fingerprint  # it is of the files
 
 
 def test_an_image_more_moves_few_others(tmp_path: Path) -> None:
-    before = names(scan(flat(tmp_path, 100, ("cat", "dog", "cow")), 0.2, 0.2, 0))
+    before = names(list_dataset(flat(tmp_path, 100, ("cat", "dog", "cow")), 0.2, 0.2, 0))
     write(tmp_path / "cat" / "new.jpg", 400)
-    after = names(scan(tmp_path, 0.2, 0.2, 0))
+    after = names(list_dataset(tmp_path, 0.2, 0.2, 0))
     assert len(set(before["train"]) ^ set(after["train"])) <= 3
 
 
@@ -61,7 +67,7 @@ def test_copies_stay_on_one_side(tmp_path: Path) -> None:
     folder = flat(tmp_path, 12)
     for path in list(folder.rglob("*.jpg")):
         shutil.copy(path, path.with_name(f"copy-of-{path.name}"))
-    report = survey(scan(folder, 0.3, 0.3, 0), SIZE)[0]
+    report = check_dataset(list_dataset(folder, 0.3, 0.3, 0), SIZE)[0]
     assert report.leaks == []
     assert len(report.duplicates) == 24
     assert report.images == {"train": 16, "val": 16, "test": 16}
@@ -70,25 +76,24 @@ def test_copies_stay_on_one_side(tmp_path: Path) -> None:
 def test_an_image_under_two_labels_is_reported(tmp_path: Path) -> None:
     folder = flat(tmp_path, 6)
     shutil.copy(folder / "cat/000.jpg", folder / "dog/also.jpg")
-    report = survey(scan(folder, 0.2, 0.2, 0), SIZE)[0]
+    report = check_dataset(list_dataset(folder, 0.2, 0.2, 0), SIZE)[0]
     assert report.conflicts == [["cat/000.jpg", "dog/also.jpg"]]
     assert report.leaks == []
 
 
 def test_a_given_split_is_kept(tmp_path: Path) -> None:
-    dataset = scan(given(tmp_path), 0.9, 0.05, 0)
+    dataset = list_dataset(given(tmp_path), 0.9, 0.05, 0)
     assert names(dataset)["val"] == [f"val/cat/{i}.jpg" for i in (0, 2, 4)] + [f"val/dog/{i}.jpg" for i in (1, 3, 5)]
-    assert survey(dataset, SIZE)[0].images == {"train": 6, "val": 6, "test": 6}
+    assert check_dataset(dataset, SIZE)[0].images == {"train": 6, "val": 6, "test": 6}
 
 
 def test_the_same_image_in_train_and_test_is_a_leak(tmp_path: Path) -> None:
     folder = given(tmp_path)
     shutil.copy(folder / "train/cat/0.jpg", folder / "test/cat/same.jpg")
     shutil.copy(folder / "val/dog/1.jpg", folder / "val/dog/twice.jpg")
-    report = survey(scan(folder, 0.2, 0.2, 0), SIZE)[0]
+    report = check_dataset(list_dataset(folder, 0.2, 0.2, 0), SIZE)[0]
     assert report.leaks == [["test/cat/same.jpg", "train/cat/0.jpg"]]
     assert report.duplicates == [["val/dog/1.jpg", "val/dog/twice.jpg"]]
-    assert "leak" in str(report)
 
 
 def test_bad_files_are_skipped_and_named(tmp_path: Path) -> None:
@@ -99,7 +104,7 @@ def test_bad_files_are_skipped_and_named(tmp_path: Path) -> None:
     (cat / "gone.jpg").symlink_to("nowhere.jpg")
     whole = (cat / "0.jpg").read_bytes()
     (cat / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    dataset = scan(folder, 0.2, 0.2, 0)
+    dataset = list_dataset(folder, 0.2, 0.2, 0)
     report, splits = loaded(dataset)
     assert {Path(bad.path).name: bad.code for bad in report.unreadable} == {
         "cut.jpg": "corrupt_image",
@@ -111,16 +116,15 @@ def test_bad_files_are_skipped_and_named(tmp_path: Path) -> None:
     assert len(splits["train"]) == 6
     for row, sample in enumerate(splits["train"].samples):
         np.testing.assert_array_equal(splits["train"].images[row], decode(sample.path, SIZE))
-    assert "train/cat/notes.txt  not_an_image" in report.render()
-    with pytest.raises(DatasetError, match=r"readable throughout, it is not: train/cat/cut\.jpg"):
-        survey(dataset, SIZE, strict=True)
+    with pytest.raises(DatasetError, match=r"readable \(--strict\); 4 are not: train/cat/cut\.jpg"):
+        check_dataset(dataset, SIZE, strict=True)
 
 
 def test_a_bad_file_never_empties_a_split(tmp_path: Path) -> None:
     folder = flat(tmp_path, 3)
     for i in range(20):
         (folder / "cat" / f"bad{i}.jpg").write_bytes(b"broken")
-    report, splits = loaded(scan(folder, 0.2, 0.2, 0))
+    report, splits = loaded(list_dataset(folder, 0.2, 0.2, 0))
     assert len(report.unreadable) == 20
     for part in splits.values():
         assert part.labels.tolist() == [0, 1]
@@ -133,7 +137,7 @@ def test_a_class_without_a_readable_image_is_refused(tmp_path: Path) -> None:
     for path in (folder / "val/dog").iterdir():
         path.write_bytes(b"broken")
     with pytest.raises(DatasetError) as error:
-        survey(scan(folder, 0.2, 0.2, 0), SIZE)
+        check_dataset(list_dataset(folder, 0.2, 0.2, 0), SIZE)
     assert "has no readable image of 'dog': 'dog' has 0 in 3 files: 3 are not_an_image (val/dog/1.jpg: " in str(
         error.value
     )
@@ -146,7 +150,7 @@ def test_a_class_that_is_too_small_says_what_became_of_its_files(tmp_path: Path)
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{i:064x}\nsize 9\n" if i else "")
     with pytest.raises(DatasetError) as error:
-        survey(scan(folder, 0.2, 0.2, 0), SIZE)
+        check_dataset(list_dataset(folder, 0.2, 0.2, 0), SIZE)
     assert "class 'owl' should have at least 3 different readable images, one each for train, val and test" in str(
         error.value
     )
@@ -163,11 +167,11 @@ def test_a_class_of_copies_says_of_which(tmp_path: Path) -> None:
     with pytest.raises(
         DatasetError, match=r"it has 0 in 5 files: 5 have the same bytes as in 'cat' \(other/000.jpg as cat/"
     ):
-        survey(scan(folder, 0.2, 0.2, 0), SIZE)
+        check_dataset(list_dataset(folder, 0.2, 0.2, 0), SIZE)
 
 
 def test_load_gives_what_decode_gives(tmp_path: Path) -> None:
-    report, splits = loaded(scan(flat(tmp_path / "data", 10), 0.2, 0.2, 0))
+    report, splits = loaded(list_dataset(flat(tmp_path / "data", 10), 0.2, 0.2, 0))
     for split, part in splits.items():
         assert part.images.shape == (report.images[split], 32, 32, 3)
         assert part.images.dtype == np.uint8
@@ -179,7 +183,7 @@ def test_load_gives_what_decode_gives(tmp_path: Path) -> None:
 
 def test_a_survey_says_how_far_it_is(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    survey(scan(flat(tmp_path, 10), 0.2, 0.2, 0), SIZE, progress=lambda *at: seen.append(at))
+    check_dataset(list_dataset(flat(tmp_path, 10), 0.2, 0.2, 0), SIZE, progress=lambda *at: seen.append(at))
     assert seen == [(i, 20) for i in range(1, 21)]
 
 
@@ -187,7 +191,7 @@ def test_surveyed_files_can_be_kept(tmp_path: Path) -> None:
     folder = flat(tmp_path / "data", 4, ("cat", "猫"))
     path = Path(os.fsdecode(os.fsencode(folder / "cat") + b"/caf\xe9.jpg"))
     shutil.copy(folder / "cat/000.jpg", path)
-    samples = survey(scan(folder, 0.2, 0.2, 0), SIZE)[1]
+    samples = check_dataset(list_dataset(folder, 0.2, 0.2, 0), SIZE)[1]
     write_samples(tmp_path / "samples.json", samples)
     assert read_samples(tmp_path / "samples.json") == samples
     assert path in {sample.path for sample in samples}
@@ -202,7 +206,7 @@ def test_a_damaged_list_of_a_surveys_files_is_told(tmp_path: Path, kept: str) ->
 
 @pytest.mark.parametrize("change", ["other bytes", "gone"])
 def test_a_file_that_changed_after_the_survey_is_refused(tmp_path: Path, change: str) -> None:
-    samples = survey(scan(flat(tmp_path, 4), 0.2, 0.2, 0), SIZE)[1]
+    samples = check_dataset(list_dataset(flat(tmp_path, 4), 0.2, 0.2, 0), SIZE)[1]
     if change == "gone":
         samples[0].path.unlink()
     else:
@@ -213,7 +217,7 @@ def test_a_file_that_changed_after_the_survey_is_refused(tmp_path: Path, change:
 
 
 def test_pixels_over_the_memory_budget_go_to_disk(tmp_path: Path) -> None:
-    samples = survey(scan(flat(tmp_path / "data", 6), 0.2, 0.2, 0), SIZE)[1]
+    samples = check_dataset(list_dataset(flat(tmp_path / "data", 6), 0.2, 0.2, 0), SIZE)[1]
     in_memory, on_disk = (
         load(samples, SIZE, tmp_path / "cache", memory_budget=budget)["train"].images for budget in (10**9, 1)
     )
@@ -224,7 +228,7 @@ def test_pixels_over_the_memory_budget_go_to_disk(tmp_path: Path) -> None:
 
 
 def test_a_cache_that_can_not_be_written_is_an_error(tmp_path: Path) -> None:
-    samples = survey(scan(flat(tmp_path / "data", 3), 0.2, 0.2, 0), SIZE)[1]
+    samples = check_dataset(list_dataset(flat(tmp_path / "data", 3), 0.2, 0.2, 0), SIZE)[1]
     (tmp_path / "file").touch()
     with pytest.raises(DatasetError, match=r"file/cache should take 6144 bytes"):
         load(samples, SIZE, tmp_path / "file" / "cache", memory_budget=1)
@@ -232,17 +236,17 @@ def test_a_cache_that_can_not_be_written_is_an_error(tmp_path: Path) -> None:
 
 def test_the_fingerprint_knows_content_label_and_given_split(tmp_path: Path) -> None:
     folder = given(tmp_path)
-    fingerprints = [survey(scan(folder, 0.2, 0.2, 0), SIZE)[0].fingerprint]
+    fingerprints = [check_dataset(list_dataset(folder, 0.2, 0.2, 0), SIZE)[0].fingerprint]
     write(folder / "test/cat/0.jpg", 100)
-    fingerprints.append(survey(scan(folder, 0.2, 0.2, 0), SIZE)[0].fingerprint)
+    fingerprints.append(check_dataset(list_dataset(folder, 0.2, 0.2, 0), SIZE)[0].fingerprint)
     (folder / "train/cat").rename(folder / "train/tmp")
     (folder / "train/dog").rename(folder / "train/cat")
     (folder / "train/tmp").rename(folder / "train/dog")
-    fingerprints.append(survey(scan(folder, 0.2, 0.2, 0), SIZE)[0].fingerprint)
+    fingerprints.append(check_dataset(list_dataset(folder, 0.2, 0.2, 0), SIZE)[0].fingerprint)
     (folder / "val").rename(folder / "tmp")
     (folder / "test").rename(folder / "val")
     (folder / "tmp").rename(folder / "test")
-    fingerprints.append(survey(scan(folder, 0.2, 0.2, 0), SIZE)[0].fingerprint)
+    fingerprints.append(check_dataset(list_dataset(folder, 0.2, 0.2, 0), SIZE)[0].fingerprint)
     assert len(set(fingerprints)) == 4
 
 
@@ -252,7 +256,7 @@ def test_clutter_is_passed_over_and_subfolders_are_read(tmp_path: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"clutter")
     write(folder / "cat/2024/may/deep.jpg", 50)
-    report = survey(scan(folder, 0.2, 0.2, 0), SIZE, strict=True)[0]
+    report = check_dataset(list_dataset(folder, 0.2, 0.2, 0), SIZE, strict=True)[0]
     assert report.labels == ["cat", "dog"]
     assert sum(report.images.values()) == 7
 
@@ -261,7 +265,7 @@ def test_names_are_compared_in_nfc(tmp_path: Path) -> None:
     decomposed = unicodedata.normalize("NFD", "žluťoučký")
     composed = unicodedata.normalize("NFC", decomposed)
     one, two = (flat(tmp_path / form, 4, (name, "猫")) for form, name in (("d", decomposed), ("c", composed)))
-    reports = [survey(scan(folder, 0.2, 0.2, 0), SIZE)[0] for folder in (one, two)]
+    reports = [check_dataset(list_dataset(folder, 0.2, 0.2, 0), SIZE)[0] for folder in (one, two)]
     assert reports[0].labels == reports[1].labels == [composed, "猫"]
     assert reports[0].fingerprint == reports[1].fingerprint
     (one / composed).mkdir()
@@ -271,7 +275,7 @@ def test_names_are_compared_in_nfc(tmp_path: Path) -> None:
 def test_names_that_are_no_utf8_reach_the_report(tmp_path: Path) -> None:
     folder = flat(tmp_path, 4)
     Path(os.fsdecode(os.fsencode(folder / "cat") + b"/caf\xe9.jpg")).write_bytes(b"broken")
-    report = survey(scan(folder, 0.2, 0.2, 0), SIZE)[0]
+    report = check_dataset(list_dataset(folder, 0.2, 0.2, 0), SIZE)[0]
     assert [bad.path for bad in report.unreadable] == ["cat/caf\\udce9.jpg"]
     assert report.model_dump_json()
 
@@ -309,7 +313,7 @@ def test_too_few_images_to_split_are_refused(tmp_path: Path) -> None:
     folder = flat(tmp_path, 3)
     shutil.copy(folder / "dog/000.jpg", folder / "dog/001.jpg")
     with pytest.raises(DatasetError, match=r"class 'dog' should have at least 3 different readable images.* it has 2"):
-        survey(scan(folder, 0.2, 0.2, 0), SIZE)
+        check_dataset(list_dataset(folder, 0.2, 0.2, 0), SIZE)
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -333,7 +337,7 @@ def test_a_file_that_pillow_does_not_convert_harms_no_other(tmp_path: Path, monk
         return convert(image, *arguments)
 
     monkeypatch.setattr(Image.Image, "convert", fails_for_gif)
-    report, splits = loaded(scan(folder, 0.2, 0.2, 0))
+    report, splits = loaded(list_dataset(folder, 0.2, 0.2, 0))
     assert {bad.path: bad.code for bad in report.unreadable} == {
         "train/cat/odd.gif": "corrupt_image",
         "train/cat/signed.tif": "unsupported_pixels",
@@ -342,7 +346,7 @@ def test_a_file_that_pillow_does_not_convert_harms_no_other(tmp_path: Path, monk
 
 
 def test_the_limit_on_pixels_is_that_of_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = scan(given(tmp_path), 0.2, 0.2, 0)
+    dataset = list_dataset(given(tmp_path), 0.2, 0.2, 0)
     Image.new("RGB", (100, 100), "red").save(tmp_path / "train/cat/0.jpg")
     monkeypatch.setenv("RESNEXT_MAX_PIXELS", "9999")
     report, splits = loaded(dataset)
@@ -352,7 +356,7 @@ def test_the_limit_on_pixels_is_that_of_the_service(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("RESNEXT_MAX_PIXELS", "10000")
     report, splits = loaded(dataset)
     assert (report.unreadable, len(splits["train"])) == ([], 6)
-    samples = survey(dataset, SIZE)[1]
+    samples = check_dataset(dataset, SIZE)[1]
     monkeypatch.setenv("RESNEXT_MAX_PIXELS", "9999")
     with pytest.raises(DatasetError, match=r"cat/0\.jpg was readable when .* the limit is 9999 pixels"):
         load(samples, SIZE, tmp_path / ".cache")
@@ -372,7 +376,7 @@ def test_pictures_that_decode_to_nothing_are_listed_and_used(tmp_path: Path) -> 
     shades(0, 4095).save(cat / "12-in-16.png")
     shades(240 * 256, 65535).save(cat / "bright.png")
     shades(0, 65535).save(cat / "full.png")
-    report, splits = loaded(scan(tmp_path, 0.2, 0.2, 0))
+    report, splits = loaded(list_dataset(tmp_path, 0.2, 0.2, 0))
     assert {odd.path.rpartition("/")[2]: odd.code for odd in report.suspicious} == {
         "strokes0.png": "one_colour",
         "strokes1.png": "one_colour",
@@ -381,8 +385,7 @@ def test_pictures_that_decode_to_nothing_are_listed_and_used(tmp_path: Path) -> 
         "bright.png": "almost_white",
     }
     assert (len(splits["train"]), report.unreadable) == (12, [])
-    assert "suspicious, used: 5" in report.render()
-    assert "strokes0.png  one_colour: decodes to one colour, rgb(255, 255, 255)" in report.render()
+    assert any(odd.message.startswith("decodes to one color, rgb(255, 255, 255)") for odd in report.suspicious)
 
 
 def test_the_same_picture_in_other_bytes_is_listed(tmp_path: Path) -> None:
@@ -390,7 +393,7 @@ def test_the_same_picture_in_other_bytes_is_listed(tmp_path: Path) -> None:
     with Image.open(folder / "train/cat/0.jpg") as image:
         image.save(folder / "test/dog/again.png")
     shutil.copy(folder / "train/dog/1.jpg", folder / "train/dog/copy.jpg")
-    report = survey(scan(folder, 0.2, 0.2, 0), Preprocessing(height=64, width=64))[0]
+    report = check_dataset(list_dataset(folder, 0.2, 0.2, 0), Preprocessing(height=64, width=64))[0]
     assert [str(odd) for odd in report.suspicious] == [
         "test/dog/again.png  same_picture: decodes to the same pixels as train/cat/0.jpg"
     ]
@@ -398,6 +401,6 @@ def test_the_same_picture_in_other_bytes_is_listed(tmp_path: Path) -> None:
 
 
 def test_a_report_of_before_is_read(tmp_path: Path) -> None:
-    report = survey(scan(given(tmp_path), 0.2, 0.2, 0), SIZE)[0]
+    report = check_dataset(list_dataset(given(tmp_path), 0.2, 0.2, 0), SIZE)[0]
     old = report.model_dump(exclude={"suspicious"})
     assert DatasetReport.model_validate(old) == report

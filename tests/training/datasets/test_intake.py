@@ -17,7 +17,7 @@ DICTIONARY_OF_4_GIB = 40  # as the xz format writes it
 
 
 def run(*arguments: str, gone: bool = False) -> tuple[int, str]:
-    """Exit status and the last line of stderr; `gone` is a starter that is not there any more."""
+    """Returns exit status and the last line of stderr. With `gone` the parent has ended already."""
     command = [sys.executable, "-m", "training.datasets.intake", *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdin

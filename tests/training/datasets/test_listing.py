@@ -5,14 +5,16 @@ from pathlib import Path
 import pytest
 
 from tests.training.datasets.folders import SIZE, flat, write
-from training.datasets.dataset import load, scan, survey
+from training.datasets.check import check_dataset
+from training.datasets.dataset import list_dataset
 from training.datasets.layout import DatasetError
 from training.datasets.listing import files_below
+from training.datasets.loading import load
 from training.datasets.report import DatasetReport
 
 
 def report(folder: Path) -> DatasetReport:
-    return survey(scan(folder, 0.2, 0.2, 0), SIZE)[0]
+    return check_dataset(list_dataset(folder, 0.2, 0.2, 0), SIZE)[0]
 
 
 def images(report: DatasetReport) -> dict[str, int]:
@@ -35,8 +37,9 @@ def test_a_link_that_leads_round_is_listed_and_ends(tmp_path: Path, target: str)
     (folder / "cat/loop").symlink_to(target)
     found = report(folder)
     assert images(found) == {"cat": 4, "dog": 4}
-    assert [(bad.path, bad.code) for bad in found.unreadable] == [("cat/loop", "unreadable_file")]
-    assert "cat/loop  unreadable_file: it should be a file, it is a link to a folder" in found.render()
+    assert list(map(str, found.unreadable)) == [
+        "cat/loop  unreadable_file: it should be a file, it is a link to a folder"
+    ]
 
 
 def test_links_that_lead_to_each_other_end(tmp_path: Path) -> None:
@@ -78,7 +81,7 @@ def test_wrapping_folders_that_lead_round_end(tmp_path: Path) -> None:
     (tmp_path / "one/in").symlink_to(tmp_path / "two")
     (tmp_path / "two/in").symlink_to(tmp_path / "one")
     with pytest.raises(DatasetError, match="should hold at least two class folders"):
-        scan(tmp_path / "one", 0.2, 0.2, 0)
+        list_dataset(tmp_path / "one", 0.2, 0.2, 0)
 
 
 def test_only_files_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +102,7 @@ def test_only_files_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_file_that_became_a_pipe_does_not_hold_up_the_training(tmp_path: Path) -> None:
-    samples = survey(scan(flat(tmp_path / "data", 4), 0.2, 0.2, 0), SIZE)[1]
+    samples = check_dataset(list_dataset(flat(tmp_path / "data", 4), 0.2, 0.2, 0), SIZE)[1]
     samples[0].path.unlink()
     os.mkfifo(samples[0].path)
     with pytest.raises(DatasetError, match="it should be a file, it is a named pipe"):

@@ -11,7 +11,8 @@ from sklearn.datasets import load_digits, load_sample_image
 
 from training.contract.manifest import Preprocessing
 from training.datasets import public as public_datasets
-from training.datasets.dataset import scan, survey
+from training.datasets.check import check_dataset
+from training.datasets.dataset import list_dataset
 from training.datasets.layout import DatasetError
 from training.datasets.public import make_digits, make_fashion_mnist, make_flowers
 from training.system.files import sha256
@@ -20,7 +21,7 @@ SIZE = Preprocessing(height=32, width=32)
 
 
 def idx_files(folder: Path, train: int = 200, test: int = 60) -> NDArray[np.uint8]:
-    """Handwritten digits, enlarged, in the four files of Fashion-MNIST; returns the training images."""
+    """Writes enlarged digits as the four files of Fashion-MNIST. Returns the training images."""
     pixels, labels = load_digits(return_X_y=True)
     images = np.kron(pixels.reshape(-1, 8, 8) * 15, np.ones((1, 3, 3))).astype(np.uint8)
     images = np.pad(images, ((0, 0), (2, 2), (2, 2)))
@@ -36,7 +37,7 @@ def idx_files(folder: Path, train: int = 200, test: int = 60) -> NDArray[np.uint
 
 
 def flowers_archive(path: Path, extra: str | None = None) -> Path:
-    """flower_photos.tgz in small: pieces of a real photograph in two classes, and the licence."""
+    """Makes a small flower_photos.tgz: pieces of a real photograph in two classes, and the license."""
     photo = Image.fromarray(load_sample_image("flower.jpg"))
     with tarfile.open(path, "w:gz") as tar:
 
@@ -66,7 +67,7 @@ def test_digits_are_the_true_pixels(tmp_path: Path) -> None:
     pixels, labels = load_digits(return_X_y=True)
     image = np.asarray(Image.open(tmp_path / "digits" / str(labels[42]) / "0042.png"))
     np.testing.assert_array_equal(image, np.minimum(pixels[42].reshape(8, 8) * 16, 255))
-    report = survey(scan(tmp_path / "digits", 0.15, 0.15, 0), SIZE, strict=True)[0]
+    report = check_dataset(list_dataset(tmp_path / "digits", 0.15, 0.15, 0), SIZE, strict=True)[0]
     assert report.images == {"train": 1259, "val": 269, "test": 269}
     make_digits(tmp_path / "again")
     assert everything(tmp_path / "digits") == everything(tmp_path / "again")
@@ -82,7 +83,7 @@ def test_fashion_mnist_holds_out_the_end_of_train(tmp_path: Path) -> None:
     assert totals == {"train": 100, "val": 100, "test": 60}
     (first,) = (tmp_path / "fashion" / "val").glob("*/00.png")
     np.testing.assert_array_equal(np.asarray(Image.open(first)), images[100])
-    report = survey(scan(tmp_path / "fashion", 0.2, 0.2, 0), SIZE, strict=True)[0]
+    report = check_dataset(list_dataset(tmp_path / "fashion", 0.2, 0.2, 0), SIZE, strict=True)[0]
     assert report.images == totals
     assert {"T-shirt-top", "Ankle-boot"} <= set(report.labels)
 
@@ -115,7 +116,10 @@ def test_flowers_come_out_of_their_archive(tmp_path: Path) -> None:
     counts = make_flowers(tmp_path / "flowers", flowers_archive(tmp_path / "small.tgz"))
     assert counts == {"daisy": 5, "tulips": 5}
     assert sorted(path.name for path in (tmp_path / "flowers").iterdir()) == ["LICENSE.txt", "daisy", "tulips"]
-    assert survey(scan(tmp_path / "flowers", 0.2, 0.2, 0), SIZE, strict=True)[0].labels == ["daisy", "tulips"]
+    assert check_dataset(list_dataset(tmp_path / "flowers", 0.2, 0.2, 0), SIZE, strict=True)[0].labels == [
+        "daisy",
+        "tulips",
+    ]
 
 
 def test_an_archive_that_leads_outside_is_refused(tmp_path: Path) -> None:
@@ -131,34 +135,31 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "flowers").exists()
 
 
-def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(public_datasets, "FLOWERS_URL", (tmp_path / "nothing.tgz").as_uri())
+def test_a_failed_download_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"could not be downloaded.*--source"):
-        make_flowers(tmp_path / "flowers")
+        make_flowers(tmp_path / "flowers", url=(tmp_path / "nothing.tgz").as_uri())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_download_of_other_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(public_datasets, "FLOWERS_URL", flowers_archive(tmp_path / "other.tgz").as_uri())
+def test_a_download_of_other_bytes_is_refused(tmp_path: Path) -> None:
+    archive = flowers_archive(tmp_path / "other.tgz")
     with pytest.raises(DatasetError, match=r"should have SHA-256 4c54ace.*--source"):
-        make_flowers(tmp_path / "flowers")
+        make_flowers(tmp_path / "flowers", url=archive.as_uri())
     assert [path.name for path in tmp_path.iterdir()] == ["other.tgz"]
 
 
-def test_a_download_of_the_right_bytes_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_of_the_right_bytes_is_used(tmp_path: Path) -> None:
     archive = flowers_archive(tmp_path / "small.tgz")
-    monkeypatch.setattr(public_datasets, "FLOWERS_URL", archive.as_uri())
-    monkeypatch.setattr(public_datasets, "FLOWERS_SHA256", sha256(archive))
-    assert make_flowers(tmp_path / "flowers") == {"daisy": 5, "tulips": 5}
+    assert make_flowers(tmp_path / "flowers", url=archive.as_uri(), sha256=sha256(archive)) == {"daisy": 5, "tulips": 5}
     assert not list((tmp_path / "flowers").rglob("*.tgz"))
 
 
-def test_fashion_mnist_of_other_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fashion_mnist_of_other_bytes_is_refused(tmp_path: Path) -> None:
     idx_files(tmp_path / "mirror")
-    monkeypatch.setattr(public_datasets, "FASHION_FOLDER", tmp_path / "not installed")
-    monkeypatch.setattr(public_datasets, "FASHION_URL", (tmp_path / "mirror").as_uri() + "/")
     with pytest.raises(DatasetError, match=r"train-images-idx3-ubyte\.gz should have SHA-256 c59f468a"):
-        make_fashion_mnist(tmp_path / "fashion")
+        make_fashion_mnist(
+            tmp_path / "fashion", installed=tmp_path / "not installed", url=(tmp_path / "mirror").as_uri() + "/"
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["mirror"]
 
 

@@ -109,7 +109,7 @@ def test_folders_whose_names_can_not_be_used_are_known(store: DatasetStore) -> N
 
 
 def test_a_mounted_folder_is_found_in_any_unicode_form(store: DatasetStore) -> None:
-    """As macOS writes them to a disk that keeps names as they come."""
+    """macOS writes such names to a disk that keeps names as they come."""
     folder = store.root / unicodedata.normalize("NFD", "café")
     folder.mkdir(parents=True)
     name = unicodedata.normalize("NFC", "café")
@@ -199,7 +199,7 @@ os._exit(0)
 
 
 def crashed(store: DatasetStore, action: str, step: int) -> bool:
-    """Runs an action in a process that dies before its n-th step on the file system; False when it has fewer."""
+    """Runs an action in a process that dies before its n-th step on the file system. False when it has fewer steps."""
     done = subprocess.run([sys.executable, "-c", CRASHING, store.root, action, str(step)], check=False)
     assert done.returncode in (0, 9)
     return done.returncode == 9

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from tests.training.conftest import Trained
 from tests.training.exported.spoilt import spoil
 from training.contract.manifest import INT8_FILE, MODEL_FILE
-from training.datasets.dataset import load, read_samples
+from training.datasets.loading import load, read_samples
 from training.exported import int8 as quantize
 from training.exported.classifier import onnx_classifier
 from training.exported.int8 import Quantizer, Search

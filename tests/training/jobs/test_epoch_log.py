@@ -11,7 +11,7 @@ from training.runs.console import ProgressLog
 from training.runs.run import Run
 
 
-def test_each_epoch_of_the_block_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_epoch_of_the_block_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = Run(tmp_path / "job")
     progress = ProgressLog(run.progress, Console(quiet=True))
     progress.epoch(epoch(1))
@@ -29,7 +29,7 @@ def test_each_epoch_of_the_block_is_told_once(tmp_path: Path, caplog: pytest.Log
     assert caplog.messages == [f"job job: epoch {n} of 3, val accuracy 0.750, loss 0.500" for n in (2, 3)]
 
 
-def test_a_run_without_progress_yet_tells_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_without_progress_yet_logs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def follow() -> None:
         async with epochs_logged(Run(tmp_path / "job")):
             pass

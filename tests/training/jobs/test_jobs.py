@@ -16,7 +16,7 @@ from tests.process import ROOT, environment, free_port, until
 from tests.training.engine import Engine, ask
 from training.cli.command import main
 from training.config import TrainConfig
-from training.jobs.database import sqlite_fault
+from training.jobs.database import JobsDatabase, sqlite_fault
 from training.jobs.job import (
     DatasetRef,
     Job,
@@ -41,7 +41,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 def test_importing_jobs_imports_neither_the_engine_nor_tensorflow() -> None:
-    code = "import sys, training.jobs; print({'dbos', 'sqlalchemy', 'tensorflow', 'rich'} & set(sys.modules))"
+    code = "import sys, training.jobs.jobs; print({'dbos', 'sqlalchemy', 'tensorflow', 'rich'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
@@ -53,6 +53,16 @@ def test_a_submitted_job_waits_in_the_queue(engine: Engine) -> None:
     assert (job.started, job.finished, job.worker, job.phase, job.version, job.reason) == (None,) * 6
     assert ask(engine.jobs.get(job.id)) == job
     assert not engine.jobs.run(job.id).folder.exists()
+
+
+def test_a_request_lies_in_the_database_as_plain_json(engine: Engine) -> None:
+    job, _ = ask(engine.jobs.submit(CONFIG, PHOTOS))
+    database = JobsDatabase(engine.shared)
+    (row,) = ask(database.ask(lambda client: client.list_workflows(workflow_ids=[job.id])))
+    ask(database.close())
+    dataset = {"name": "photos", "revision": 3, "fingerprint": None}
+    assert row.input is not None
+    assert list(row.input["args"]) == [job.id, {"config": CONFIG.model_dump(mode="json"), "dataset": dataset}]
 
 
 def test_an_id_is_no_pattern(engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""A worker's name: one process has it, and a reader knows whether that one lives."""
+"""A worker's name: one process has it, and a reader knows whether that process is alive."""
 
 import os
 import threading

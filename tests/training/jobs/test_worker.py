@@ -1,4 +1,4 @@
-"""What the worker does with jobs: real engine, real processes, killed in every place."""
+"""The worker and its jobs: a real engine and real processes, killed in every place."""
 
 import functools
 import itertools
@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,7 +45,7 @@ def steps(engine: Engine, id: str) -> list[str]:
 
 
 def kill_in_every_place(engine: Engine, *kinds: str) -> None:
-    """Kills the phase's process (child), the worker, or both at once, `kinds` taking turns, and looks at the end."""
+    """Kills the phase's process (child), the worker, or both at once, in turns of `kinds`. The job should end well."""
     for phase, where in POINTS:
         engine.hold(phase, where)
     engine.worker()
@@ -110,10 +109,8 @@ def test_a_cancel_ends_the_process_and_a_resume_goes_on(engine: Engine) -> None:
     id = engine.submit().id
     for phase in PHASES:
         child = engine.held(phase, "middle")
-        since = time.monotonic()
         assert ask(engine.jobs.cancel(id)).state == "cancelling"
-        until(functools.partial(gone, child))
-        assert time.monotonic() - since < 3
+        until(functools.partial(gone, child))  # though the phase is still held
         assert engine.ends(id, "cancelled").phase == phase
         engine.release(phase, "middle")
         ask(engine.jobs.resume(id))
@@ -173,7 +170,7 @@ def test_images_are_those_the_job_was_made_for(tmp_path: Path) -> None:
     assert images_of(tmp_path, DatasetRef(name="cats", revision=1)) == images
     assert images_of(tmp_path, DatasetRef(name="cats", revision=1, fingerprint="abc")) == images
     for ref in (DatasetRef(name="cats"), DatasetRef(name="cats", revision=1, fingerprint="def")):
-        with pytest.raises(DatasetStoreError, match="replaced since"):
+        with pytest.raises(DatasetStoreError, match="replaced since the job was submitted"):
             images_of(tmp_path, ref)
     with pytest.raises(DatasetStoreError, match="no revision 2"):
         images_of(tmp_path, DatasetRef(name="cats", revision=2))
@@ -232,15 +229,13 @@ def test_fifty_jobs_run_in_their_order(engine: Engine) -> None:
     assert (kept[0], kept[-1] in low, set(kept) & set(high)) == (last.id, True, set())
 
 
-def test_a_stop_is_quick_and_the_next_start_goes_on(engine: Engine) -> None:
+def test_a_stop_does_not_wait_for_the_phase_and_the_next_start_goes_on(engine: Engine) -> None:
     engine.hold("training", "middle")
     worker = engine.worker()
     id = engine.submit().id
     child = engine.held("training", "middle")
-    since = time.monotonic()
     worker.terminate()
-    assert worker.wait(10) == 0
-    assert time.monotonic() - since < 5  # a second where nothing else runs
+    assert worker.wait(60) == 0  # a second where nothing else runs; the phase is still held
     assert gone(child)
     assert "dbos" not in engine.log()
     assert ask(engine.jobs.get(id)).state == "running"

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_sample_image
 
 from training.config import AUGMENTATIONS, Augmentation
-from training.datasets.dataset import Split
 from training.datasets.layout import Sample
+from training.datasets.loading import Split
 from training.network.pipeline import affine, augment, evaluation_batches, steps_per_epoch, training_batches
 from training.network.runtime import keras, tf
 

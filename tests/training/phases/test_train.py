@@ -16,7 +16,7 @@ from rich.console import Console
 from tests.training.conftest import Trained
 from tests.training.phases.runs import checked
 from training.config import TrainConfig
-from training.datasets.dataset import Split
+from training.datasets.loading import Split
 from training.network.checkpoint import Checkpoint
 from training.network.divergence import Diverged
 from training.network.histograms import Histograms

@@ -10,7 +10,7 @@ from rich.console import Console
 from tests.training.conftest import Trained
 from tests.training.phases.runs import verified
 from training.contract.manifest import CPU_FILE, INT8_FILE, MODEL_FILE
-from training.datasets.dataset import load, read_samples
+from training.datasets.loading import load, read_samples
 from training.exported.classifier import onnx_classifier, published, read_folder
 from training.phases.verify import verify, why_left_out
 from training.runs.console import ProgressLog

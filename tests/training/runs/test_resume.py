@@ -1,4 +1,4 @@
-"""A run goes on: with the same images wherever they lie, for more epochs, and with nothing else changed."""
+"""Resuming a run: with the same images wherever they lie, for more epochs, and with no other change."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.conftest import Trained
-from training.datasets.dataset import load, read_samples
+from training.datasets.loading import load, read_samples
 from training.runs.progress import PHASES
 from training.runs.resume import require_images, resume
 from training.runs.run import Run, RunError

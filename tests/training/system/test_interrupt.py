@@ -2,7 +2,6 @@
 
 import re
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +11,6 @@ from tests.process import ROOT, environment
 from tests.terminal import END_OF_TEXT, Terminal
 from tests.training.datasets.folders import few
 from training.contract.repository import ModelRepository
-from training.runs.progress import epoch_now
-from training.runs.run import Run
 
 SMALL = (
     *("--image-size=32", "--batch-size=64", "--augment=none", "--architecture.depths=1,1", "--no-int8.enabled"),
@@ -28,14 +25,12 @@ def resnext(cwd: Path, *arguments: object) -> Terminal:
 
 
 def interrupted(terminal: Terminal, when: Callable[[Terminal], bool], presses: int = 1) -> str:
-    """Presses Ctrl-C then; returns the last line."""
+    """Presses Ctrl-C once the condition holds. Returns the last line."""
     with terminal:
         terminal.until(when)
-        pressed = time.monotonic()
         for _ in range(presses):
             terminal.press(END_OF_TEXT)
         assert terminal.to_end() == 130, terminal.text
-        assert time.monotonic() - pressed < 20  # of the 60 and more that a step takes; on an idle machine it is 1
     assert "Traceback" not in terminal.text
     assert terminal.transcript.rfind(SHOWN) >= terminal.transcript.rfind(HIDDEN)
     return [line for line in terminal.lines if line.strip("^C")][-1]
@@ -76,9 +71,9 @@ def test_a_run_that_is_stopped_before_its_images_are_checked_leaves_nothing(digi
         assert list((tmp_path / "runs").iterdir()) == []
 
 
-@pytest.mark.parametrize("body", ["hashlib.pbkdf2_hmac('sha512', b'x', b'y', 10**9)", "raise_and_swallow()"])
+@pytest.mark.parametrize("body", ["hashlib.pbkdf2_hmac('sha512', b'x', b'y', 2 * 10**9)", "raise_and_swallow()"])
 def test_the_end_waits_for_no_step(tmp_path: Path, body: str) -> None:
-    """Neither for one in C, which goes on after a signal, nor for one that swallows what is raised."""
+    """Neither for a step in C, which no signal stops, nor for one that swallows what is raised. Both are endless."""
     program = tmp_path / "program.py"
     program.write_text(
         "import hashlib, time\n"
@@ -98,7 +93,7 @@ def test_the_end_waits_for_no_step(tmp_path: Path, body: str) -> None:
         "INTERRUPT.says(lambda: 'stopped here')\n"
         "INTERRUPT.run(step)\n"
     )
-    terminal = Terminal(sys.executable, program, environment=environment() | {"PYTHONPATH": str(ROOT)})
+    terminal = Terminal(sys.executable, program, environment=environment() | {"PYTHONPATH": str(ROOT)}, seconds=60)
     assert interrupted(terminal, lambda terminal: "begun" in terminal.text) == "stopped here"
 
 
@@ -119,13 +114,3 @@ def test_a_command_in_the_background_of_a_shell_goes_on_ignoring_it() -> None:
     with Terminal(sys.executable, "-c", program, environment=environment() | {"PYTHONPATH": str(ROOT)}) as terminal:
         assert terminal.to_end() == 0
     assert terminal.text == "goes on"
-
-
-def test_the_epoch_that_a_training_is_in(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    assert epoch_now(run.progress) == 1
-    run.progress.write_text(
-        '{"time": 1, "event": "step", "epoch": 1}\n{"time": 2, "event": "epoch", "epoch": 1}\n'
-        '{"time": 3, "event": "epoch", "epoch": 2}\n'
-    )
-    assert epoch_now(run.progress) == 3
