@@ -17,7 +17,7 @@ from rich.text import Text
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from training.contract.intervals import Proportion
-from training.contract.manifest import Metrics
+from training.contract.manifest import SplitMetrics
 
 WIDEST = 100  # cells of a table
 TOP_K = 5
@@ -68,9 +68,11 @@ class Evaluation(BaseModel):
     confusion: list[list[int]]
     mistakes: list[Mistake]
 
-    def metrics(self) -> Metrics:
+    def metrics(self) -> SplitMetrics:
         """The totals as the manifest keeps them."""
-        return Metrics(images=self.images, loss=self.loss, accuracy=self.accuracy, top5_accuracy=self.top5_accuracy)
+        return SplitMetrics(
+            images=self.images, loss=self.loss, accuracy=self.accuracy, top5_accuracy=self.top5_accuracy
+        )
 
     def render(self, width: int = WIDEST) -> str:
         """Tables of all classes and of the totals, at most `width` cells wide; a CJK character takes two."""

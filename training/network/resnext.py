@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from training.config import Architecture
+from training.contract.architecture import Architecture
 from training.contract.manifest import Preprocessing
 from training.network.layers import BatchNormalization, Conv2D, GroupedConv2D
 from training.network.runtime import keras

@@ -86,6 +86,7 @@ def make_manifest(run: Run, repository: ModelRepository) -> Manifest:
         metrics=verification.metrics,
         parity=verification.parity,
         config=config.model_dump(mode="json"),
+        architecture=config.architecture,
         dataset=DatasetRecord(
             path=dataset.folder, fingerprint=dataset.fingerprint, images=dataset.images, seed=config.seed
         ),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from training.contract.manifest import CPU_FILE, GOLDEN_FILE, MODEL_FILE, Metrics, Parity, Variant
+from training.contract.manifest import CPU_FILE, GOLDEN_FILE, MODEL_FILE, Parity, SplitMetrics, Variant
 from training.contract.parity import TOLERANCE, same_class
 from training.datasets.dataset import Split, load, read_samples, spread
 from training.datasets.report import DatasetReport
@@ -129,7 +129,7 @@ def write_report(
     splits: dict[str, Split],
     probabilities: dict[str, Probabilities],
     log: ProgressLog,
-) -> dict[str, Metrics]:
+) -> dict[str, SplitMetrics]:
     """Figures and pictures into the package's report; returns the totals of each split."""
     labels, folder, test = dataset.labels, run.report, splits["test"]
     (folder / "dataset.json").write_text(dataset.model_dump_json(indent=1))

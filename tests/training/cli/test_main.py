@@ -58,7 +58,7 @@ def test_rollback_with_a_reason_is_listed_and_not_come_back_to(
     _, out, _ = call("models list", models, capsys)
     assert [line.split()[:2] for line in out.splitlines() if line.split()[0].isdigit()] == [
         ["1", "earlier"],
-        ["2", "live"],
+        ["2", "active"],
         ["3", "failed"],
     ]
     assert out.endswith("calls cats dogs\n")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import SMALL
-from training.config import Architecture
+from training.contract.architecture import Architecture
 from training.contract.manifest import Preprocessing
 from training.network import resnext
 from training.network.checkpoint import Checkpoint, CheckpointError

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.config import Architecture
+from training.contract.architecture import Architecture
 from training.contract.manifest import Preprocessing
 from training.network import resnext
 from training.network.runtime import keras, tf
