@@ -17,14 +17,14 @@ def compare_answers(candidate: NDArray[np.bool_], active: NDArray[np.bool_], sig
     """
     ours, theirs = int((candidate & ~active).sum()), int((active & ~candidate).sum())
     p_value = _p_value(ours, ours + theirs)
-    distinct = p_value < significance
+    differ = p_value < significance
     return Comparison(
         images=len(active),
         candidate_only=ours,
         live_only=theirs,
         p_value=p_value,
-        outcome=("better" if ours > theirs else "worse") if distinct else "indistinguishable",
-        images_to_tell=None if distinct else _images_to_tell(len(active), max(ours, theirs), ours + theirs, significance),
+        outcome=("better" if ours > theirs else "worse") if differ else "indistinguishable",
+        images_to_tell=None if differ else _images_to_tell(len(active), max(ours, theirs), ours + theirs, significance),
     )
 
 

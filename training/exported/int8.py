@@ -119,9 +119,8 @@ class Quantizer:
         self.source = folder / "float.onnx"
         rewritten = onnx.load(model)
         rewrite.rewrite_for_cpus(rewritten, merged_width)
-        rewritten.metadata_props.add(
-            key="onnx.quant.pre_process", value="onnxruntime.quant"
-        )  # else it advises this step
+        # without this mark quantize_static advises a pre-processing that is done here
+        rewritten.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
         onnx.save(onnx.shape_inference.infer_shapes(rewritten), self.source)
         self.nodes = {node.name: block_of(node) for node in rewritten.graph.node}
         self.blocks = sorted({block for block in self.nodes.values() if block and block != LOGITS})

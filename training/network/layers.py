@@ -20,7 +20,7 @@ class Conv2D(keras.layers.Conv2D):
     """
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        """Called by Keras: `inputs` [N, H, W, C], `kernel` [h, w, C, filters]."""
+        """Convolves `inputs` [N, H, W, C] with `kernel` [h, w, C, filters]; Keras calls it."""
         if GPUS or self.kernel_size != (1, 1) or self.strides != (1, 1):
             return super().convolution_op(inputs, kernel)
         _, height, width, channels = inputs.shape
@@ -59,7 +59,7 @@ class GroupedConv2D(keras.layers.Conv2D):
         super().build(input_shape)
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        """Called by Conv2D: `inputs` [N, H, W, C], `kernel` [h, w, C / groups, filters]."""
+        """Convolves `inputs` [N, H, W, C] with `kernel` [h, w, C / groups, filters]; Keras calls it."""
         merge = not has_grouped_kernels() if self.merge_groups is None else self.merge_groups
         if not merge:
             return tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper())

@@ -14,7 +14,7 @@ class SGD(keras.optimizers.SGD):
     """SGD with momentum, which is required."""
 
     def update_step(self, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
-        """Called by Keras for each variable."""
+        """Updates one variable by its gradient; Keras calls it."""
         tf.raw_ops.ResourceApplyKerasMomentum(
             var=variable.handle,
             accum=self.momentums[self._get_variable_index(variable)].value.handle,
@@ -29,7 +29,7 @@ class Adam(keras.optimizers.Adam):
     """Adam; AMSGrad is not supported."""
 
     def update_step(self, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
-        """Called by Keras for each variable."""
+        """Updates one variable by its gradient; Keras calls it."""
         index, dtype = self._get_variable_index(variable), variable.dtype
         step = tf.cast(self.iterations + 1, dtype)
         tf.raw_ops.ResourceApplyAdam(

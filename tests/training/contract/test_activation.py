@@ -111,7 +111,7 @@ def test_number_that_comes_again_starts_afresh(activations: Activations, tmp_pat
 
 
 @pytest.mark.parametrize("text", ["", "{}", '["x"]', "[1"])
-def test_history_and_failures_that_can_not_be_read(activations: Activations, tmp_path: Path, text: str) -> None:
+def test_history_and_failures_that_cannot_be_read(activations: Activations, tmp_path: Path, text: str) -> None:
     make_active(activations, 1)
     (tmp_path / "HISTORY").write_text(text)
     with pytest.raises(ContractError, match="HISTORY should hold a JSON list of versions"):

@@ -44,7 +44,7 @@ def test_a_version_has_an_fp16_variant_that_is_as_good(trained: Trained, tmp_pat
     assert variants["fp16"].accuracy >= variants["fp32"].accuracy - 0.005
     assert variants["fp16"].agreement
     assert variants["fp16"].agreement > 0.99
-    assert variants["fp16"].images_per_second is None  # a CPU can not say
+    assert variants["fp16"].images_per_second is None  # a CPU cannot say
     assert FP16_FILE in trained.manifest.files
     assert (folder / FP16_FILE).stat().st_size < 0.7 * (
         folder / "model.onnx"
