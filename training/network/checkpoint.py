@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple  # Any: variables, since Keras ships no types
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from training.network.pace import next_due
 from training.network.runtime import keras
 from training.system.durable import fsync, write_atomically
 from training.system.files import sha256
+
+State = dict[str, Any]  # Any: JSON
+Values = list[NDArray[Any]]  # Any: of several types
 
 STATE_FILE = "state.json"
 MOST_LOST_S = 600.0  # seconds; an epoch that takes longer gets checkpoints within
@@ -33,8 +36,8 @@ class CheckpointError(TrainingError):
 class Snapshot(NamedTuple):
     """A training at the end of an epoch: its state, and the values of all variables of model and optimizer."""
 
-    state: dict[str, Any]
-    values: list[NDArray[Any]]  # Any: of several types
+    state: State
+    values: Values
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -57,7 +60,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.due = -math.inf  # when the next one may be written, by time.monotonic
         self.saved_at = time.monotonic()
         self.unwritten_best: Snapshot | None = None
-        self.state: dict[str, Any] = {
+        self.state: State = {
             "epochs_done": 0,
             "steps_done": 0,  # in the epoch after these
             "weights": None,
@@ -230,7 +233,7 @@ class Checkpoint(keras.callbacks.Callback):
             old.unlink()
             _state_of(old).unlink(missing_ok=True)
 
-    def _states(self) -> list[dict[str, Any]]:
+    def _states(self) -> list[State]:
         """Returns the states that are whole and whose weights exist, the newest first."""
         found = {}
         for path in (self.folder / STATE_FILE, *self.folder.glob("*.state.json")):
@@ -269,10 +272,10 @@ def _variables(model: keras.Model) -> list[Any]:
     return [*model.variables, *model.optimizer.variables]
 
 
-def _values(model: keras.Model) -> list[NDArray[Any]]:
+def _values(model: keras.Model) -> Values:
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in _variables(model)]
 
 
-def _assign(model: keras.Model, values: list[NDArray[Any]]) -> None:
+def _assign(model: keras.Model, values: Values) -> None:
     for variable, value in zip(_variables(model), values, strict=True):
         variable.assign(value)

@@ -4,7 +4,7 @@ A weight file addresses a layer by the name of its class, so these classes keep 
 """
 
 import functools
-from typing import Any
+from typing import Any  # tensors and layers: Keras ships no types
 
 from training.network.runtime import GPUS, keras, tf
 

@@ -5,7 +5,7 @@ and every operation is also traced before the first step. Class names are Keras'
 `_get_variable_index`, `_momentums` and `_velocities`, so pyproject.toml bounds Keras to one minor release.
 """
 
-from typing import Any
+from typing import Any  # tensors and layers: Keras ships no types
 
 from training.network.runtime import keras, tf
 

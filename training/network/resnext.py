@@ -8,7 +8,7 @@ A layer's name is its address: `stage2_block1_conv2`.
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any  # tensors and layers: Keras ships no types
 
 from training.contract.architecture import Architecture
 from training.contract.manifest import Preprocessing

@@ -41,13 +41,12 @@ def train(run: Run, repository: ModelRepository, log: ProgressLog) -> TrainingRe
     steps = steps_per_epoch(len(splits["train"]), config.batch_size)
     with strategy.scope():
         model = compiled(config, len(labels), steps, synchronized=strategy.num_replicas_in_sync > 1)
-        rules = stopping_rules(config, steps)
-        checkpoint = Checkpoint(run.checkpoints, rules, config.checkpoint_every)
+        checkpoint = Checkpoint(run.checkpoints, stopping_rules(config, steps), config.checkpoint_every)
         init_version = pinned_version(run, config.init, repository)
         if not checkpoint.restore(model, log.tell) and init_version:
             load_initial(model, config, labels, repository, init_version)
     if not checkpoint.state["stopped"]:
-        fit(config, run, model, splits, len(labels), steps, log, rules, checkpoint)
+        fit(config, run, model, splits, log, checkpoint)
 
     seconds = earlier + time.monotonic() - begun
     best = checkpoint.state["best"]
@@ -132,15 +131,14 @@ def fit(
     run: Run,
     model: keras.Model,
     splits: dict[str, Split],
-    classes: int,
-    steps: int,
     log: ProgressLog,
-    rules: list[keras.callbacks.Callback],
     checkpoint: Checkpoint,
 ) -> None:
     """Fits the compiled `model` from the checkpoint's epoch and step to the end. Raises Diverged."""
+    classes, steps = model.output_shape[-1], steps_per_epoch(len(splits["train"]), config.batch_size)
     epoch, step, epochs = checkpoint.epochs_done, checkpoint.steps_done, epochs_of(config, steps)
-    callbacks = [*rules, checkpoint, ProgressCallback(log, epochs, steps, config.batch_size, epoch, step)]
+    progress = ProgressCallback(log, epochs, steps, config.batch_size, epoch, step)
+    callbacks = [*checkpoint.others, checkpoint, progress]
     if config.tensorboard:
         callbacks += [
             keras.callbacks.TensorBoard(run.tensorboard, write_graph=False),
