@@ -24,7 +24,7 @@ def run_phases(run: Run, repository: ModelRepository, console: Console, skip: tu
 
 
 def run_phase(run: Run, phase: Phase, repository: ModelRepository, console: Console) -> None:
-    """Runs a phase unless it is done. After a TrainingError the next call goes on from what the phase left."""
+    """Runs a phase unless it is done. Raises TrainingError; the next call then goes on from what the phase left."""
     with run.locked():
         if run.done(phase):
             return

@@ -34,7 +34,7 @@ def publish(run: Run, repository: ModelRepository, log: ProgressLog) -> PublishR
     The version appears in one step or not at all. When another version has become active since the candidate was
     judged, the candidate is judged again. A run that was interrupted here finds the version that it had published.
     Afterwards the run keeps only the report: all other files exist once, in the version. Raises ContractError,
-    DatasetError.
+    DatasetError, GraphError.
     """
     record = _published(run, repository, log)
     if record.version is not None:
