@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.photos import small_photos
 from benchmarks.servers import MODEL, MODELS
-from training.config import Architecture
+from training.contract.architecture import Architecture
 from training.contract.manifest import (
     CPU_FILE,
     GOLDEN_FILE,
@@ -24,10 +24,10 @@ from training.contract.manifest import (
     PRECISIONS,
     DatasetRecord,
     Manifest,
-    Metrics,
     Parity,
     Precision,
     Preprocessing,
+    SplitMetrics,
     Variant,
 )
 from training.contract.repository import ModelRepository
@@ -74,7 +74,7 @@ def make(name: str, repository: ModelRepository) -> None:
             # Any: savez has a flag of its own among its arguments
             golden: dict[str, Any] = {PRECISIONS[name].golden: f(images[:8]) for name, f in answers.items()}
             np.savez(staged / GOLDEN_FILE, images=images[:8], **golden)
-            nothing = Metrics(images=0, loss=0, accuracy=0, top5_accuracy=0)
+            nothing = SplitMetrics(images=0, loss=0, accuracy=0, top5_accuracy=0)
             manifest = Manifest(
                 name=repository.name,
                 created=datetime.now(UTC),

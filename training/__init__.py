@@ -1,7 +1,7 @@
-"""A folder of images to a published, verified ResNeXt classifier."""
+"""Trains a ResNeXt classifier on a folder of images, verifies it and publishes it."""
 
 import os
 
-# before anything imports ONNX Runtime, which otherwise reports to its maker, keeps an id of the machine in the user's
-# cache for that, and without a network holds up the end of the process by up to 8 s
+# Set before anything imports ONNX Runtime. Otherwise it reports to its maker, keeps an id of the machine in the user's
+# cache for that, and without a network delays the end of the process by up to 8 s.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,4 +1,4 @@
-"""The settings of a training: one model for the command line's flags, a TOML file, the API's body, the run's record."""
+"""The settings of a training, one model for command line flags, a TOML file, the API's body and the run's record."""
 
 import re
 from pathlib import Path
@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
+from training.contract.architecture import Architecture
 from training.contract.manifest import Preprocessing
 from training.contract.names import Name
 
-MODEL_NAME = "resnext50"  # where none is given
-DATA = "DIR/{train,val,test}/<class>/* or DIR/<class>/*, which is split"
+MODEL_NAME = "resnext50"  # the default
+DATA = "folder of images: DIR/{train,val,test}/<class>/*, or DIR/<class>/*, which is then split"
 INIT = "^(random|live|[1-9][0-9]*)$"
 
 
@@ -22,31 +23,21 @@ def _usable_init(text: str) -> str:
 
 
 Init = Annotated[str, AfterValidator(_usable_init), WithJsonSchema({"type": "string", "pattern": INIT})]
-Blocks = Annotated[int, Field(ge=1)]
-
-
-class Architecture(BaseModel):
-    """The network's table of stages. The defaults are ResNeXt-50 (32x4d)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    depths: tuple[Blocks, ...] = Field((3, 4, 6, 3), min_length=1, max_length=6, description="blocks in each stage")
-    cardinality: int = Field(32, ge=1, description="groups of the 3x3 convolutions")
-    base_width: int = Field(4, ge=1, description="channels of a group in the first stage")
-    stem_width: int = Field(64, ge=1, description="channels of the 7x7 stem; a stage's output is 4 times as wide")
 
 
 class Augmentation(BaseModel):
-    """Random geometry applied to each training image, as one affine map with one resampling."""
+    """Random geometry for each training image, applied as one affine map with one resampling."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    rotation: float = Field(20.0, ge=0, le=180, description="at most this many degrees either way")
-    width_shift: float = Field(0.2, ge=0, lt=1, description="at most this fraction of the width either way")
-    height_shift: float = Field(0.2, ge=0, lt=1, description="at most this fraction of the height either way")
-    shear: float = Field(0.2, ge=0, lt=45, description="shear angle in degrees, at most, as Keras' shear_range")
-    zoom: float = Field(0.2, ge=0, lt=1, description="scale of each axis drawn from 1 - zoom to 1 + zoom")
-    horizontal_flip: bool = Field(True, description="mirror every other image; off where left and right differ")
+    rotation: float = Field(20.0, ge=0, le=180, description="largest rotation either way, in degrees")
+    width_shift: float = Field(0.2, ge=0, lt=1, description="largest shift either way, as a fraction of the width")
+    height_shift: float = Field(0.2, ge=0, lt=1, description="largest shift either way, as a fraction of the height")
+    shear: float = Field(0.2, ge=0, lt=45, description="largest shear angle in degrees, as Keras' shear_range")
+    zoom: float = Field(0.2, ge=0, lt=1, description="the scale of each axis is drawn from 1 - zoom to 1 + zoom")
+    horizontal_flip: bool = Field(
+        True, description="mirror half of the images at random; switch it off where left and right differ"
+    )
 
 
 AUGMENTATIONS = {
@@ -59,130 +50,157 @@ AUGMENTATIONS = {
 
 
 class Gate(BaseModel):
-    """When a trained candidate becomes the live version. Accuracies are fractions of 1, on the test split."""
+    """The rules by which a candidate becomes the active version. Accuracies are fractions of 1, on the test split."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     policy: Literal["better_or_equal", "better", "always", "never"] = Field(
         "better_or_equal",
-        description="than the live version on the same test images, beyond chance: better_or_equal keeps a worse one "
-        "aside, better also one that cannot be told apart, never every one, always none",
+        description="better_or_equal rejects a candidate that is worse than the active version beyond chance, on the "
+        "same test images; better also rejects one that cannot be told apart; never rejects all, always none",
     )
     significance: float = Field(
-        0.05, gt=0, lt=1, description="p-value of McNemar's exact test below which a difference is no chance"
+        0.05,
+        gt=0,
+        lt=1,
+        description="a difference is beyond chance when the p-value of McNemar's exact test is below this",
     )
     tolerance: float = Field(
-        0.0, ge=0, le=1, description="how far the accuracy of one that is worse may stay below the live version's"
+        0.0, ge=0, le=1, description="how far the accuracy of a worse candidate may stay below the active version's"
     )
     class_tolerance: float = Field(
         0.05,
         ge=0,
         le=1,
-        description="share of a class's test images that the live version names right and the candidate may lose; two "
-        "images in any case",
+        description="share of a class's test images by which the candidate may fall behind the active version; two "
+        "images are always allowed",
     )
     minimum: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="accuracy to reach in any case; by default more than the most frequent class",
+        description="accuracy that is always required; by default it has to be above that of naming the most "
+        "frequent class",
     )
-    keep_classes: bool = Field(False, description="refuse a candidate that lacks a class of the live version")
+    keep_classes: bool = Field(False, description="reject a candidate that lacks a class of the active version")
     precision_budget: float = Field(
         0.005,
         ge=0,
         le=1,
-        description="share of the validation and test images that INT8 or FP16 may name wrong and float32 right, less "
-        "those the other way round; two images in any case; else it is left out",
+        description="share of the validation and test images that an INT8 or FP16 variant may get more wrong than "
+        "float32, else it is left out; two images are always allowed",
     )
     agreement: float = Field(
-        0.9, ge=0, le=1, description="share of these images on which INT8 or FP16 should name float32's class"
+        0.9,
+        ge=0,
+        le=1,
+        description="share of the validation and test images on which an INT8 or FP16 variant has to name float32's "
+        "class, else it is left out",
     )
-    dry_run: bool = Field(False, description="report the verdict and publish nothing")
+    dry_run: bool = Field(False, description="report the verdict, publish nothing")
 
 
 CalibrationName = Literal["minmax", "percentile", "entropy"]
 
 
 class Int8(BaseModel):
-    """The variant for CPUs, about three times as fast as float32."""
+    """The INT8 variant for CPUs, about three times as fast as float32."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    enabled: bool = Field(True, description="make it; the service takes it where it is faster")
-    calibration_images: int = Field(128, ge=1, description="training images, at most, that the ranges are taken from")
+    enabled: bool = Field(True, description="make an INT8 variant; the service uses it where it is faster")
+    calibration_images: int = Field(128, ge=1, description="most training images to take the ranges from")
     methods: tuple[CalibrationName, ...] = Field(
         ("minmax", "percentile", "entropy"),
         min_length=1,
-        description="how to take the ranges: the first that costs no accuracy on val images, or the best",
+        description="ways to take the ranges, tried in this order until one costs no accuracy on the val images; "
+        "else the best",
     )
 
 
 class Fp16(BaseModel):
-    """The variant for GPUs; it is made on every machine, since a version may be served on another one."""
+    """The FP16 variant for GPUs, made on every machine: a version may be served elsewhere than it was trained."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    enabled: bool = Field(True, description="make it; the service takes it on a GPU where it is faster, never on a CPU")
+    enabled: bool = Field(
+        True, description="make an FP16 variant; the service uses it on a GPU where it is faster, never on a CPU"
+    )
 
 
 class Recipe(BaseModel):
-    """How a training goes, whatever its images and its model are called."""
+    """The settings of a training without the names of its images and its model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    image_size: int = Field(224, ge=32, le=1024, description="height and width of the input in pixels")
-    resize_mode: Literal["squash", "crop", "pad"] = Field("squash", description="how an image meets a square")
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field("bilinear", description="of the resize")
+    image_size: int = Field(224, ge=32, le=1024, description="height and width of the network's input in pixels")
+    resize_mode: Literal["squash", "crop", "pad"] = Field(
+        "squash",
+        description="how an image is made square: squash distorts it, crop cuts the longer side, pad adds black "
+        "borders",
+    )
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field(
+        "bilinear", description="resampling of the resize"
+    )
     architecture: Architecture = Architecture()
 
     init: Init = Field(
         "random",
-        description="where the weights start: random, those of the live version, or of the version with this number",
+        description="weights to start from: random, live (those of the active version), or the number of a version",
     )
 
-    val_fraction: float = Field(0.15, gt=0, lt=1, description="of each class, where DIR has no val of its own")
-    test_fraction: float = Field(0.15, gt=0, lt=1, description="of each class, where DIR has no test of its own")
-    strict: bool = Field(False, description="fail on an unreadable file; by default it is skipped and listed")
+    val_fraction: float = Field(
+        0.15, gt=0, lt=1, description="share of each class that becomes the val split, where DIR has none"
+    )
+    test_fraction: float = Field(
+        0.15, gt=0, lt=1, description="share of each class that becomes the test split, where DIR has none"
+    )
+    strict: bool = Field(False, description="stop at an unreadable file; by default it is skipped and listed")
 
-    augment: Literal["none", "tutorial", "characters"] = Field("tutorial", description="preset of the augmentation")
-    augmentation: Augmentation = Field(Augmentation(), description="parts set by hand, in place of the preset's")
+    augment: Literal["none", "tutorial", "characters"] = Field("tutorial", description="preset for the augmentation")
+    augmentation: Augmentation = Field(Augmentation(), description="single values in place of the preset's")
 
     epochs: int | None = Field(
         None,
         ge=1,
-        description="at most this many passes over the training images; by default 30, and where one has fewer than 16 "
-        "steps, as many as make 480 steps",
+        description="most passes over the training images; by default 30, or as many as make 480 steps where a pass "
+        "has fewer than 16",
     )
-    batch_size: int = Field(32, ge=1, description="images a step, over all devices")
-    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="sgd is Nesterov with momentum 0.9")
-    learning_rate: float = Field(1e-3, gt=0, description="the peak, where the schedule varies it")
-    weight_decay: float = Field(0.0, ge=0, description="decoupled, as in AdamW; off for norms and biases")
+    batch_size: int = Field(32, ge=1, description="images in a step, over all devices together")
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="sgd has Nesterov momentum 0.9")
+    learning_rate: float = Field(1e-3, gt=0, description="learning rate, or its peak where the schedule varies it")
+    weight_decay: float = Field(
+        0.0, ge=0, description="decoupled weight decay, as in AdamW; norms and biases do not decay"
+    )
     schedule: Literal["plateau", "cosine", "constant"] = Field(
         "plateau",
-        description="plateau halves the rate, down to 1e-6, after 3 epochs without a better val loss, each of at least "
-        "16 steps",
+        description="course of the learning rate; plateau halves it, down to 1e-6, after 3 epochs without a better val "
+        "loss, where each epoch counts at least 16 steps",
     )
     warmup_epochs: float = Field(
         0.0,
         ge=0,
-        description="linear warm-up from 0, with schedule cosine; each of at least 16 steps unless epochs is set",
+        description="epochs of linear warm-up from 0, with schedule cosine only; each counts at least 16 steps "
+        "unless epochs is set",
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
-    class_weight: Literal["none", "balanced"] = Field("none", description="balanced weighs rare classes up")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target that is spread over all classes")
+    class_weight: Literal["none", "balanced"] = Field("none", description="balanced gives rare classes more weight")
     early_stopping_patience: int = Field(
         8,
         ge=0,
-        description="epochs without a better val accuracy, each of at least 16 steps; 0 never stops",
+        description="stop after this many epochs without a better val accuracy, each counting at least 16 steps; 0 "
+        "never stops",
     )
 
-    checkpoint_every: int = Field(0, ge=0, description="steps between checkpoints within an epoch; 0: at its end only")
+    checkpoint_every: int = Field(
+        0, ge=0, description="steps between checkpoints within an epoch, besides one every 10 minutes; 0 adds none"
+    )
 
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = Field(
-        "auto", description="auto: mixed on a GPU with tensor cores, else float32"
+        "auto", description="precision of the training; auto is mixed on a GPU with tensor cores, else float32"
     )
-    seed: int = Field(0, ge=0, description="of the split, the initial weights, the shuffle and the augmentation")
-    deterministic: bool = Field(False, description="the same numbers from the same seed on the same machine; slower")
+    seed: int = Field(0, ge=0, description="seed of the split, the initial weights, the shuffle and the augmentation")
+    deterministic: bool = Field(False, description="same seed, same machine: same numbers; slower")
     tensorboard: bool = Field(True, description="write TensorBoard logs with weight histograms")
 
     int8: Int8 = Int8()
@@ -194,7 +212,7 @@ class Recipe(BaseModel):
     def _preset_fills_the_augmentation(cls, data: Any) -> Any:
         if not isinstance(data, dict) or isinstance(data.get("augmentation"), Augmentation):
             return data
-        preset = AUGMENTATIONS.get(data.get("augment", "tutorial"))  # an unknown one is the field's own complaint
+        preset = AUGMENTATIONS.get(data.get("augment", "tutorial"))  # an unknown preset is refused by the field
         return {**data, "augmentation": {**preset.model_dump(), **(data.get("augmentation") or {})}} if preset else data
 
     @model_validator(mode="after")
@@ -213,7 +231,7 @@ class Recipe(BaseModel):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What `training.images.decode` does to this run's images."""
+        """Returns how `training.images.decode` prepares this run's images."""
         return Preprocessing(
             height=self.image_size,
             width=self.image_size,
@@ -223,12 +241,12 @@ class Recipe(BaseModel):
 
 
 class TrainConfig(Recipe):
-    """Everything that decides a training run."""
+    """All settings of a training run."""
 
     data: Path = Field(description=DATA)
     name: Name = Field(MODEL_NAME, description="model name in the repository")
 
 
 def flag(field: str) -> str:
-    """`--image-size` of image_size."""
+    """Returns a field's flag, `--image-size` for image_size."""
     return f"--{field.replace('_', '-')}"

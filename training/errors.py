@@ -4,11 +4,11 @@ import errno
 
 
 class TrainingError(Exception):
-    """An error that a person can mend. The message says what was expected and what came."""
+    """An error that a person can mend. The message says what happened, what was expected and what came."""
 
 
 class ContractError(TrainingError):
-    """A model repository that is not as the contract says, or a version that is not there."""
+    """A model repository that breaks the contract, or a version that does not exist."""
 
 
 class ArchiveError(TrainingError):
@@ -28,11 +28,11 @@ class StorageFull(StorageUnavailable):
 
 
 class UsageError(TrainingError):
-    """A command that was typed without what it cannot do without, or with flags that exclude each other."""
+    """A command that lacks a required argument, or has flags that exclude each other."""
 
 
 def words_of(error: Exception) -> str:
-    """Returns what an error says, without the system's number and the file's name."""
+    """Returns an error's message, without the system's error number and the file's name."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from training.config import Recipe
 from training.contract.activation import Failure
-from training.contract.manifest import Metrics, Parity, Variant
+from training.contract.manifest import Parity, SplitMetrics, Variant
 from training.contract.names import Name, usable_name
 from training.datasets.report import DatasetReport
 from training.jobs.job import Job
@@ -156,7 +156,7 @@ class VersionSummary(BaseModel):
     live: bool = Field(description="serves requests now")
     active: bool = Field(description="is the version that ACTIVE names")
     created: datetime | None = None
-    metrics: dict[str, Metrics] = {}
+    metrics: dict[str, SplitMetrics] = {}
     variants: dict[str, Variant] = {}
     parity: Parity | None = None
     failure: Failure | None = Field(None, description="why it was taken back; activating it takes this away")

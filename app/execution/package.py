@@ -40,7 +40,7 @@ class Package:
         is this version's own.
         """
         files = [(name, self.file(name), self.manifest.variants[name].float_blocks) for name in self.precisions]
-        whose = self.manifest.config.get("architecture") or [self.manifest.files[file] for _, file, _ in files]
+        whose = self.manifest.architecture or [self.manifest.files[file] for _, file, _ in files]
         return repr((whose, self.manifest.preprocessing, len(self.manifest.labels), files))
 
     def open(self, execution: Execution, precision: Precision) -> Opened:

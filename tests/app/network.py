@@ -23,10 +23,10 @@ from training.contract.manifest import (
     PRECISIONS,
     DatasetRecord,
     Manifest,
-    Metrics,
     Parity,
     Precision,
     Preprocessing,
+    SplitMetrics,
     Variant,
 )
 from training.contract.repository import ModelRepository
@@ -154,7 +154,7 @@ def publish(
             golden.setdefault(PRECISIONS[name].golden, reference(variant, images))
     if cpu:
         variants["fp32"].cpu_file = CPU_FILE
-    metrics = Metrics(images=100, loss=0.3, accuracy=0.9, top5_accuracy=1)
+    metrics = SplitMetrics(images=100, loss=0.3, accuracy=0.9, top5_accuracy=1)
     manifest = Manifest(
         name=repository.name,
         created=datetime.now(UTC),

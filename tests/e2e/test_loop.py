@@ -106,7 +106,7 @@ def test_the_readmes_walk(models: Path, fashion: Path) -> None:
         assert list(follow(client, rejected))[-1][2]["state"] == "rejected"
         told = client.get(f"/train/{rejected}").json()
         assert told["version"] == 3
-        assert "it should not be worse than the live version" in told["reason"]
+        assert "it should not be worse than the active version" in told["reason"]
         assert told["verdict"]["comparison"]["outcome"] == "worse"
         assert client.get("/models").json()["live"] == 2
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from training.cli import terminal
 from training.cli.terminal import Heading, console
-from training.config import Architecture
+from training.contract.architecture import Architecture
 from training.contract.manifest import Preprocessing
 
 SHAPE_COLUMNS = Heading("layer", "text"), Heading("output", "text")

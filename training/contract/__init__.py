@@ -1,1 +1,1 @@
-"""What training and serving owe each other: the package of a version, and the repository it lies in."""
+"""The contract between training and serving: the package of a version, and the repository that holds it."""

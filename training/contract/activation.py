@@ -1,11 +1,11 @@
-"""Which versions of a model were live, in order, and which of them were taken back.
+"""Records which version of a model is active, which ones were before, and which were taken back.
 
-    ACTIVE     the live version's number
-    HISTORY    [1, 2, 4]: the versions as they went live, the last one is live; a rollback takes off the end
+    ACTIVE     the active version's number
+    HISTORY    [1, 2, 4]: the versions in the order of activation, the active one last; a rollback shortens it
     FAILURES   {"3": {"reason": "golden check: ...", "time": "..."}}
 
-A crash between two of the files leaves ACTIVE right and HISTORY as it was, or as it will be. Nothing here takes the
-repository's lock: ModelRepository does.
+After a crash between two of the files ACTIVE is right, and HISTORY is either the old one or the new one. Nothing here
+takes the repository's lock: ModelRepository does.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,7 +21,7 @@ HISTORY_LENGTH = 100
 
 
 class Failure(BaseModel):
-    """Why a version was taken back."""
+    """The reason why a version was taken back, and when."""
 
     reason: str
     time: datetime
@@ -32,7 +32,7 @@ _FAILURES = TypeAdapter(dict[int, Failure])
 
 
 class Activations:
-    """ACTIVE, HISTORY and FAILURES in a model's folder. All that reads raises ContractError on a file that is none."""
+    """ACTIVE, HISTORY and FAILURES in a model's folder. Reading a damaged one raises ContractError."""
 
     def __init__(self, folder: Path) -> None:
         self._active = folder / "ACTIVE"
@@ -40,7 +40,7 @@ class Activations:
         self._failures = folder / "FAILURES"
 
     def active(self) -> int | None:
-        """The live version's number, or None before the first activation."""
+        """Returns the active version's number, or None before the first activation."""
         try:
             text = self._active.read_text().strip()
         except FileNotFoundError:
@@ -50,9 +50,10 @@ class Activations:
         return int(text)
 
     def history(self, versions: Collection[int]) -> list[int]:
-        """The versions as they went live, the live one last; `versions` are those there are.
+        """Returns the versions in the order of activation, the active one last; `versions` are the published ones.
 
-        A repository from before HISTORY made live what it published: there it is every version up to the live one.
+        A repository without HISTORY is from a release that activated all it published: there the history is every
+        version up to the active one.
         """
         active = self.active()
         try:
@@ -62,11 +63,11 @@ class Activations:
         except ValidationError as error:
             raise ContractError(f"{self._history} should hold a JSON list of versions: {error}") from error
         if active is not None and history[-1:] != [active]:
-            history.append(active)  # by hand, or a crash came before HISTORY was written
+            history.append(active)  # ACTIVE was edited by hand, or a crash came before HISTORY was written
         return history
 
     def failures(self) -> dict[int, Failure]:
-        """The versions that were taken back, and why."""
+        """Returns the versions that were taken back, and why."""
         try:
             return _FAILURES.validate_json(self._failures.read_bytes())
         except FileNotFoundError:
@@ -75,31 +76,31 @@ class Activations:
             raise ContractError(f"{self._failures} should hold versions and reasons as JSON: {error}") from error
 
     def predecessors(self, versions: Collection[int]) -> list[int]:
-        """Where a rollback may go, the nearest first: earlier live versions that are still there and did not fail."""
+        """Returns where a rollback may go, the nearest first: earlier versions that still exist and did not fail."""
         failed, active = self.failures(), self.active()
-        earlier = dict.fromkeys(reversed(self.history(versions)))  # each once, where it was live last
+        earlier = dict.fromkeys(reversed(self.history(versions)))  # each once, at its latest activation
         return [v for v in earlier if v != active and v in versions and v not in failed]
 
     def activate(self, version: int, versions: Collection[int]) -> None:
-        """Makes a version live, as the newest of the history; what it failed with is forgotten."""
+        """Makes a version active and the newest of the history, and forgets its failure."""
         history = self.history(versions)
-        self._write_history(history)  # what went before must not be guessed from `versions` after a crash
+        self._write_history(history)  # after a crash it must not be guessed from `versions`
         self._write_failures({v: f for v, f in self.failures().items() if v != version})
         write_atomically(self._active, f"{version}\n")
         self._write_history(history if history[-1:] == [version] else [*history, version])
 
     def roll_back(self, version: int, versions: Collection[int], bad: Mapping[int, str]) -> None:
-        """Makes an earlier version live and cuts the history back to it; `bad` says which versions failed and why."""
+        """Makes an earlier version active and cuts the history back to it; `bad` says which versions failed and why."""
         now = datetime.now(UTC)
         self._write_failures(self.failures() | {v: Failure(reason=reason, time=now) for v, reason in bad.items()})
         history = self.history(versions)[:-1]
         known = [place for place, v in enumerate(history) if v == version]
-        # before ACTIVE: after a crash here ACTIVE counts as pushed, and nothing has happened
+        # before ACTIVE: after a crash here `history` appends the active version again, and nothing has happened
         self._write_history(history[: known[-1] + 1] if known else [*history, version])
         write_atomically(self._active, f"{version}\n")
 
     def forget(self, version: int) -> None:
-        """Removes every trace of a version: its number may come again."""
+        """Removes every trace of a version, since its number may be used again."""
         if (history := self.history([])) and version in history:
             self._write_history([v for v in history if v != version])
         if version in (failures := self.failures()):
@@ -114,5 +115,5 @@ class Activations:
 
 
 def is_version(text: str) -> bool:
-    """Whether a folder's name, or what ACTIVE holds, is a version's number."""
+    """Whether a folder's name, or the text in ACTIVE, is a version's number."""
     return text.isascii() and text.isdigit() and text[0] != "0"

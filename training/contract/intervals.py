@@ -1,4 +1,4 @@
-"""How sure a count is: a share of few images says little."""
+"""The confidence interval of a share: with few images a share says little."""
 
 import math
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Proportion:
 
     @property
     def share(self) -> float:
-        """A fraction of 1; 0 of no images."""
+        """The fraction of 1; 0 where there are no images."""
         return self.count / self.images if self.images else 0.0
 
     @property

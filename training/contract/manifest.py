@@ -1,22 +1,32 @@
-"""The model package: what training hands to serving, on disk.
+"""The model package that training hands to serving, on disk.
 
 `models/<name>/` is a Triton model repository entry::
 
-    config.pbtxt  labels.txt                what Triton reads, of the live version
-    ACTIVE  HISTORY  FAILURES               which version is live, which were, which were taken back: activation.py
+    config.pbtxt  labels.txt                the active version, described for Triton
+    ACTIVE  HISTORY  FAILURES               which version is active, which were, which were taken back: activation.py
     7/model.onnx  7/model.cpu.onnx  7/model.int8.onnx  7/model.fp16.onnx
     7/manifest.json  7/golden.npz  7/model.weights.h5  7/report/...
 
 A version is written in a hidden staging folder on the same file system, flushed to disk and renamed in one
-step, so that a reader never sees half of one. Nothing here needs TensorFlow.
+step, so that a reader never sees half a version. Nothing here needs TensorFlow.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    computed_field,
+    field_validator,
+    model_validator,
+)
 
+from training.contract.architecture import Architecture
 from training.contract.intervals import Proportion
 from training.contract.parity import TOLERANCE
 from training.contract.verdict import Verdict
@@ -27,7 +37,7 @@ INT8_FILE = "model.int8.onnx"
 FP16_FILE = "model.fp16.onnx"
 MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden.npz"
-WEIGHTS_FILE = "model.weights.h5"  # Keras', float32: what a later training may start from
+WEIGHTS_FILE = "model.weights.h5"  # Keras' weights in float32; a later training may start from them
 REPORT_FOLDER = "report"
 
 INPUT_NAME = "image"  # uint8 [N, height, width, 3], RGB
@@ -38,15 +48,15 @@ Precision = Literal["fp32", "int8", "fp16"]
 
 @dataclass(frozen=True)
 class PrecisionFacts:
-    """The facts of a precision: its file, the name of its answers in golden.npz, and how far a load may differ."""
+    """The facts of a precision: its file, the name of its answers in golden.npz, and the tolerance at load."""
 
     file: str
     golden: str
-    tolerance: float  # largest difference of a probability
+    tolerance: float  # largest allowed difference of a probability
 
 
 # fp32 is compared with Keras, int8 and fp16 with their own answers on the training machine, since kernels round
-# differently; a CPU that saturates, or a sum that overflows, is far outside
+# differently; a saturating CPU or an overflow is far outside
 PRECISIONS: dict[Precision, PrecisionFacts] = {
     "fp32": PrecisionFacts(MODEL_FILE, "probabilities", TOLERANCE),
     "int8": PrecisionFacts(INT8_FILE, "probabilities_int8", 0.1),
@@ -55,7 +65,7 @@ PRECISIONS: dict[Precision, PrecisionFacts] = {
 
 
 class Preprocessing(BaseModel):
-    """How an image becomes the network's input: decode and resize in `training.images`, mean and std in the graph."""
+    """The steps from an image to the network's input: resize in `training.images`, mean and std in the graph."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -72,43 +82,43 @@ class Preprocessing(BaseModel):
         return (self.height, self.width, 3)
 
 
-class Metrics(BaseModel):
-    """What the exported classifier reached on one split. Accuracies are fractions of 1."""
+class SplitMetrics(BaseModel):
+    """The exported classifier's figures on one split. Accuracies are fractions of 1."""
 
     images: int
     loss: float
     accuracy: float
     top5_accuracy: float
 
-    @computed_field(description="the 95 % interval of the accuracy (Wilson), which so many images allow")  # type: ignore[prop-decorator]
+    @computed_field(description="the accuracy's 95 % interval (Wilson)")  # type: ignore[prop-decorator]
     @property
     def accuracy_interval(self) -> tuple[float, float]:
         return Proportion.of(self.accuracy, self.images).interval
 
 
 class Variant(BaseModel):
-    """One file that computes the model at one precision."""
+    """One file of a version, which computes the model at one precision."""
 
     file: str
-    cpu_file: str | None = Field(None, description="the same, rewritten for CPUs, where there is one")
+    cpu_file: str | None = Field(None, description="the same model rewritten for CPUs; null where there is none")
     accuracy: float = Field(description="on the test split, by ONNX Runtime")
     agreement: float | None = Field(
-        None, description="share of the validation and test images of which it names the class that float32 names"
+        None, description="share of the validation and test images on which it names the same class as float32"
     )
     images_per_second: float | None = Field(
-        description="one by one, on the CPU that made it; null where others kept that busy, and for FP16, of whose "
-        "speed a CPU says nothing"
+        description="one image at a time, on the CPU that made it; null where other processes kept that CPU busy, and "
+        "for FP16, whose speed a CPU cannot tell"
     )
-    calibration: str | None = Field(None, description="how the ranges of INT8 were found")
-    float_blocks: list[str] = Field([], description="what an INT8 variant leaves in float32")
+    calibration: str | None = Field(None, description="method that found the ranges of INT8")
+    float_blocks: list[str] = Field([], description="blocks of the network that an INT8 variant keeps in float32")
 
     def file_on(self, provider: str) -> str:
-        """What is run on an execution provider: "cpu" is ONNX Runtime's own."""
+        """Returns the file that an execution provider runs; "cpu" is ONNX Runtime's own provider."""
         return (self.cpu_file if provider == "cpu" else None) or self.file
 
 
 class Parity(BaseModel):
-    """Keras against ONNX Runtime on the same images."""
+    """A comparison of Keras and ONNX Runtime on the same images."""
 
     images: int
     top1_equal: int
@@ -116,7 +126,7 @@ class Parity(BaseModel):
 
 
 class DatasetRecord(BaseModel):
-    """Which data a version was trained on."""
+    """The data that a version was trained on."""
 
     path: str
     fingerprint: str
@@ -125,7 +135,10 @@ class DatasetRecord(BaseModel):
 
 
 class Manifest(BaseModel):
-    """`manifest.json` of one version. Unknown fields of a later release are ignored."""
+    """`manifest.json` of one version. Unknown fields of a later release are ignored.
+
+    `config` is the run's TrainConfig as it was; the architecture is in it too, for releases that read it there.
+    """
 
     schema_version: Literal[1] = 1
     name: str
@@ -134,15 +147,38 @@ class Manifest(BaseModel):
     labels: list[str] = Field(min_length=2)
     preprocessing: Preprocessing
     variants: dict[str, Variant]
-    metrics: dict[str, Metrics]
+    metrics: dict[str, SplitMetrics]
     parity: Parity
-    config: dict[str, Any]
+    config: dict[str, Any]  # Any: JSON whose form is another release's
+    architecture: Architecture | None = Field(None, description="null where this release cannot read it")
     dataset: DatasetRecord
     parameters: dict[str, int]
     training_seconds: float
     libraries: dict[str, str]
-    parent: int | None = Field(None, description="the version that was live when this one was published")
-    init_version: int | None = Field(None, description="the version whose weights it started from, if any")
-    run: str | None = Field(None, description="name of the run's folder; the job's id")
+    parent: int | None = Field(None, description="the version that was active when this one was published")
+    init_version: int | None = Field(None, description="the version whose weights the training started from, if any")
+    run: str | None = Field(None, description="name of the run's folder, which is the job's id")
     gate: Verdict | None = None
     files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of every other file, by relative path")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_architecture_from_config(cls, data: Any) -> Any:  # Any: whatever is to be validated
+        """Reads manifests of earlier releases, which have the architecture in their config alone."""
+        if isinstance(data, dict) and isinstance(config := data.get("config"), dict):
+            return {"architecture": config.get("architecture"), **data}
+        return data
+
+    @field_validator("architecture", mode="wrap")
+    @classmethod
+    def _pass_over_unknown_architecture(
+        cls,
+        value: Any,  # Any: whatever is to be validated
+        validate: ValidatorFunctionWrapHandler,
+    ) -> Architecture | None:
+        """Accepts an architecture of a later release: a version can be served without knowing it."""
+        try:
+            architecture: Architecture | None = validate(value)
+        except ValidationError:
+            return None
+        return architecture

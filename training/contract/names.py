@@ -1,4 +1,4 @@
-"""The names of datasets and models: each is a folder, a part of an address and a word on the command line."""
+"""The rule for names of datasets and models: a name is a folder, a part of a URL and a word on the command line."""
 
 import unicodedata
 from typing import Annotated
@@ -9,17 +9,17 @@ from pydantic_core import PydanticCustomError
 from training.system.clutter import is_clutter
 
 MAX_CHARACTERS = 64
-MAX_BYTES = 255  # what file systems take
-SEPARATORS = frozenset("/\\@:")  # of paths, and of a name from a revision
+MAX_BYTES = 255  # longest name that file systems take
+SEPARATORS = frozenset("/\\@:")  # they separate parts of a path, or a name from its revision
 RESERVED = "CURRENT"
 RULE = (
     f"a name should have 1 to {MAX_CHARACTERS} characters of any script, none of them / \\ @ : or a control character; "
-    f"it should not begin with . or -, begin or end with a blank, be {RESERVED} or what systems call their own folders"
+    f"it should not begin with . or -, begin or end with a blank, or be {RESERVED} or a system's own folder"
 )
 
 
 def usable_name(text: str) -> str:
-    """The name in NFC, as which it is kept. Raises PydanticCustomError, a ValueError, with the rule."""
+    """Returns the name in NFC, the form that is kept. Raises PydanticCustomError, a ValueError, with the rule."""
     name = unicodedata.normalize("NFC", text)
     if not (
         0 < len(name) <= MAX_CHARACTERS
@@ -35,7 +35,7 @@ def usable_name(text: str) -> str:
 
 
 def _is_printed(char: str) -> bool:
-    """No separator, and nothing of Unicode's categories C (control, surrogate, ...), Zl and Zp (ends of lines)."""
+    """Whether it is no separator and in none of Unicode's categories C (control, ...), Zl and Zp (line ends)."""
     category = unicodedata.category(char)
     return char not in SEPARATORS and not category.startswith("C") and category not in ("Zl", "Zp")
 

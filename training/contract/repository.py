@@ -1,4 +1,4 @@
-"""The model repository: the versions of a model on disk, how one appears, and which one is active."""
+"""The model repository: a model's versions on disk. Publishes, activates, rolls back and deletes them."""
 
 import contextlib
 import shutil
@@ -17,15 +17,15 @@ from training.system.files import sha256
 from training.system.locks import exclusive
 from training.system.staging import bury, new_staging, remove_stale_staging
 
-VersionState = Literal["live", "failed", "earlier live", "rejected", "aside", "incomplete"]
+VersionState = Literal["active", "failed", "earlier active", "rejected", "aside", "incomplete"]
 
 
 class VersionMissing(ContractError):
-    """There is no folder of that version, or none in sight yet."""
+    """A version that has no folder, or none in sight yet."""
 
 
 class ActiveChanged(ContractError):
-    """Another version went live than the one that the caller judged by."""
+    """An activation that came too late: another version has become active since the caller looked."""
 
 
 class ModelRepository:
@@ -40,38 +40,38 @@ class ModelRepository:
         self._activations = Activations(self.folder)
 
     def versions(self) -> list[int]:
-        """All published versions, ascending."""
+        """Returns all published versions, ascending."""
         if not self.folder.is_dir():
             return []
         return sorted(int(p.name) for p in self.folder.iterdir() if is_version(p.name) and p.is_dir())
 
     def active(self) -> int | None:
-        """The live version's number, or None before the first activation.
+        """Returns the active version's number, or None before the first activation.
 
         Raises ContractError when ACTIVE holds anything but a version number.
         """
         return self._activations.active()
 
     def failures(self) -> dict[int, Failure]:
-        """The versions that were taken back, and why; one that is activated by hand is no longer among them.
+        """Returns the versions that were taken back, and why. Activating one by hand removes it from these.
 
-        Raises ContractError when FAILURES can not be read.
+        Raises ContractError when FAILURES cannot be read.
         """
         return self._activations.failures()
 
     def predecessors(self) -> list[int]:
-        """Where a rollback may go, the nearest first: versions that were live, are still there and did not fail.
+        """Returns where a rollback may go, the nearest first: earlier versions that still exist and did not fail.
 
-        Raises ContractError when ACTIVE, HISTORY or FAILURES can not be read.
+        Raises ContractError when ACTIVE, HISTORY or FAILURES cannot be read.
         """
         return self._activations.predecessors(self.versions())
 
     def predecessor(self) -> int | None:
-        """Where `roll_back` goes, or None."""
+        """Returns where `roll_back` goes by default, or None."""
         return next(iter(self.predecessors()), None)
 
     def path(self, version: int) -> Path:
-        """The folder of a version. Raises VersionMissing."""
+        """Returns the folder of a version. Raises VersionMissing."""
         folder = self.folder / str(version)
         if not folder.is_dir():
             known = ", ".join(map(str, self.versions())) or "none"
@@ -79,7 +79,7 @@ class ModelRepository:
         return folder
 
     def manifest(self, version: int) -> Manifest:
-        """A version's manifest. Raises ContractError when it is missing or not valid."""
+        """Returns a version's manifest. Raises ContractError when it is missing or not valid."""
         path = self.path(version) / MANIFEST_FILE
         try:
             return Manifest.model_validate_json(path.read_bytes())
@@ -89,7 +89,7 @@ class ModelRepository:
             raise ContractError(f"{path} is not a valid manifest: {error}") from error
 
     def verify_files(self, version: int, names: Iterable[str] | None = None) -> None:
-        """Raises ContractError when a file is missing or its SHA-256 is not the manifest's; of all, or of these."""
+        """Raises ContractError when a file, of all or of `names`, is missing or its SHA-256 is not the manifest's."""
         folder, files = self.path(version), self.manifest(version).files
         for name in files if names is None else names:
             if name not in files:
@@ -104,7 +104,7 @@ class ModelRepository:
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
-        """A hidden folder to fill and hand to `publish`; removed when the block ends without that."""
+        """Yields a hidden folder to fill and hand to `publish`, and removes it when the block ends without that."""
         self.folder.mkdir(parents=True, exist_ok=True)
         folder = new_staging(self.folder)
         try:
@@ -113,13 +113,13 @@ class ModelRepository:
             shutil.rmtree(folder, ignore_errors=True)
 
     def published_as(self, manifest: Manifest) -> Manifest | None:
-        """The version that a run's package has become already: the one of the same run and time of creation."""
+        """Returns the manifest of the version that this package has become already: same run, same time of creation."""
         if manifest.run is None:
             return None
         for version in reversed(self.versions()):
             try:
                 other = self.manifest(version)
-            except ContractError:  # one that can not be read is none that was just published
+            except ContractError:  # a version that was just published can be read
                 continue
             if (other.run, other.created) == (manifest.run, manifest.created):
                 return other
@@ -128,8 +128,8 @@ class ModelRepository:
     def publish(self, staged: Path, manifest: Manifest) -> Manifest:
         """Makes the staged folder the next version, in one rename; returns its manifest.
 
-        The version is published, not live: `activate` makes it so. A package of the same run and time of creation
-        that is a version already is not published twice: that version's manifest comes back.
+        The version is not active yet: `activate` does that. A package of the same run and time of creation is not
+        published twice: the manifest of the version that it became is returned.
         """
         with self._lock():
             if done := self.published_as(manifest):
@@ -146,56 +146,56 @@ class ModelRepository:
         return manifest
 
     def activate(self, version: int, *, expected: int | Literal["any"] | None = "any") -> None:
-        """Makes a version live: the service follows ACTIVE.
+        """Makes a version active; the service follows ACTIVE.
 
-        Raises ContractError when there is no such version, ActiveChanged when `expected` is not the live one.
+        Raises ContractError when there is no such version, ActiveChanged when `expected` is not the active one.
         """
         with self._lock():
-            if expected not in ("any", live := self.active()):
-                raise ActiveChanged(f"version {expected} of {self.name!r} should be live, it is {live}")
+            if expected not in ("any", active := self.active()):
+                raise ActiveChanged(f"version {expected} of {self.name!r} should be active, it is {active}")
             self._write_for_triton(version)
             self._activations.activate(version, self.versions())
 
     def roll_back(self, to: int | None = None, *, bad: Mapping[int, str] | None = None) -> int:
-        """Makes an earlier version live, by default the one that was before; returns the version that is live then.
+        """Makes an earlier version active, by default the one before; returns the version that is active afterwards.
 
-        It undoes an activation: twice goes two back. `bad` says which versions failed, and why, for `failures`; when
-        none of them is live, another process was first, and nothing is done. Raises ContractError when there is
-        nothing to go back to, VersionMissing when `to` is not there.
+        A rollback undoes an activation: two rollbacks go back by two. `bad` says which versions failed and why, for
+        `failures`; when none of them is active, another process was first, and nothing is done. Raises ContractError
+        when there is nothing to go back to, VersionMissing when `to` does not exist.
         """
         bad = bad or {}
         with self._lock():
             active = self.active()
             if active is None:
-                raise ContractError(f"no version of {self.name!r} is live: there is nothing to roll back")
+                raise ContractError(f"no version of {self.name!r} is active: there is nothing to roll back")
             if bad and active not in bad:
                 return active
             target = self.predecessor() if to is None else to
             if target is None:
-                raise ContractError(f"version {active} of {self.name!r} is live, and there is none to go back to")
+                raise ContractError(f"version {active} of {self.name!r} is active, and there is none to go back to")
             self._write_for_triton(target)
             self._activations.roll_back(target, self.versions(), bad)
         return target
 
     def delete(self, version: int) -> None:
-        """Removes a version. Raises ContractError when it is live or not there."""
+        """Removes a version. Raises ContractError when it is active, VersionMissing when it does not exist."""
         with self._lock():
             self.path(version)
             if version == self.active():
-                raise ContractError(f"version {version} of {self.name!r} is live; activate another one first")
+                raise ContractError(f"version {version} of {self.name!r} is active; activate another one first")
             self._delete(version)
 
     def state(self, version: int) -> VersionState:
-        """What became of a version: `aside` is one that was never live, `incomplete` one whose manifest is not there.
+        """Returns the state of a version: `aside` was never active, `incomplete` has no valid manifest.
 
         Raises ContractError when ACTIVE, HISTORY or FAILURES cannot be read.
         """
         if version == self.active():
-            return "live"
+            return "active"
         if version in self.failures():
             return "failed"
         if version in self._activations.history(self.versions()):
-            return "earlier live"
+            return "earlier active"
         try:
             gate = self.manifest(version).gate
         except ContractError:
@@ -203,10 +203,10 @@ class ModelRepository:
         return "rejected" if gate and not gate.passed else "aside"
 
     def prune(self, keep: int, *, spared: int | None = None) -> list[int]:
-        """Deletes all but `keep` versions; returns what went.
+        """Deletes all but `keep` versions; returns those that it deleted.
 
-        Rejected and failed versions go first, then the oldest. The live one, its predecessor and `spared` stay in any
-        case. Also removes staging folders that a crash left more than a day ago.
+        Rejected and failed versions go first, then the oldest. The active one, its predecessor and `spared` stay in
+        any case. Also removes staging folders that a crash left more than a day ago.
         """
         with self._lock():
             versions = self.versions()
@@ -219,13 +219,13 @@ class ModelRepository:
         return gone
 
     def _delete(self, version: int) -> None:
-        # hidden by one rename, then removed at leisure: never half a version in sight
+        # one rename hides it before anything is removed: half a version is never in sight
         grave = bury(self.path(version), self.folder)
         self._activations.forget(version)
         shutil.rmtree(grave)
 
     def _write_for_triton(self, version: int) -> None:
-        # before ACTIVE: a crash in between leaves the old version live, and the next activation repairs the rest
+        # before ACTIVE: a crash in between leaves the old version active, and the next activation repairs the rest
         manifest = self.manifest(version)
         write_atomically(self.folder / "labels.txt", "".join(f"{label}\n" for label in manifest.labels))
         write_atomically(self.folder / "config.pbtxt", triton_config(manifest))

@@ -1,4 +1,4 @@
-"""`config.pbtxt`: what Triton reads of a version."""
+"""`config.pbtxt`, which describes a version to Triton."""
 
 import json
 
@@ -6,7 +6,7 @@ from training.contract.manifest import INPUT_NAME, OUTPUT_NAME, Manifest
 
 
 def triton_config(manifest: Manifest) -> str:
-    """`config.pbtxt` as Triton reads it: names, types and shapes of `model.onnx`, serving the manifest's version."""
+    """Returns the text of `config.pbtxt`: names, types, shapes, and the manifest's version to serve."""
     size = manifest.preprocessing
     return (
         f"name: {json.dumps(manifest.name, ensure_ascii=False)}\n"

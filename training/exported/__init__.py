@@ -1,1 +1,1 @@
-"""What is done with an exported ONNX file: it is rewritten, quantized, run, measured and drawn."""
+"""The work on an exported ONNX file: rewrite, quantize, run, measure and draw."""

@@ -1,4 +1,4 @@
-"""A published model used without the service: on arrays, on files, on a folder. Nothing here needs TensorFlow."""
+"""Classifies with a published model outside the service: arrays, files, a folder. Nothing here needs TensorFlow."""
 
 import math
 import time
@@ -19,8 +19,8 @@ from training.images.decode import ImageError, decode
 from training.system import cpu
 
 BATCH = 32
-ROUNDS, CALLS = 3, 3
-BUSY = 0.1  # share of the cores: a speed that was measured beside more says little
+ROUNDS, CALLS = 3, 3  # of timing: calls of each classifier in a round
+BUSY = 0.1  # share of the cores; with more in use by others a measured speed says little
 
 Uint8Images = NDArray[np.uint8]  # [N, height, width, 3] RGB
 Probabilities = NDArray[np.float32]  # [N, classes]
@@ -28,7 +28,7 @@ Classifier = Callable[[Uint8Images], Probabilities]
 
 
 def onnx_classifier(path: Path) -> Classifier:
-    """An ONNX file on ONNX Runtime's CPU provider, as a function of uint8 images."""
+    """Returns an ONNX file on ONNX Runtime's CPU provider as a function of uint8 images."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def classify(images: Uint8Images) -> Probabilities:
@@ -38,16 +38,17 @@ def onnx_classifier(path: Path) -> Classifier:
 
 
 def published(repository: ModelRepository, version: int) -> tuple[Manifest, Classifier]:
-    """A version's manifest and its float32 classifier, the file that a CPU serves. Raises ContractError."""
+    """Returns a version's manifest and its float32 classifier, as a CPU serves it. Raises ContractError."""
     manifest = repository.manifest(version)
     return manifest, onnx_classifier(repository.path(version) / manifest.variants["fp32"].file_on("cpu"))
 
 
 def folder_to_measure(folder: Path, manifest: Manifest, split: str | None = None) -> tuple[Path, bool]:
-    """The folder that holds the classes to measure on, and whether it holds nothing but `split`.
+    """Returns the folder that holds the classes to measure on, and whether it holds nothing but `split`.
 
-    It is `folder/<split>`, without `split` `folder/test`; `folder` where there are no splits; and the train that a
-    split without a folder was dealt from. What lies around all is taken off, as for a training. Raises DatasetError.
+    It is `folder/<split>`, or `folder/test` without `split`. Without split folders it is `folder`. If only this split
+    has no folder, it is the train folder that the split was dealt from. Enclosing folders are skipped, as for a
+    training. Raises DatasetError.
     """
     if any(text(path.name) in manifest.labels for path in entries(folder)[0]):
         return folder, False
@@ -64,10 +65,10 @@ def folder_to_measure(folder: Path, manifest: Manifest, split: str | None = None
 def read_folder(
     folder: Path, manifest: Manifest, skip: Callable[[Unreadable], object] = lambda _: None
 ) -> tuple[Uint8Images, NDArray[np.int32], list[str]]:
-    """Images, labels and names of `folder/<class>/*`.
+    """Returns images, labels int32 [N] and names of `folder/<class>/*`.
 
-    A file that gives no image is left out; `skip` is called with it. Raises DatasetError when a class is not one of the
-    model's, and when there is no image.
+    A file that is no usable image is left out, and `skip` is called with it. Raises DatasetError when the model does
+    not know a class, and when there is no image.
     """
     classes = classes_of(folder, folder)
     if unknown := sorted(set(classes) - set(manifest.labels)):
@@ -92,22 +93,22 @@ def read_folder(
 
 
 def batches(images: Uint8Images) -> Iterator[Uint8Images]:
-    """The images in contiguous batches of 32."""
+    """Yields the images in contiguous batches of at most 32."""
     return (np.ascontiguousarray(images[i : i + BATCH]) for i in range(0, len(images), BATCH))
 
 
 def images_per_second(
     classifiers: Sequence[Classifier], images: Uint8Images, stat: Path = cpu.STAT
 ) -> list[float] | None:
-    """Speeds on this machine, one image at a time, to compare variants; None where other processes kept it busy.
+    """Returns each classifier's images/s on this machine, one image at a time; None if other processes kept it busy.
 
-    The best of nine calls counts for each. They run in three rounds that take turns, so that a busy moment hits all.
+    The best of nine calls counts. The classifiers take turns in three rounds, so that a busy moment hits all of them.
     """
     best = [math.inf] * len(classifiers)
     with cpu.others(stat) as share:
         for _ in range(ROUNDS):
             for i, classify in enumerate(classifiers):
-                classify(images[:1])  # to warm up
+                classify(images[:1])  # warm-up
                 best[i] = min(best[i], *(_seconds(classify, images[:1]) for _ in range(CALLS)))
     return None if share() > BUSY else [1 / seconds for seconds in best]
 

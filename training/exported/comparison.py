@@ -1,4 +1,4 @@
-"""Two classifiers on the same images: is one better, or is it chance?"""
+"""Compares two classifiers on the same images: is one better, or is the difference chance?"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,25 +6,25 @@ from scipy.stats import binomtest
 
 from training.contract.verdict import Comparison
 
-MOST = 100  # times the images there are: no advice to collect more
+MOST = 100  # where more than this many times the images would be needed, no number is named
 
 
-def compare_answers(candidate: NDArray[np.bool_], live: NDArray[np.bool_], significance: float) -> Comparison:
-    """Compares two classifiers on the same images. `candidate` and `live` say which answers are right, bool [N].
+def compare_answers(candidate: NDArray[np.bool_], active: NDArray[np.bool_], significance: float) -> Comparison:
+    """Compares two classifiers on the same images. `candidate` and `active` say which answers are right, bool [N].
 
     McNemar, "Note on the sampling error of the difference between correlated proportions" (1947), in its exact form:
-    of the images on which one alone is right, each is a coin's toss if the two are equally good.
+    if the two are equally good, each image on which only one is right is the toss of a coin.
     """
-    ours, theirs = int((candidate & ~live).sum()), int((live & ~candidate).sum())
+    ours, theirs = int((candidate & ~active).sum()), int((active & ~candidate).sum())
     p_value = _p_value(ours, ours + theirs)
-    told = p_value < significance
+    differ = p_value < significance
     return Comparison(
-        images=len(live),
+        images=len(active),
         candidate_only=ours,
         live_only=theirs,
         p_value=p_value,
-        outcome=("better" if ours > theirs else "worse") if told else "indistinguishable",
-        images_to_tell=None if told else _images_to_tell(len(live), max(ours, theirs), ours + theirs, significance),
+        outcome=("better" if ours > theirs else "worse") if differ else "indistinguishable",
+        images_to_tell=None if differ else _images_to_tell(len(active), max(ours, theirs), ours + theirs, significance),
     )
 
 
@@ -33,7 +33,7 @@ def _p_value(hits: int, tosses: int) -> float:
 
 
 def _images_to_tell(images: int, hits: int, tosses: int, significance: float) -> int | None:
-    """Returns how many more images would tell the two apart, if the same share differs in the same direction."""
+    """Returns how many more images would tell the two apart, if the same share goes on to differ the same way."""
     if not tosses or hits * 2 == tosses:
         return None
     for more in range(tosses + 1, MOST * tosses):

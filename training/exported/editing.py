@@ -1,4 +1,4 @@
-"""Edits of an ONNX graph: how its nodes and constants are found, replaced and dropped."""
+"""Functions that find, replace and drop nodes and constants of an ONNX graph."""
 
 import numpy as np
 import onnx
@@ -9,11 +9,11 @@ from training.errors import TrainingError
 
 
 class GraphError(TrainingError):
-    """A graph that is not as `training.phases.export` writes it."""
+    """A graph that does not have the form that `training.phases.export` writes."""
 
 
 def drop_leftovers(model: onnx.ModelProto) -> None:
-    """Removes nodes and constants that nothing reads, and shapes that were true of the old graph."""
+    """Removes nodes and constants that nothing reads, and shapes recorded for the old graph."""
     used = {output.name for output in model.graph.output}
     for node in reversed(model.graph.node):
         if used & set(node.output):
@@ -54,7 +54,7 @@ def set_attribute(node: onnx.NodeProto, name: str, value: object) -> None:
 
 
 def replace_nodes(model: onnx.ModelProto, old: list[onnx.NodeProto], new: list[onnx.NodeProto]) -> None:
-    """New nodes where the first of the old ones stood."""
+    """Puts the new nodes where the first of the old ones stood."""
     at = next(i for i, node in enumerate(model.graph.node) if node.output[0] == old[0].output[0])
     gone = {node.output[0] for node in old}
     rest = [node for node in model.graph.node if node.output[0] not in gone]
@@ -69,5 +69,5 @@ def insert_before(model: onnx.ModelProto, node: onnx.NodeProto, new: onnx.NodePr
 
 
 def image_shape(model: onnx.ModelProto) -> list[int]:
-    """Height, width, channels of the input."""
+    """Returns height, width and channels of the input."""
     return [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim][1:]

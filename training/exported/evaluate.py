@@ -1,6 +1,6 @@
-"""What a classifier reached on one split: totals, each class, the confusion matrix, the worst mistakes.
+"""The evaluation of a classifier on one split: totals, each class, the confusion matrix, the worst mistakes.
 
-Works on probabilities alone, so that Keras, ONNX Runtime and a quantised variant are measured by the same code.
+It needs probabilities only, so the same code measures Keras, ONNX Runtime and a quantized variant.
 """
 
 import io
@@ -17,18 +17,18 @@ from rich.text import Text
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from training.contract.intervals import Proportion
-from training.contract.manifest import Metrics
+from training.contract.manifest import SplitMetrics
 
-WIDEST = 100  # cells of a table
+WIDEST = 100  # width of a table in cells of the terminal
 TOP_K = 5
 CALIBRATION_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks" (2017)
 MISTAKES = 25
-LOSS_FLOOR = 1e-7  # Keras' epsilon: a truth given probability 0 costs 16.1, not infinity
-SUM_TOLERANCE = 1e-2  # a float16 softmax over 1000 classes is off by some 1e-3; logits and percentages by far more
+LOSS_FLOOR = 1e-7  # Keras' epsilon: a true class with probability 0 costs 16.1, not infinity
+SUM_TOLERANCE = 1e-2  # a float16 softmax over 1000 classes is off by about 1e-3, logits and percentages by far more
 
 
 class ClassReport(BaseModel):
-    """One class against all others. A figure that would divide by zero is 0."""
+    """The figures of one class against all others. A figure that would divide by zero is 0."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,7 +40,7 @@ class ClassReport(BaseModel):
 
 
 class Mistake(BaseModel):
-    """One image that was classified wrong, with what the classifier gave its choice and the truth."""
+    """One image that was classified wrong, with the probabilities of the predicted and the true class."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,7 +52,7 @@ class Mistake(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """A classifier on one split. Accuracies are fractions of 1, the loss is in nats."""
+    """A classifier's figures on one split. Accuracies are fractions of 1, the loss is in nats."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -68,12 +68,14 @@ class Evaluation(BaseModel):
     confusion: list[list[int]]
     mistakes: list[Mistake]
 
-    def metrics(self) -> Metrics:
-        """The totals as the manifest keeps them."""
-        return Metrics(images=self.images, loss=self.loss, accuracy=self.accuracy, top5_accuracy=self.top5_accuracy)
+    def metrics(self) -> SplitMetrics:
+        """Returns the totals in the form that the manifest has."""
+        return SplitMetrics(
+            images=self.images, loss=self.loss, accuracy=self.accuracy, top5_accuracy=self.top5_accuracy
+        )
 
     def render(self, width: int = WIDEST) -> str:
-        """Tables of all classes and of the totals, at most `width` cells wide; a CJK character takes two."""
+        """Returns tables of all classes and of the totals, at most `width` cells wide; a CJK character takes two."""
         console = Console(file=io.StringIO(), width=min(width, WIDEST), color_system=None)
         with console.capture() as capture:
             console.print(self._class_table(), self._totals())
@@ -81,7 +83,7 @@ class Evaluation(BaseModel):
 
     def _class_table(self) -> Table:
         table = Table()
-        # folded, not cut: where all columns are no_wrap, rich squeezes the figures to nothing for one long name
+        # folded: if no column wraps, rich squeezes the figures to nothing for one long name
         table.add_column("class", overflow="fold")
         for heading in ("images", "precision", "recall", "F1"):
             table.add_column(heading, justify="right", no_wrap=True)
@@ -105,7 +107,7 @@ class Evaluation(BaseModel):
         totals.add_column(no_wrap=True)
         totals.add_column(justify="right", no_wrap=True)
         totals.add_row("accuracy", str(Proportion.of(self.accuracy, self.images)))
-        if len(self.classes) > TOP_K:  # of fewer it is 1
+        if len(self.classes) > TOP_K:  # with fewer classes it is always 1
             totals.add_row(f"top-{TOP_K} accuracy", f"{self.top5_accuracy:.4f}")
         totals.add_row("loss", f"{self.loss:.4f}")
         totals.add_row("calibration error", f"{self.calibration_error:.4f}")
@@ -120,10 +122,10 @@ def evaluate(
 ) -> Evaluation:
     """Measures a classifier from its probabilities.
 
-    `true` is int [N], the index of each image's class in `labels`; `probabilities` is float [N, classes]; `files`
-    names the N images as the report shall name them. Of equal probabilities the lower index counts as the higher one,
-    as in argmax. Macro averages are over the classes that the split holds: a class without images can not be right.
-    Raises ValueError when there is no image, shapes do not fit, or rows are no probabilities.
+    `true` is int [N], the index of each image's class in `labels`. `probabilities` is float [N, classes]. `files` are
+    the N images' names for the report. Among equal probabilities the class with the lower index comes first, as in
+    argmax. Macro averages are over the classes that have images in the split. Raises ValueError when there is no image,
+    when shapes do not fit, or when rows are no probabilities.
     """
     _check(labels, true, probabilities, files)
     predicted = probabilities.argmax(axis=1)
@@ -202,7 +204,7 @@ def _check_rows(probabilities: NDArray[np.floating], files: Sequence[str | Path]
 
 
 def _rank(true: NDArray[np.integer], probabilities: NDArray[np.floating]) -> NDArray[np.integer]:
-    """Place of the truth among the classes, 0 for the first. Counting costs N * classes, sorting a logarithm more."""
+    """Returns the true class's place, 0 for the first. Counting costs N * classes, sorting a logarithm more."""
     truth = probabilities[np.arange(len(true)), true][:, None]
     earlier = np.arange(probabilities.shape[1]) < true[:, None]
     rank: NDArray[np.intp] = ((probabilities > truth) | ((probabilities == truth) & earlier)).sum(axis=1)
@@ -210,11 +212,11 @@ def _rank(true: NDArray[np.integer], probabilities: NDArray[np.floating]) -> NDA
 
 
 def _calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins, weighted by their images (ECE)."""
+    """Returns the mean gap of confidence and accuracy over equal-width bins, weighted by their images (ECE)."""
     bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)  # (low, high]
     return float(np.abs(np.bincount(bins, weights=confidence - correct)).sum() / len(confidence))
 
 
 def _printable(file: str | Path) -> str:
-    """A path as valid Unicode: a zip with GBK names, unpacked on Linux, leaves bytes that JSON can not hold."""
+    """Returns a path as valid Unicode: unpacking a zip with GBK names on Linux leaves bytes that JSON cannot hold."""
     return os.fsencode(Path(file).as_posix()).decode("utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""FP16: the verified graph in float16 for GPUs, and how a CPU answers as a GPU does with it."""
+"""FP16: the verified graph in float16 for GPUs, and a copy with which a CPU answers as a GPU would."""
 
 import numpy as np
 import onnx
@@ -11,16 +11,15 @@ from training.exported.editing import (
     insert_before,
 )
 
-HALF_INPUT, HALF_OUTPUT = "stem_float16", "pool_float32"  # where float16 begins, and where it has ended
-_EXACT = ("Relu", "MaxPool", "Pad", "Transpose", "Reshape")  # they make float16 numbers of float16 numbers
+HALF_INPUT, HALF_OUTPUT = "stem_float16", "pool_float32"  # first tensor in float16, first tensor in float32 after it
+_EXACT = ("Relu", "MaxPool", "Pad", "Transpose", "Reshape")  # their results are float16 numbers when their inputs are
 _FLOAT, _FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 
 
 def halve(model: onnx.ModelProto) -> None:
-    """Computes in float16 from the first convolution to the last: half the bytes, and the units of a GPU for it.
+    """Makes the graph compute in float16 from the first convolution to the last: half the bytes, and faster on a GPU.
 
-    Normalisation stays float32, and so do the mean, logits and softmax: float16 has 2048 steps between 0.5 and 1.
-    Raises GraphError.
+    Normalization, mean, logits and softmax stay float32: below 1 float16 has steps of 1/2048. Raises GraphError.
     """
     nodes = list(model.graph.node)
     kinds = [node.op_type for node in nodes]
@@ -41,10 +40,10 @@ def halve(model: onnx.ModelProto) -> None:
 
 
 def widen(model: onnx.ModelProto) -> None:
-    """Lets a CPU answer as a GPU does with a graph that was halved: sums in float32, each result rounded to float16.
+    """Makes a CPU answer as a GPU does with a halved graph: sums in float32, each result rounded to float16.
 
-    ONNX Runtime's CPU provider has next to no float16 kernels. It computes such a graph in float32 and takes out the
-    rounding between two nodes, and with it what would have become infinite.
+    ONNX Runtime's CPU provider has hardly any float16 kernels. It computes a halved graph in float32 and drops the
+    rounding between two nodes, and so values that overflow on a GPU stay finite.
     """
     half = {HALF_INPUT, *(tensor.name for tensor in model.graph.initializer if tensor.data_type == _FLOAT16)}
     made: list[onnx.NodeProto] = []
@@ -72,10 +71,10 @@ def widen(model: onnx.ModelProto) -> None:
 
 
 def _half_constant(model: onnx.ModelProto, name: str) -> str:
-    """The name of a float16 copy of a constant: other nodes may read the constant too."""
+    """Returns the name of a float16 copy of a constant; other nodes may read the constant itself."""
     copy = f"{name}_float16"
     if copy not in {tensor.name for tensor in model.graph.initializer}:
-        with np.errstate(over="ignore"):  # infinity, as the accuracy will show
+        with np.errstate(over="ignore"):  # infinite weights show in the accuracy
             value = constant_of(model, name).astype(np.float16)
         model.graph.initializer.append(numpy_helper.from_array(value, copy))
     return copy

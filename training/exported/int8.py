@@ -1,8 +1,8 @@
-"""INT8: the verified model with uint8 activations, and int8 weights for each channel.
+"""INT8: the verified model with uint8 activations and int8 weights, which have a scale for each channel.
 
-The graph is rewritten for the CPU (`training.exported.rewrite`), calibrated on training images and quantized by ONNX
-Runtime. How the ranges are taken is decided by the accuracy on the validation images; where none comes close enough,
-the blocks that hurt most stay float32.
+The graph is rewritten for CPUs (`training.exported.rewrite`), calibrated on training images and quantized by ONNX
+Runtime. The accuracy on the validation images chooses the calibration method. Where no method is accurate enough, the
+blocks that hurt most stay float32.
 """
 
 import contextlib
@@ -30,21 +30,21 @@ METHODS: dict[CalibrationName, CalibrationMethod] = {
     "percentile": CalibrationMethod.Percentile,
     "entropy": CalibrationMethod.Entropy,
 }
-MERGED_WIDTH = 32  # channels of a group: the fastest of 4 to 128 in each of the network's stages, docs/benchmarks.md
-SPLIT_GROUPS = 8  # convolutions of more groups are faster in one piece
-CALIBRATION_BATCH = 4  # images; a calibrator keeps every tensor of a batch
-SELECTION_IMAGES = 1000  # validation images, at most, to choose the calibration by
-SWEEP_IMAGES = 128
-FEW_IMAGES = 2  # that decide nothing: of 27 images one is a share of 0.037
-ROUNDING = 1e-9  # of a difference of two accuracies
+MERGED_WIDTH = 32  # channels of a group: the fastest of 4 to 128 in every stage of the network, docs/benchmarks.md
+SPLIT_GROUPS = 8  # a convolution of more groups is faster in one piece
+CALIBRATION_BATCH = 4  # images; a calibrator keeps every tensor of a batch in memory
+SELECTION_IMAGES = 1000  # validation images, at most, that choose the calibration
+SWEEP_IMAGES = 128  # validation images, at most, that try one block in float32
+FEW_IMAGES = 2  # a loss of so few decides nothing: one of 27 images is a share of 0.037
+ROUNDING = 1e-9  # tolerance for the difference of two accuracies
 LOGITS = "logits"
 BLOCK = re.compile(rf"stem|stage\d+_block\d+|{LOGITS}")
 
 logger = logging.getLogger(__name__)
 
 
-class Candidate(NamedTuple):
-    """A quantised file and how well it does on validation images. `distance`: mean |probability - Keras'|."""
+class QuantizedFile(NamedTuple):
+    """A quantized file and its figures on validation images. `distance` is the mean of |probability - Keras'|."""
 
     accuracy: float
     distance: float
@@ -53,75 +53,88 @@ class Candidate(NamedTuple):
     float_blocks: tuple[str, ...]
 
 
-class Search:
-    """Looks for the quantisation that does best on validation images, of which Keras said `reference`."""
+class QuantizationSearch:
+    """A search for the calibration that does best on validation images; `reference` holds Keras' answers."""
 
     def __init__(self, quantizer: "Quantizer", val: Split, reference: Probabilities) -> None:
         self.quantizer = quantizer
         rows = spread(len(val), SELECTION_IMAGES)
         self.images, self.labels, self.reference = val.images[rows], val.labels[rows], reference[rows]
 
-    def best(self, config: TrainConfig) -> Candidate:
-        """The first way to calibrate that costs no accuracy, or the best, with blocks in float32 where need be.
+    def best(self, config: TrainConfig) -> QuantizedFile:
+        """Returns the first calibration that costs no accuracy, else the best, with blocks in float32 where needed.
 
-        Two images are no cost.
+        A loss of two images is no cost.
         """
-        candidates = []
+        files = []
         reached = self.accuracy_of(self.reference) - FEW_IMAGES / len(self.labels) - ROUNDING
         for method in config.int8.methods:
-            candidates.append(self._candidate(method))
-            if candidates[-1].accuracy >= reached:
-                break  # the others take minutes for images of 224 x 224
-        best = max(candidates, key=_quality)
+            files.append(self._quantized(method))
+            if files[-1].accuracy >= reached:
+                break  # the other methods take minutes for images of 224 x 224
+        best = max(files, key=_quality)
         needed = min(reached, self.accuracy_of(self.reference) - config.gate.precision_budget)
         return best if best.accuracy >= needed else self._with_float_blocks(best, needed)
 
     def accuracy_of(self, probabilities: Probabilities) -> float:
+        """Returns the share of the validation images that are named right."""
         return float((probabilities.argmax(1) == self.labels).mean())
 
-    def _candidate(self, method: CalibrationName, blocks: tuple[str, ...] = (), images: int | None = None) -> Candidate:
+    def _quantized(
+        self, method: CalibrationName, blocks: tuple[str, ...] = (), images: int | None = None
+    ) -> QuantizedFile:
         path = self.quantizer.quantize(method, blocks)
         probabilities = onnx_classifier(path)(self.images[:images])
         distance = float(np.abs(probabilities - self.reference[:images]).mean())
         correct = probabilities.argmax(1) == self.labels[:images]
         logger.info("int8, %s, float32 in %s: accuracy %.4f, distance %.2g", method, blocks, correct.mean(), distance)
-        return Candidate(float(correct.mean()), distance, path, method, blocks)
+        return QuantizedFile(float(correct.mean()), distance, path, method, blocks)
 
-    def _with_float_blocks(self, best: Candidate, needed: float) -> Candidate:
-        """Leaves the blocks in float32 that bring the answers nearest to Keras', one more at a time, at most half."""
-        alone = [self._candidate(best.method, (block,), SWEEP_IMAGES) for block in self.quantizer.blocks]
-        order = [candidate.float_blocks[0] for candidate in sorted(alone, key=lambda candidate: candidate.distance)]
+    def _with_float_blocks(self, best: QuantizedFile, needed: float) -> QuantizedFile:
+        """Keeps more and more blocks in float32, the most helpful first, until it is enough; at most half."""
+        alone = [self._quantized(best.method, (block,), SWEEP_IMAGES) for block in self.quantizer.blocks]
+        order = [file.float_blocks[0] for file in sorted(alone, key=lambda file: file.distance)]
         for count in range(1, len(order) // 2 + 1):
-            best = max(best, self._candidate(best.method, tuple(order[:count])), key=_quality)
+            best = max(best, self._quantized(best.method, tuple(order[:count])), key=_quality)
             if best.accuracy >= needed:
                 break
         return best
 
 
 class Quantizer:
-    """Quantises one model, calibrated on uint8 images [N, height, width, 3]. Writes into `folder`."""
+    """A quantizer of one model, calibrated on uint8 images [N, height, width, 3]. Writes into `folder`."""
 
-    def __init__(self, model: Path, calibration: Uint8Images, folder: Path) -> None:
+    def __init__(
+        self,
+        model: Path,
+        calibration: Uint8Images,
+        folder: Path,
+        *,
+        merged_width: int = MERGED_WIDTH,
+        split_groups: int = SPLIT_GROUPS,
+    ) -> None:
         self.folder = folder
+        self.split_groups = split_groups
         self.calibration = calibration
         self.source = folder / "float.onnx"
         rewritten = onnx.load(model)
-        rewrite.rewrite_for_cpus(rewritten, MERGED_WIDTH)
-        rewritten.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")  # it would advise it
+        rewrite.rewrite_for_cpus(rewritten, merged_width)
+        # without this mark quantize_static advises a pre-processing that is done here
+        rewritten.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
         onnx.save(onnx.shape_inference.infer_shapes(rewritten), self.source)
         self.nodes = {node.name: block_of(node) for node in rewritten.graph.node}
         self.blocks = sorted({block for block in self.nodes.values() if block and block != LOGITS})
-        # logits stay float32: uint8 has 256 of them, and 256 probabilities. Hence their weights do too: ONNX Runtime
-        # would make floats of INT8 ones in each run, 2 ms for 2048 x 1000
+        # Logits stay float32: as uint8 there would be only 256 different ones, and so 256 probabilities. Their weights
+        # stay float32 as well: ONNX Runtime would unpack INT8 ones in every run (2 ms for 2048 x 1000).
         self.float_nodes = [
             node.name for node in rewritten.graph.node if node.op_type == "Softmax" or block_of(node) == LOGITS
         ]
 
     def quantize(self, method: CalibrationName, float_blocks: Iterable[str] = ()) -> Path:
-        """The INT8 file; `float_blocks` of it stay float32."""
+        """Writes the INT8 file and returns its path; `float_blocks` stay float32."""
         blocks = set(float_blocks)
         target = self.folder / f"{'-'.join([method, *sorted(blocks)])[:200]}.onnx"
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints a line for each batch
+        with contextlib.redirect_stdout(io.StringIO()):  # quantize_static prints a line for each batch
             quantize_static(
                 self.source,
                 target,
@@ -138,7 +151,7 @@ class Quantizer:
                 calibrate_method=METHODS[method],
                 calibration_cache_path=self.folder / f"{method}.json",
                 extra_options={
-                    "CalibStridedMinMax": 1,  # batch by batch
+                    "CalibStridedMinMax": 1,  # take the ranges batch by batch
                     "TensorQuantOverrides": {  # a pixel is a uint8 already
                         rewrite.STEM_INPUT: [{"scale": np.array(1, np.float32), "zero_point": np.array(0, np.uint8)}]
                     },
@@ -146,7 +159,7 @@ class Quantizer:
             )
         model = onnx.load(target)
         rewrite.feed_pixels(model)
-        rewrite.split_groups(model, SPLIT_GROUPS)
+        rewrite.split_groups(model, self.split_groups)
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, target)
         return target
@@ -171,10 +184,10 @@ class _Batches(CalibrationDataReader):
 
 
 def block_of(node: onnx.NodeProto) -> str | None:
-    """The network's block that a node belongs to, by its name or its weights'; None for those in between."""
+    """Returns the network's block that a node belongs to, from its or its weights' names; None for nodes in between."""
     found = BLOCK.search(" ".join([node.name, *node.input[1:]]))
     return found.group() if found else None
 
 
-def _quality(candidate: Candidate) -> tuple[float, float]:
-    return candidate.accuracy, at_least(-candidate.distance)
+def _quality(file: QuantizedFile) -> tuple[float, float]:
+    return file.accuracy, at_least(-file.distance)

@@ -1,6 +1,6 @@
 """The pictures of a training run: its history, the confusion matrix, a sheet of predictions. All PNG, 150 dpi.
 
-Figures are built without pyplot and text is styled artist by artist, so no global state changes: a thread may draw.
+Figures are built without pyplot, and text is styled artist by artist. No global state changes, so a thread may draw.
 """
 
 import math
@@ -22,10 +22,10 @@ from rich.cells import cell_len, set_cell_size
 from training.exported.evaluate import Evaluation
 
 DPI = 150
-EXAMPLES = 25  # of plot_predictions, five a row
+EXAMPLES = 25  # images on the sheet of predictions, five in a row
 LABEL_CELLS = 16  # longest label drawn, in columns of a terminal: a CJK character takes two
-COUNTED_CLASSES = 30  # a larger confusion matrix has no room for its counts
-TICKS = 40  # labels on an axis of the confusion matrix, at most
+COUNTED_CLASSES = 30  # most classes whose confusion matrix has room for counts
+TICKS = 40  # most labels on an axis of the confusion matrix
 
 # Okabe and Ito's bluish green and vermilion, darkened for text on white: they differ in lightness too
 RIGHT, WRONG = "#007a5a", "#b83200"
@@ -56,9 +56,9 @@ BUNDLED_FONT = ("mplfonts", "mplfonts/fonts/NotoSansCJKsc-Regular.otf", "Noto Sa
 def plot_history(history: Mapping[str, Sequence[float]], path: Path) -> None:
     """Draws accuracy and loss by epoch, with the best epoch and each drop of the learning rate marked.
 
-    `history` holds equally long lists: `epoch`, `accuracy`, `loss` and, where there are any, `val_accuracy`,
-    `val_loss`, `learning_rate`. The best epoch has the highest val accuracy and, among equals, the lowest val loss, as
-    the checkpoint has it; NaN is a gap. A loss that spans more than two decades has a logarithmic axis.
+    `history` holds lists of equal length: `epoch`, `accuracy`, `loss`, and optionally `val_accuracy`, `val_loss`,
+    `learning_rate`. The best epoch has the highest val accuracy and, among equals, the lowest val loss, as in the
+    checkpoint. NaN is a gap. A loss that spans more than two decades gets a logarithmic axis.
     Raises ValueError when there is no epoch, KeyError when `epoch` is missing.
     """
     if not len(history["epoch"]):
@@ -71,14 +71,14 @@ def plot_history(history: Mapping[str, Sequence[float]], path: Path) -> None:
 
 
 def plot_confusion(evaluation: Evaluation, labels: Sequence[str], path: Path) -> None:
-    """Draws the confusion matrix: colour is the share of the true class, the text (to 30 classes) counts images.
+    """Draws the confusion matrix: color is the share of the true class; up to 30 classes, text counts the images.
 
     Raises ValueError when there are not as many labels as classes.
     """
     counts = np.array(evaluation.confusion)
     if len(labels) != len(counts):
         raise ValueError(f"the matrix has {len(counts)} classes, expected as many labels, got {len(labels)}")
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # a class without images is a white row
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # the row of a class without images is white
     counted = len(labels) <= COUNTED_CLASSES
     cell = max(0.34, 0.09 * len(str(counts.max())) + 0.06) if counted else 0.11  # inches
     side = min(max(3.4, cell * len(labels)), 12)
@@ -113,7 +113,7 @@ def plot_predictions(
     """Draws up to `count` images with truth and prediction, the mistakes first.
 
     `images` is uint8 [N, height, width, 3] RGB, `true` int [N], `probabilities` float [N, classes].
-    `choose_examples` says which images; where N is large, decode only those and pass their rows.
+    `choose_examples` chooses the images; where N is large, decode only those and pass their rows.
     Raises ValueError when there is no image or the three are not equally long.
     """
     if not len(images) == len(true) == len(probabilities):
@@ -154,11 +154,11 @@ def plot_predictions(
 def choose_examples(
     true: NDArray[np.integer], probabilities: NDArray[np.floating], count: int = EXAMPLES
 ) -> NDArray[np.intp]:
-    """Indices int [at most count] of the images that `plot_predictions` draws.
+    """Returns the indices, int [at most count], of the images that `plot_predictions` draws.
 
-    Half of them are mistakes, the most confident first; the rest are right ones, evenly spaced in the order given
-    (a split lies sorted by class, so all classes have a chance). Where one kind is short, the other fills the room.
-    Choosing again among the chosen gives all of them in the same order. Raises ValueError when there is no image.
+    Half of them are mistakes, the most confident first. The rest are right answers, evenly spaced in the given order (a
+    split is sorted by class, so all classes have a chance). If there are too few of one kind, the other fills the
+    sheet. Choosing again among the chosen gives all of them in the same order. Raises ValueError without images.
     """
     if not len(true):
         raise ValueError("there is no prediction to draw: expected at least one image, got 0")
@@ -171,11 +171,11 @@ def choose_examples(
 
 
 def drawable(labels: Iterable[str]) -> tuple[list[str], dict[str, Any]]:  # Any: text properties are of many types
-    """The labels as they can be drawn, and the text properties that draw them: fonts, and "$" as itself.
+    """Returns labels that can be drawn, and text properties to draw them with: fonts, and "$" without a meaning.
 
-    A character that no font has becomes U+FFFD, so that a picture never fails for a name.
+    A character that no font has becomes U+FFFD, so that no name makes a picture fail.
     """
-    # a Mac's file names come decomposed, which fonts draw worse or not at all
+    # file names from a Mac are decomposed, which fonts draw badly or not at all
     composed = [unicodedata.normalize("NFC", label) for label in labels]
     families = tuple(rcParams["font.family"])
     missing = set("".join(composed)) - _characters(families)
@@ -192,7 +192,7 @@ def drawable(labels: Iterable[str]) -> tuple[list[str], dict[str, Any]]:  # Any:
 
 
 def plot_curves(axes: Axes, history: Mapping[str, Sequence[float]], name: str) -> None:
-    """Draws a figure of all epochs, `loss` or `accuracy`, and that of the validation images where there is one."""
+    """Draws `loss` or `accuracy` by epoch, for training images and, where it is known, for validation images."""
     epochs = history["epoch"]
     axes.plot(epochs, history[name], ".-", color=TRAINING, label="training")
     if f"val_{name}" in history:
@@ -208,7 +208,7 @@ def plot_curves(axes: Axes, history: Mapping[str, Sequence[float]], name: str) -
     if name == "loss" and values and max(values) > 100 * min(values):
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
-    # below the axes: within them it would hide the first epochs, whose loss is high
+    # below the axes: inside it would hide the first epochs, where the loss is high
     axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False)
 
 
@@ -218,7 +218,7 @@ def _best(accuracies: Sequence[float], losses: Sequence[float]) -> int | None:
 
 
 def _mark_drops(axes: Axes, history: Mapping[str, Sequence[float]], at_top: bool) -> None:
-    """A dotted line at each epoch that began with a smaller rate; none for a schedule that falls all the time."""
+    """Draws a dotted line at each epoch that began with a smaller rate, unless the schedule falls all the time."""
     rates = history.get("learning_rate", ())
     drops = [i for i in range(1, len(rates)) if rates[i] < rates[i - 1] * 0.999]
     if len(drops) > len(rates) / 2:
@@ -243,21 +243,21 @@ def _shorten(label: str) -> str:
 
 
 def _fallbacks() -> Iterator[str]:
-    """Font families to look for a character in, the likeliest first. Opening one costs up to 16 MB, hence lazily."""
+    """Yields font families to look for a character in, the likeliest first; opening one costs up to 16 MB."""
     # not matplotlib's own: its TeX fonts have odd tables and its "Last Resort" a box for every character
     own = get_data_path()
     installed = {font.name for font in font_manager.fontManager.ttflist if not font.fname.startswith(own)}
     yield from (name for name in CJK_FONTS if name in installed)
     if (name := _bundled()) is not None:
         yield name
-    yield from sorted(installed - set(CJK_FONTS))  # other scripts
+    yield from sorted(installed - set(CJK_FONTS))  # for other scripts
 
 
 @cache
 def _bundled() -> str | None:
-    """Makes the Noto Sans CJK of the mplfonts wheel known to matplotlib; its family name, or None without the wheel.
+    """Registers the Noto Sans CJK of the mplfonts wheel; returns its family name, or None without the wheel.
 
-    The file is found by the wheel's own record, because importing mplfonts loads its font tools.
+    The file is found through the wheel's own record, because importing mplfonts loads its font tools.
     """
     package, file, name = BUNDLED_FONT
     try:
@@ -269,6 +269,6 @@ def _bundled() -> str | None:
 
 @cache
 def _characters(families: tuple[str, ...]) -> frozenset[str]:
-    """The characters that the first of these families that is installed draws."""
+    """Returns the characters of the first installed one of these families."""
     path = font_manager.findfont(font_manager.FontProperties(family=families))
     return frozenset(map(chr, font_manager.get_font(path).get_charmap()))

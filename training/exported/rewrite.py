@@ -1,9 +1,9 @@
-"""Rewrites of an exported ONNX graph that change its speed and not its answers.
+"""Rewrites of an exported ONNX graph that change its speed but not its answers.
 
-ONNX Runtime's INT8 convolution on the CPU copies its input once for each group, and multiplies in blocks of 16 to 32
-channels: the narrow groups of a ResNeXt cost it more than all its 1x1 convolutions. What it does to single tensors
-in between (normalisation, padding, layout) is dear too once the convolutions are cheap. In float32 its kernels want
-groups of 16 channels, and change the layout before and after each convolution that has narrower ones.
+ONNX Runtime's INT8 convolution on a CPU copies its input once for each group and multiplies in blocks of 16 to 32
+channels: the narrow groups of a ResNeXt cost more than all its 1x1 convolutions. Once the convolutions are cheap, the
+operations in between (normalization, padding, layout) become costly too. In float32 the kernels want groups of 16
+channels, and change the layout before and after each convolution with narrower groups.
 """
 
 import numpy as np
@@ -23,14 +23,14 @@ from training.exported.editing import (
     set_constant,
 )
 
-INDICATOR = 255  # in the fourth channel: as large as a bright pixel, so that its weight is of the size of the others
-STEM_INPUT = "image_float"  # uint8 values as float: what the first convolution reads
+INDICATOR = 255  # value of the fourth channel: that of a bright pixel, so that its weights are as large as the others
+STEM_INPUT = "image_float"  # input of the first convolution: uint8 values as float
 
 
 def rewrite_for_cpus(model: onnx.ModelProto, width: int) -> None:
-    """All that ONNX Runtime's kernels on a CPU gain from, with groups of `width` channels: exact, up to rounding.
+    """Applies all rewrites that make ONNX Runtime faster on a CPU, with groups of `width` channels.
 
-    Raises GraphError.
+    Answers stay the same up to rounding. Raises GraphError.
     """
     fold_normalization(model)
     tidy(model)
@@ -39,9 +39,9 @@ def rewrite_for_cpus(model: onnx.ModelProto, width: int) -> None:
 
 
 def merge_groups(model: onnx.ModelProto, width: int) -> None:
-    """Joins neighbouring groups of each convolution until each has `width` channels, or all are one: exact.
+    """Joins neighboring groups of each convolution until each has `width` channels or one is left.
 
-    The merged kernel is block-diagonal; what it adds are products with zero.
+    This is exact: the merged kernel is block-diagonal and adds only products with zero.
     """
     for node in nodes_of(model, "Conv"):
         group = next((a for a in node.attribute if a.name == "group"), None)
@@ -56,7 +56,7 @@ def merge_groups(model: onnx.ModelProto, width: int) -> None:
 
 
 def block_diagonal(kernel: NDArray[np.float32], groups: int, merged: int) -> NDArray[np.float32]:
-    """The kernel [F, c, h, w] of `groups` groups as one of groups/merged: [F, c * merged, h, w], zeros elsewhere."""
+    """Returns a kernel [F, c, h, w] of `groups` groups as one of groups / merged: [F, c * merged, h, w] with zeros."""
     filters, narrow = kernel.shape[:2]
     wide = np.zeros((filters, narrow * merged, *kernel.shape[2:]), kernel.dtype)
     for start in range(0, filters, filters // groups):
@@ -66,11 +66,11 @@ def block_diagonal(kernel: NDArray[np.float32], groups: int, merged: int) -> NDA
 
 
 def fold_normalization(model: onnx.ModelProto) -> None:
-    """Moves `image * scale + offset` into the first convolution: exact, up to its zero padding at the border.
+    """Moves `image * scale + offset` into the first convolution, exactly, also at its zero-padded border.
 
-    There an offset that is added after normalisation is not seen, while one inside the kernel would be. So the image
-    gets a fourth channel of one value, which the convolution pads with zero as it does the others: its weight is the
-    offset's share. Raises GraphError.
+    The original graph pads after normalization, so the padding has no offset; an offset inside the kernel would apply
+    to the padding too. Therefore the image gets a fourth channel of one value, padded with zero like the others, whose
+    weights add the offset. Raises GraphError.
     """
     nodes = list(model.graph.node[:5])
     if [node.op_type for node in nodes] != ["Cast", "Mul", "Add", "Transpose", "Conv"]:
@@ -94,7 +94,7 @@ def fold_normalization(model: onnx.ModelProto) -> None:
             "Concat", ["image_count", "indicator_shape"], ["indicators_shape"], "indicators_shape", axis=0
         ),
         helper.make_node("Expand", ["indicator", "indicators_shape"], ["indicators"], "indicators"),
-        # not Pad, which takes four times as long
+        # Pad would take four times as long
         helper.make_node("Concat", [INPUT_NAME, "indicators"], ["image_indicated"], "image_indicated", axis=3),
         helper.make_node(
             "Transpose", ["image_indicated"], ["image_channels_first"], "image_channels_first", perm=[0, 3, 1, 2]
@@ -106,7 +106,7 @@ def fold_normalization(model: onnx.ModelProto) -> None:
 
 
 def tidy(model: onnx.ModelProto) -> None:
-    """Moves padding into the pooling that follows, whose input is never below zero; takes the mean in place."""
+    """Moves padding into the max-pool after it, whose input is never below zero; takes the mean without a transpose."""
     made_by = {node.output[0]: node for node in model.graph.node}
     for pool in nodes_of(model, "MaxPool"):
         pad = made_by.get(pool.input[0])
@@ -127,7 +127,7 @@ def tidy(model: onnx.ModelProto) -> None:
 
 
 def feed_pixels(model: onnx.ModelProto) -> None:
-    """Takes the pixels as the quantised input that they are: without the Cast and QuantizeLinear (scale 1) before it.
+    """Feeds pixels directly as quantized input, without the Cast and the QuantizeLinear of scale 1.
 
     Raises GraphError.
     """
@@ -137,7 +137,7 @@ def feed_pixels(model: onnx.ModelProto) -> None:
         raise GraphError(f"the graph should have {STEM_INPUT}, as fold_normalization leaves it")
     for node in quantized:
         if constant_of(model, node.input[1]) != 1 or constant_of(model, node.input[2]) != 0:
-            raise GraphError(f"{STEM_INPUT} should be quantised with scale 1 and zero point 0")
+            raise GraphError(f"{STEM_INPUT} should be quantized with scale 1 and zero point 0")
         for reader in model.graph.node:
             if reader.input and reader.input[0] == node.output[0]:
                 reader.input[0] = cast.input[0]
@@ -148,9 +148,9 @@ def feed_pixels(model: onnx.ModelProto) -> None:
 
 
 def split_groups(model: onnx.ModelProto, most: int) -> None:
-    """Makes each quantised convolution of up to `most` groups into one convolution a group, on its channels: exact.
+    """Splits each quantized convolution of up to `most` groups into one convolution for each group. This is exact.
 
-    ONNX Runtime has a kernel that reads windows where they lie, but not for groups: of those it copies them all first.
+    ONNX Runtime has a kernel that reads windows in place, but not for groups: for these it copies all windows first.
     """
     made_by = {node.output[0]: node for node in model.graph.node}
     for conv in nodes_of(model, "Conv"):
@@ -166,7 +166,7 @@ def split_groups(model: onnx.ModelProto, most: int) -> None:
 
 
 def _split(model: onnx.ModelProto, cell: list[onnx.NodeProto], groups: int) -> list[onnx.NodeProto]:
-    """The cell of a quantised convolution (what it reads, itself, what quantises its output), once for each group."""
+    """Returns the nodes that do a quantized convolution (dequantize, convolve, quantize) once for each group."""
     source, target, filters = cell[0].input[0], cell[-1].output[0], len(constant_of(model, cell[1].input[0]))
     inner = {node.output[0] for node in cell}
     slices = [f"{target}_in_{i}" for i in range(groups)]
@@ -178,7 +178,7 @@ def _split(model: onnx.ModelProto, cell: list[onnx.NodeProto], groups: int) -> l
         if name in inner:
             return f"{name}_{i}"
         value = constant_of(model, name)
-        if value.shape[:1] != (filters,):  # one for all
+        if value.shape[:1] != (filters,):  # one value for all groups
             return name
         part = f"{name}_{i}"
         model.graph.initializer.append(numpy_helper.from_array(np.split(value, groups)[i], part))
@@ -200,5 +200,5 @@ def _split(model: onnx.ModelProto, cell: list[onnx.NodeProto], groups: int) -> l
 
 
 def _joined(groups: int, most: int) -> int:
-    """How many groups become one: the largest divisor of their number that is at most `most`, at least 1."""
+    """Returns how many groups become one: the largest divisor of their number that is at most `most`, at least 1."""
     return max((n for n in range(1, groups + 1) if groups % n == 0 and n <= most), default=1)

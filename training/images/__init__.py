@@ -1,1 +1,1 @@
-"""An image file to pixels: the one decode, which training and serving share."""
+"""Image files to pixels: the one decode that training and serving share."""

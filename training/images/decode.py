@@ -1,6 +1,6 @@
-"""Encoded bytes to the network's input: the one decode-and-resize, for training and serving alike.
+"""Encoded bytes to the network's input: the one decode and resize, for training and serving alike.
 
-Whatever happens to pixels before the graph happens here, so the two cannot drift apart.
+All that happens to pixels before the graph happens here, so training and serving cannot drift apart.
 """
 
 import errno
@@ -23,7 +23,7 @@ from training.images.metadata import orientation_of, without_metadata
 from training.limits import Limits
 
 MAX_FILE_BYTES = 512 * 1024**2  # a file is held in memory while it is decoded
-# of tags that it passes over, and of images over its level, which it refuses at twice the level: `decode` does before
+# Pillow warns of tags that it ignores, and of images over its limit, which `decode` refuses before Pillow would
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 RESAMPLING = {
@@ -32,7 +32,7 @@ RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-TURNS = {  # by EXIF orientation: what makes an image upright
+TURNS = {  # by EXIF orientation: the turn that makes an image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -48,13 +48,15 @@ OTHER_KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a folder",
 }
-STRAIGHT = {"La": "LA", "RGBa": "RGBA"}  # premultiplied alpha
-SCALED = {"PNG", "PPM"}  # formats that fill 16 bits where Pillow's mode says 32
+STRAIGHT = {"La": "LA", "RGBa": "RGBA"}  # modes of premultiplied alpha, and their plain ones
+SCALED = {"PNG", "PPM"}  # formats whose 16-bit samples Pillow holds in a 32-bit mode
 
 
 class ImageError(TrainingError):
-    """Bytes that are no usable image. `code` is stable: empty_file, file_too_large, not_an_image, image_too_large,
-    corrupt_image, unsupported_pixels."""
+    """Bytes that are no usable image.
+
+    `code` is stable: empty_file, file_too_large, not_an_image, image_too_large, corrupt_image, unsupported_pixels.
+    """
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -65,10 +67,10 @@ class ImageError(TrainingError):
 def decode(source: bytes | Path, preprocessing: Preprocessing, max_pixels: int | None = None) -> NDArray[np.uint8]:
     """Decodes one image to uint8 [height, width, 3] RGB of the size that `preprocessing` names.
 
-    EXIF orientation is applied, transparency lies on white, 16-bit is cut to 8, an animation gives its first frame.
-    JPEGs are scaled while decoding (libjpeg's DCT scaling: 16.6 ms in place of 142 ms for a 12-megapixel photo).
-    Thread-safe; Pillow releases the GIL in decode and resize. `max_pixels` is by default what RESNEXT_MAX_PIXELS says.
-    Raises ImageError for the image, OSError for its file.
+    EXIF orientation is applied, transparent pixels are laid on white, 16-bit samples are cut to 8 bits, an animation
+    gives its first frame. JPEGs are scaled while they are decoded (libjpeg's DCT scaling: 16.6 ms in place of 142 ms
+    for a photo of 12 megapixels). Thread-safe: Pillow releases the GIL in decode and resize. `max_pixels` is
+    RESNEXT_MAX_PIXELS by default. Raises ImageError for the image, OSError for its file.
     """
     if max_pixels is None:
         max_pixels = Limits().max_pixels
@@ -80,19 +82,20 @@ def decode(source: bytes | Path, preprocessing: Preprocessing, max_pixels: int |
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        told = str(error).partition(" exceeds")[0]
-        raise ImageError("image_too_large", f"the limit is {max_pixels} pixels: {told}") from None
+        size = str(error).partition(" exceeds")[0]
+        raise ImageError("image_too_large", f"the limit is {max_pixels} pixels: {size}") from None
     # decoders raise anything on hostile bytes: OSError, SyntaxError, struct.error, RecursionError, MemoryError ...
     except Exception as error:
         image = f"{name} image" if (name := name_of(data)) else "image"
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError("corrupt_image", f"the {image} cannot be decoded: {told}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError("corrupt_image", f"the {image} cannot be decoded: {reason}") from error
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a regular file, or of one that a link leads to: a pipe may never end, a device does things.
+    """Returns the bytes of a regular file, also behind a link.
 
-    Raises ImageError when the file is too large, OSError when it cannot be read.
+    Other kinds are refused: a pipe may never end, and reading a device may do something. Raises ImageError when the
+    file is too large, OSError when it is of another kind or cannot be read.
     """
     try:
         found = path.stat()
@@ -111,33 +114,34 @@ def read_file(path: Path) -> bytes:
 
 
 def _pixels(data: bytes, preprocessing: Preprocessing, max_pixels: int) -> NDArray[np.uint8]:
-    """Raises whatever a decoder does."""
+    """Decodes, turns and resizes an image. Raises whatever a decoder raises."""
     plain, orientation = without_metadata(data)
     longest = max(preprocessing.height, preprocessing.width)
     with _load(plain, longest, max_pixels) as image:
-        orientation = orientation_of(image.info.get("exif") or b"") if orientation == 1 else orientation  # AVIF's turn
+        if orientation == 1:  # Pillow gives an AVIF's own turn as EXIF
+            orientation = orientation_of(image.info.get("exif") or b"")
         rgb = _to_rgb(image)
         upright = rgb.transpose(TURNS[orientation]) if orientation in TURNS else rgb
         return np.asarray(_resize(upright, preprocessing))
 
 
 def _load(data: bytes, longest: int, max_pixels: int) -> Image.Image:
-    """A decoded image; of a JPEG, not much larger than `longest` where it is."""
+    """Returns a decoded image. A large JPEG comes out scaled down, but not below `longest`."""
     image = _open(data, longest, max_pixels)
     try:
         image.load()
     except OSError:
-        # libjpeg fills up what is missing, once there is an end; OpenJPEG does not
+        # with an end marker libjpeg fills in missing pixels; OpenJPEG does not
         if image.format != "JPEG2000" and not (image.format == "JPEG" and has_all_pixels(data)):
             raise
         image = _open(data + END, longest, max_pixels)
         image.load()
-    _check_size(image, max_pixels)  # the header of what was inside may have said less
+    _check_size(image, max_pixels)  # the header of an inner image may have given a smaller size
     return image
 
 
 def _open(data: bytes, longest: int, max_pixels: int) -> Image.Image:
-    # Pillow's own level is a global that its decoders look at, also for an image inside of another: never below ours
+    # Pillow's own limit is a global; its decoders check it for an image inside another too: it is never below ours
     if max_pixels > (Image.MAX_IMAGE_PIXELS or max_pixels):
         Image.MAX_IMAGE_PIXELS = max_pixels
     try:
@@ -158,12 +162,12 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:  # a PNG may name one colour transparent
+    if image.mode == "RGB" and "transparency" not in image.info:  # a PNG may declare one color transparent
         return image
     if image.mode == "F" or (image.mode == "I" and image.format not in SCALED):
         kind = "32-bit float" if image.mode == "F" else "32-bit and signed integer"
         raise ImageError("unsupported_pixels", f"{kind} pixels have no agreed range; convert to 8 or 16 bits, unsigned")
-    if image.mode.startswith("I"):  # 16-bit samples, in 16 or 32 bits of storage
+    if image.mode.startswith("I"):  # 16-bit samples, stored in 16 or 32 bits
         image = Image.fromarray(np.clip(np.asarray(image) // _shades(image), 0, 255).astype(np.uint8))
     try:
         if image.has_transparency_data:
@@ -175,7 +179,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _shades(image: Image.Image) -> int:
-    """How many of a 16-bit sample's values become one of 8 bits; a TIFF may have filled 12 of the bits only."""
+    """Returns how many 16-bit values become one 8-bit value; a TIFF may use only 12 of the 16 bits."""
     bits = image.tag_v2.get(BITSPERSAMPLE) if isinstance(image, TiffImageFile) else None
     return 16 if bits == (12,) else 256
 

@@ -1,22 +1,22 @@
-"""Which files are read as images, and what to call one that is not."""
+"""The image formats that are read, and the names of other kinds of files for error messages."""
 
 import re
 
 from pi_heif import register_heif_opener  # type: ignore[import-untyped]  # it ships no types
 from PIL import AvifImagePlugin, Image
 
-# decoders run in threads that are shared out already; nothing but the image itself is looked at
+# decoders run in threads that are already shared out; only the image itself is read
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
 
-# every format that Pillow reads, but for EPS (runs Ghostscript on the upload) and the stubs that cannot decode
+# all formats that Pillow reads, except EPS (it runs Ghostscript on the upload) and stubs that cannot decode
 Image.init()
 FORMATS = tuple(sorted(set(Image.OPEN) - {"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG"}))
 
 EXPORT = "export it as JPEG or PNG"
 UNPACK = "unpack it"
 FRAME = "export its frames as JPEG or PNG"
-# what a file begins with, what it is then, what to do with it; the first that fits is taken
+# pattern of a file's first bytes, name of its kind, advice (empty for a format that is read); the first match counts
 KINDS: tuple[tuple[bytes, str, str], ...] = (
     (rb"\xff\xd8\xff", "JPEG", ""),
     (rb"\x89PNG\r\n", "PNG", ""),
@@ -65,13 +65,13 @@ LOOKED_AT = 4096  # bytes
 
 
 def name_of(data: bytes) -> str | None:
-    """The format that is read here and that the file begins as, if it is a known one."""
+    """Returns the format that the file begins as, if it is one that is read here."""
     found = _kind(data)
     return found[0] if found and not found[1] else None
 
 
 def unread(data: bytes) -> str:
-    """Says what a file is that is not read as an image."""
+    """Returns a sentence that says what a file is that cannot be read as an image."""
     if not (found := _kind(data)):
         return f"the file is in no known image format; it starts {data[:16]!r}"
     name, advice = found

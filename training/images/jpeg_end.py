@@ -1,4 +1,4 @@
-"""Whether a JPEG that lacks its end marker has all of its pixels."""
+"""Finds out whether a JPEG without an end marker has all of its pixels."""
 
 import hashlib
 import io
@@ -8,21 +8,22 @@ from PIL import Image
 
 from training.images.metadata import jpeg_segments
 
-END = b"\xff\xd9"  # of JPEG 2000, too
-FRAMES = range(0xC0, 0xC3)  # baseline, extended, progressive: what libjpeg reads by Huffman's code
+END = b"\xff\xd9"  # end marker of JPEG, and of JPEG 2000
+FRAMES = range(0xC0, 0xC3)  # baseline, extended and progressive: the Huffman-coded frames that libjpeg reads
 SCAN = 0xDA
-COEFFICIENTS = 64  # of a block
+COEFFICIENTS = 64  # in a block of 8 x 8 pixels
 
 
 def has_all_pixels(data: bytes) -> bool:
-    """libjpeg itself does not tell: it fills up what is missing. So it gets two different fillings.
+    """Whether a JPEG without an end marker has all of its pixels.
 
-    Where a pixel is missing, it becomes another one of each; where none is, libjpeg passes over both. Each has the
-    restart markers that libjpeg would look for. Raises what Pillow does.
+    libjpeg does not report missing pixels: it fills them in. So the image is decoded with two different fillings at its
+    end. A missing pixel takes another value from each; if none is missing, libjpeg ignores both fillings. Each has the
+    restart markers that libjpeg would look for. Raises what Pillow raises.
     """
     if not _has_all_scans(data):
         return False
-    data = data.rstrip(b"\xff")  # half a marker
+    data = data.rstrip(b"\xff")  # a marker that was cut in half
     first, second = (_digest(data + _filling(seed) + END) for seed in (1, 2))
     return first == second
 
@@ -47,7 +48,7 @@ def _has_all_scans(data: bytes) -> bool:
             missing = {component: set(range(COEFFICIENTS)) for component in content[6::3]}
         if code == SCAN:
             components, (first, last, approximation) = content[1:-3:2], content[-3:]
-            if not approximation & 15:  # bits that later scans bring
+            if not approximation & 15:  # a number of low bits that later scans bring
                 for component in components:
                     missing.get(component, set()).difference_update(range(first, last + 1))
     return bool(missing) and not any(missing.values())

@@ -1,7 +1,7 @@
-"""Takes off an encoded image what changes no pixel: text, profiles, thumbnails, EXIF.
+"""Removes from an encoded image what changes no pixel: text, profiles, thumbnails, EXIF.
 
-The decoder then never sees it: a damaged comment does not make a sound picture unreadable, and a comment that unpacks
-to a gigabyte is not unpacked. Of EXIF one number is read, the orientation.
+The decoder never sees these parts: a damaged comment does not make a sound picture unreadable, and a comment that
+unpacks to a gigabyte is not unpacked. The only value that is read from EXIF is the orientation.
 """
 
 import re
@@ -13,20 +13,21 @@ UPRIGHT = 1
 JPEG_MARKER = re.compile(rb"\xff+([^\xff])", re.DOTALL)
 PNG_END = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
 WEBP_PIXELS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
-WEBP_FLAGS = 0x20 | 0x08 | 0x04  # in VP8X: there is a colour profile, EXIF, XMP
-# a TIFF's tags about its pixels lie below 32768, but for LERC's; of those below, these are not about pixels: names,
-# dates, resolution (282, 283, 296), orientation (274), where further images lie (330)
+WEBP_FLAGS = 0x20 | 0x08 | 0x04  # in VP8X: a color profile, EXIF and XMP are present
+# A TIFF's tags about its pixels are below 32768, except LERC's. The dropped ones are below it and not about pixels:
+# names, dates, resolution (282, 283, 296), orientation (274), places of further images (330).
 TIFF_ORIENTATION = 274
-TIFF_INTEGERS = {3: "H", 4: "I"}  # types of a tag's value
+TIFF_INTEGERS = {3: "H", 4: "I"}  # struct codes by the type of a tag's value
 TIFF_DROPPED = {269, 270, 271, 272, 274, 282, 283, 285, 296, 297, 305, 306, 315, 316, 330, 700}
 TIFF_LERC = {50674, 50675}
 HEIF_EXIF = re.compile(rb"(infe(?:\x02.{7}|\x03.{9}))Exif", re.DOTALL)  # the item's entry: version, flags, id, index
 
 
 def without_metadata(data: bytes) -> tuple[bytes, int]:
-    """An image's pixels as they were encoded, and its EXIF orientation, 1 to 8. Other formats come back as they are.
+    """Returns an image without metadata, its pixels encoded as they were, and its EXIF orientation, 1 to 8.
 
-    Raises ValueError and struct.error for a PNG whose pixels, palette or header are damaged.
+    A format that is not known here is returned unchanged. Raises ValueError and struct.error for a PNG whose pixels,
+    palette or header are damaged.
     """
     for begins, strip in STRIPS.items():
         if re.match(begins, data, re.DOTALL):
@@ -35,7 +36,7 @@ def without_metadata(data: bytes) -> tuple[bytes, int]:
 
 
 def orientation_of(exif: bytes) -> int:
-    """The orientation in an EXIF block, 1 to 8; 1 where the block is damaged."""
+    """Returns the orientation in an EXIF block, 1 to 8; 1 where the block is damaged."""
     while exif.startswith(b"Exif\0\0"):
         exif = exif[6:]
     try:
@@ -51,7 +52,7 @@ def orientation_of(exif: bytes) -> int:
 
 
 def _jpeg(data: bytes) -> tuple[bytes, int]:
-    """Without comments and application segments, but for the two that tell how colours are encoded."""
+    """Removes comments and application segments, except the two that say how colors are encoded."""
     parts = [data[:2]]
     orientation = UPRIGHT
     at = 2
@@ -68,14 +69,14 @@ def _jpeg(data: bytes) -> tuple[bytes, int]:
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Each segment's marker, begin and end, up to the end of the image or to one that is cut short."""
+    """Yields each segment's marker, begin and end, up to the end of the image or to a segment that is cut short."""
     at = 2
     while marker := JPEG_MARKER.search(data, at):
         code, begin = marker[1][0], marker.end()
         if code == 0xD9:
             return
         at = begin
-        if code > 0x01 and not 0xD0 <= code <= 0xD8:  # else a marker without a segment
+        if code > 0x01 and not 0xD0 <= code <= 0xD8:  # other markers have no segment
             at += int.from_bytes(data[begin : begin + 2])
             if not begin + 2 <= at <= len(data):
                 return
@@ -84,39 +85,39 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 def _is_jpeg_metadata(code: int, content: bytes) -> bool:
     if code == 0xE0:
-        return not (content.startswith(b"JFIF\0") and len(content) >= 14)  # shorter ones libjpeg does not heed either
+        return not (content.startswith(b"JFIF\0") and len(content) >= 14)  # libjpeg ignores shorter ones too
     if code == 0xEE:
         return not (content.startswith(b"Adobe") and len(content) >= 12)
     return code == 0xFE or 0xE1 <= code <= 0xEF
 
 
 def _png(data: bytes) -> tuple[bytes, int]:
-    """Without ancillary chunks, but for transparency; an animation's further images are such chunks too.
+    """Removes ancillary chunks, except transparency; an animation's further images are ancillary chunks too.
 
-    Its end is put where it lacks one. Raises ValueError when another chunk is damaged.
+    Adds the end where it is missing. Raises ValueError when a critical chunk is damaged.
     """
     parts: list[bytes | memoryview] = [data[:8]]
     orientation = UPRIGHT
     view = memoryview(data)
     for kind, chunk in _png_chunks(data):
-        if kind[0] & 0x20:  # a small letter: ancillary
+        if kind[0] & 0x20:  # a lower-case letter marks an ancillary chunk
             if kind == b"tRNS" and _is_sound(view[chunk]) and _is_transparency(view[chunk], data[25:26]):
                 parts.append(view[chunk])
             if kind == b"eXIf" and _is_sound(view[chunk]):
                 orientation = orientation_of(data[chunk][8:-4])
-        elif chunk.stop > len(data) and kind == b"IDAT":  # the last that there is: whether a row is missing shows later
+        elif chunk.stop > len(data) and kind == b"IDAT":  # the file ends in it; missing rows show in the decoder
             length = struct.unpack_from(">I", data, chunk.start)[0]
             content = data[chunk][8 : 8 + length]
             parts.append(struct.pack(">I4s", len(content), kind) + content + bytes(4))
         elif not _is_sound(view[chunk]):
-            raise ValueError(f"its chunk {kind.decode()} should have the checksum that stands behind it, it has not")
+            raise ValueError(f"the checksum of its chunk {kind.decode()} does not fit the chunk")
         else:
             parts.append(view[chunk])
     return b"".join([*parts, PNG_END]), orientation
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, slice]]:
-    """Each chunk's kind and place, up to the end of the image or of the file."""
+    """Yields each chunk's kind and place, up to the end of the image or of the file."""
     at = 8
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -130,10 +131,10 @@ def _is_sound(chunk: memoryview) -> bool:
     return len(chunk) >= 12 and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
 
 
-def _is_transparency(chunk: memoryview, colour_type: bytes) -> bool:
-    """Whether it holds one value, three, or one for each of a palette's colours, as the colour type asks for."""
+def _is_transparency(chunk: memoryview, color_type: bytes) -> bool:
+    """Whether it has as many values as the color type asks for: one, three, or one for each color of a palette."""
     lengths = {b"\0": range(2, 3), b"\2": range(6, 7), b"\3": range(1, 257)}
-    return len(chunk) - 12 in lengths.get(colour_type, ())
+    return len(chunk) - 12 in lengths.get(color_type, ())
 
 
 def _webp(data: bytes) -> tuple[bytes, int]:
@@ -147,7 +148,7 @@ def _webp(data: bytes) -> tuple[bytes, int]:
             if kind == b"VP8X" and len(chunk) > 8:
                 chunk = chunk[:8] + bytes([chunk[8] & ~WEBP_FLAGS]) + chunk[9:]
             kept.append(chunk)
-            size += end - at  # of a chunk that was cut short, what it should have
+            size += end - at  # a chunk that was cut short counts whole
         elif kind == b"EXIF":
             orientation = orientation_of(data[at + 8 : at + 8 + length])
         at = end
@@ -155,12 +156,12 @@ def _webp(data: bytes) -> tuple[bytes, int]:
 
 
 def _tiff(data: bytes) -> tuple[bytes, int]:
-    """The first image alone: its directory is written over in its place."""
+    """Keeps the first image alone, by overwriting its directory in place."""
     try:
         order, entries, at = _tiff_entries(data)
         tags = [struct.unpack_from(f"{order}H", entry)[0] for entry in entries]
     except (struct.error, ValueError):
-        return data, UPRIGHT  # the decoder says so
+        return data, UPRIGHT  # the decoder will refuse it
     kept = [entry for tag, entry in zip(tags, entries, strict=True) if _is_about_pixels(tag)]
     directory = struct.pack(f"{order}H", len(kept)) + b"".join(kept) + bytes(4)
     if at + len(directory) > len(data):
@@ -173,7 +174,7 @@ def _is_about_pixels(tag: int) -> bool:
 
 
 def _tiff_entries(tiff: bytes) -> tuple[str, list[bytes], int]:
-    """Byte order, the entries of the first directory and where it lies. Raises struct.error, ValueError."""
+    """Returns byte order, entries and place of the first directory. Raises struct.error, ValueError."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
         raise ValueError("neither of TIFF's two byte orders")
@@ -184,7 +185,7 @@ def _tiff_entries(tiff: bytes) -> tuple[str, list[bytes], int]:
 
 
 def _heif(data: bytes) -> tuple[bytes, int]:
-    """HEIF and AVIF have their own turns, which decoders apply; by the standard the orientation in EXIF is not one."""
+    """Hides EXIF. HEIF and AVIF have turns of their own, which decoders apply; EXIF's does not count."""
     begin = data.find(b"meta")
     if begin < 4:
         return data, UPRIGHT

@@ -1,1 +1,1 @@
-"""All that needs TensorFlow: the network, its input pipeline, and what happens while it is fitted."""
+"""The modules that need TensorFlow: the network, its input pipeline, and the callbacks of its training."""

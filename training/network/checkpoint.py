@@ -1,11 +1,11 @@
-"""What a training run needs to go on after it was stopped, and the best weights it has seen."""
+"""Checkpoints: the state from which a stopped training goes on, and the best weights so far."""
 
 import json
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple  # Any: variables, since Keras ships no types
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,12 @@ from training.network.runtime import keras
 from training.system.durable import fsync, write_atomically
 from training.system.files import sha256
 
+State = dict[str, Any]  # Any: JSON
+Values = list[NDArray[Any]]  # Any: of several types
+
 STATE_FILE = "state.json"
-MOST_LOST_S = 600.0  # of an epoch: a longer one has checkpoints within
-# what these callbacks carry from epoch to epoch; their own on_train_begin forgets it
+MOST_LOST_S = 600.0  # seconds; an epoch that takes longer gets checkpoints within
+# Keras' attributes that these callbacks carry from epoch to epoch; their own on_train_begin resets them
 CALLBACK_STATE: dict[type, tuple[str, ...]] = {
     keras.callbacks.EarlyStopping: ("wait", "best", "best_epoch", "stopped_epoch"),
     keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
@@ -27,25 +30,26 @@ CALLBACK_STATE: dict[type, tuple[str, ...]] = {
 
 
 class CheckpointError(TrainingError):
-    """A checkpoint folder that cannot be continued from."""
+    """A checkpoint folder from which a training cannot go on."""
 
 
 class Snapshot(NamedTuple):
     """A training at the end of an epoch: its state, and the values of all variables of model and optimizer."""
 
-    state: dict[str, Any]
-    values: list[NDArray[Any]]  # of several types
+    state: State
+    values: Values
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves weights, optimizer, history and the state of `others`; keeps the last and the best.
+    """A callback that saves weights, optimizer, history and the state of `others`; keeps the last and the best.
 
-    At the end of an epoch, so often that a fiftieth of the time goes into it; every 10 minutes within an epoch; every
-    `every` steps of one where that is not 0; and at the training's end. The best epoch has the highest validation
-    accuracy, and among equals the lowest validation loss: between two checkpoints it is kept in memory.
-    Weights are written beside the old ones and flushed to disk, then a file of the same name with the state, then
-    `state.json`, each by one rename: a crash or a power cut costs what came after the last checkpoint and no more.
-    Must come after `others` in the list of callbacks. Raises Diverged where a loss is not finite: what was saved stays.
+    It saves at the end of an epoch, as often as a fiftieth of the time allows; within an epoch every 10 minutes, and
+    every `every` steps unless that is 0; and at the end of the training. The best epoch has the highest validation
+    accuracy, and among equals the lowest validation loss. Between two checkpoints it is kept in memory.
+
+    Weights are written beside the old ones and flushed to disk, then their state in a file of the same name, then
+    `state.json`, each by one rename: a crash or a power cut costs only what came after the last checkpoint.
+    The callback must come after `others` in the list. It raises Diverged when a loss is not finite; saved files stay.
     """
 
     def __init__(self, folder: Path, others: list[keras.callbacks.Callback], every: int = 0) -> None:
@@ -53,42 +57,42 @@ class Checkpoint(keras.callbacks.Callback):
         self.folder = folder
         self.others = [other for other in others if type(other) in CALLBACK_STATE]
         self.every = every
-        self.due = -math.inf  # the clock's time of the next one
+        self.due = -math.inf  # when the next one may be written, by time.monotonic
         self.saved_at = time.monotonic()
         self.unwritten_best: Snapshot | None = None
-        self.state: dict[str, Any] = {
+        self.state: State = {
             "epochs_done": 0,
-            "steps_done": 0,  # of the epoch after those
+            "steps_done": 0,  # in the epoch after these
             "weights": None,
-            "sha256": None,  # of their file: HDF5 has no checksum, and zeros load as well as weights
+            "sha256": None,  # of the weights' file: HDF5 has no checksum, and zeros load without an error
             "history": [],
             "best": None,
             "callbacks": {},
-            "metrics": [],  # what the epoch's running loss and accuracy have summed up
-            "seconds": 0.0,  # spent in the epoch
+            "metrics": [],  # sums of the epoch's running loss and accuracy
+            "seconds": 0.0,  # spent in the unfinished epoch
             "stopped": False,  # early, by a rule
         }
 
     def load_state(self) -> bool:
-        """Reads the newest state that is whole; False where there is none."""
+        """Reads the newest whole state; returns False where there is none."""
         if states := self._states():
             self.state = states[0]
         return bool(states)
 
     def restore(self, model: keras.Model, tell: Callable[[str], None]) -> bool:
-        """Loads the newest sound checkpoint into the compiled `model`; False where there is none.
+        """Loads the newest sound checkpoint into the compiled `model`; returns False where there is none.
 
-        `tell` gets a line where a damaged one was passed over. Raises CheckpointError where the weights are another
-        network's.
+        `tell` gets a line for each damaged checkpoint that is skipped. Raises CheckpointError when the weights belong
+        to another network.
         """
         model.optimizer.build(model.trainable_variables)
         states = self._states()
         if not states and any(self.folder.glob("*.weights.h5")):
-            tell(f"the checkpoints in {self.folder} are damaged: the training starts anew")
+            tell(f"the checkpoints in {self.folder} are damaged: the training starts again from the beginning")
         for state in states:
             weights = self.folder / state["weights"]
-            if state.get("sha256") not in (None, sha256(weights)):  # None: of a release that kept none
-                tell(f"{weights} is damaged and is passed over")
+            if state.get("sha256") not in (None, sha256(weights)):  # None: written by a release without checksums
+                tell(f"{weights} is damaged and is skipped")
                 continue
             try:
                 model.load_weights(weights)
@@ -98,7 +102,7 @@ class Checkpoint(keras.callbacks.Callback):
             tell(f"going on after epoch {self.epochs_done}" + (f", step {self.steps_done}" if self.steps_done else ""))
             return True
         if states:
-            tell("no checkpoint is left: the training starts anew")
+            tell("no checkpoint is left: the training starts again from the beginning")
         return False
 
     @property
@@ -108,19 +112,21 @@ class Checkpoint(keras.callbacks.Callback):
 
     @property
     def steps_done(self) -> int:
-        """Of the epoch that was cut off; 0 between two epochs."""
+        """Steps done in an interrupted epoch; 0 between two epochs."""
         done: int = self.state["steps_done"]
         return done
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """One entry an epoch, earlier attempts' included: loss, accuracy, val_loss, val_accuracy, learning_rate,
-        epoch (from 1), seconds."""
+        """One entry for each epoch, also of earlier attempts.
+
+        An entry has loss, accuracy, val_loss, val_accuracy, learning_rate, epoch (from 1) and seconds.
+        """
         return self.state["history"]
 
     @property
     def best_weights(self) -> Path:
-        """The best epoch's weights. Raises CheckpointError before the first epoch's end."""
+        """The file of the best epoch's weights. Raises CheckpointError before the first epoch's end."""
         if not self.state["best"]:
             raise CheckpointError(f"{self.folder} should hold a whole epoch's weights, no epoch was finished")
         return self._of_epoch(self.state["best"]["epoch"])
@@ -157,7 +163,7 @@ class Checkpoint(keras.callbacks.Callback):
             "seconds": round(time.monotonic() - self.started, 3),
         }
         best, rank = self.state["best"], [logs["val_accuracy"], -logs["val_loss"]]
-        better = best is None or rank > best["rank"]  # all of them are finite
+        better = best is None or rank > best["rank"]  # all figures are finite here
         self.state |= {
             "epochs_done": epoch + 1,
             "steps_done": 0,
@@ -182,13 +188,13 @@ class Checkpoint(keras.callbacks.Callback):
             self._write(last)
 
     def keep_best(self) -> None:
-        """Makes the best epoch the last checkpoint, where memory alone has it: what came after it is no good."""
+        """Makes the best epoch the last checkpoint if only memory has it; for a training that diverged afterwards."""
         if self.unwritten_best:
             self._write_best()
             self._point_to(self.best_weights)
 
     def _write(self, name: str) -> None:
-        """Writes the model's weights under this name, and the best epoch's where memory alone has them."""
+        """Writes the model's weights under this name, and the best epoch's if only memory has them."""
         begun = time.monotonic()
         if self.unwritten_best and self.best_weights.name != name:
             last = Snapshot(self.state, _values(self.model))
@@ -202,7 +208,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.due = next_due(begun)
 
     def _write_best(self) -> None:
-        """Leaves the model as it was in its best epoch."""
+        """Writes the best epoch from memory; the model then has that epoch's values."""
         assert self.unwritten_best
         self.state = self.unwritten_best.state
         _assign(self.model, self.unwritten_best.values)
@@ -214,8 +220,8 @@ class Checkpoint(keras.callbacks.Callback):
         try:
             self.model.save_weights(weights, overwrite=True)
             fsync(weights)
-        except Exception:  # h5py's own, for one cause: a full disk
-            weights.unlink(missing_ok=True)  # leave the room to others
+        except Exception:  # h5py raises types of its own, for instance when the disk is full
+            weights.unlink(missing_ok=True)  # half a file only takes room
             raise
         self.state |= {"weights": weights.name, "sha256": sha256(weights)}
         write_atomically(_state_of(weights), json.dumps(self.state, indent=1))
@@ -227,8 +233,8 @@ class Checkpoint(keras.callbacks.Callback):
             old.unlink()
             _state_of(old).unlink(missing_ok=True)
 
-    def _states(self) -> list[dict[str, Any]]:
-        """Those that are whole and whose weights are there, the newest first."""
+    def _states(self) -> list[State]:
+        """Returns the states that are whole and whose weights exist, the newest first."""
         found = {}
         for path in (self.folder / STATE_FILE, *self.folder.glob("*.state.json")):
             try:
@@ -244,14 +250,14 @@ class Checkpoint(keras.callbacks.Callback):
         require_finite(figures, self.epochs_done + 1)
 
     def _restore_metrics(self) -> None:
-        if len(self._metrics()) != len(self.state["metrics"]):  # Keras makes their variables in its first step
+        if len(self._metrics()) != len(self.state["metrics"]):  # Keras makes the metrics' variables in the first step
             nothing = keras.ops.zeros((1, self.model.output_shape[-1]))
             self.model.compute_metrics(None, nothing, nothing)
         for variable, value in zip(self._metrics(), self.state["metrics"], strict=True):
             variable.assign(value)
 
     def _metrics(self) -> list[Any]:
-        """The variables of the running metrics, in an order that does not change."""
+        """Returns the variables of the running metrics, always in the same order."""
         return [variable for metric in self.model.metrics for variable in metric.variables]
 
     def _of_epoch(self, number: int) -> Path:
@@ -266,10 +272,10 @@ def _variables(model: keras.Model) -> list[Any]:
     return [*model.variables, *model.optimizer.variables]
 
 
-def _values(model: keras.Model) -> list[NDArray[Any]]:
+def _values(model: keras.Model) -> Values:
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in _variables(model)]
 
 
-def _assign(model: keras.Model, values: list[NDArray[Any]]) -> None:
+def _assign(model: keras.Model, values: Values) -> None:
     for variable, value in zip(_variables(model), values, strict=True):
         variable.assign(value)

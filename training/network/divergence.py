@@ -1,4 +1,4 @@
-"""A loss that is not finite: nothing that follows it can be right."""
+"""The check for a loss that is not finite: no result after it can be right."""
 
 import math
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ class Diverged(TrainingError):
 
 
 def require_finite(logs: Mapping[str, float], epoch: int) -> None:
-    """Raises Diverged where a figure of `logs` is NaN or infinite; `epoch` counts from 1."""
+    """Raises Diverged when a figure in `logs` is NaN or infinite; `epoch` counts from 1."""
     for name, value in logs.items():
         if not math.isfinite(value):
             raise Diverged(f"the training diverged in epoch {epoch}: its {name.replace('_', ' ')} is {value}")
 
 
 def at_least(value: float) -> float:
-    """The value as a key to rank by: NaN is below every number."""
+    """Returns the value as a key to rank by: NaN ranks below every number."""
     return -math.inf if math.isnan(value) else value

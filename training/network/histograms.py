@@ -1,4 +1,4 @@
-"""Writes histograms of the weights for TensorBoard, now and then."""
+"""Histograms of the weights for TensorBoard, written now and then."""
 
 import math
 import time
@@ -9,11 +9,11 @@ import numpy as np
 from training.network.pace import next_due
 from training.network.runtime import keras, tf
 
-VALUES = 50_000  # of a weight, at most, evenly spread: of all 25 million they take 5 s and look the same
+VALUES = 50_000  # of a weight, at most, evenly spread: all 25 million take 5 s and look the same
 
 
 class Histograms(keras.callbacks.Callback):
-    """Writes histograms beside Keras' own scalars: after the first epoch, then as often as `next_due` allows."""
+    """A callback that writes histograms beside Keras' scalars, first after one epoch, then when `next_due` allows."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()

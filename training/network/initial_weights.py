@@ -1,8 +1,8 @@
-"""Where a training's weights start when it does not start from random ones: a published version."""
+"""The weights of a published version, as the start of a training that does not start from random ones."""
 
 from typing import TYPE_CHECKING
 
-from training.config import Architecture, TrainConfig
+from training.config import TrainConfig
 from training.contract.manifest import WEIGHTS_FILE, Manifest
 from training.contract.repository import ModelRepository
 from training.errors import TrainingError
@@ -17,11 +17,11 @@ HEAD = "logits"
 
 
 class InitialWeightsError(TrainingError):
-    """A version that this training can not start from."""
+    """A version that this training cannot start from."""
 
 
 def pinned_version(run: Run, init: str, repository: ModelRepository) -> int | None:
-    """The version that `init` means, None for random weights; the same one each time the run is continued.
+    """Returns the version that `init` names, None for random weights. A resumed run gets the same one again.
 
     Raises InitialWeightsError.
     """
@@ -31,18 +31,20 @@ def pinned_version(run: Run, init: str, repository: ModelRepository) -> int | No
     if not pin.exists():
         version = repository.active() if init == "live" else int(init)
         if version is None:
-            raise InitialWeightsError(f"init is live, and model {repository.name!r} has no live version")
+            raise InitialWeightsError(f"init is live, and model {repository.name!r} has no active version")
         replace_text(pin, f"{version}\n")
     return int(pin.read_text())
 
 
 def check_initial(config: TrainConfig, repository: ModelRepository, version: int) -> Manifest:
-    """The manifest of a version that a training of `config` can start from.
+    """Returns the manifest of a version that a training of `config` can start from.
 
-    Raises ContractError, and InitialWeightsError when the version is another network or carries no weights.
+    Raises ContractError, and InitialWeightsError when the version is another network or has no weights.
     """
     manifest = repository.manifest(version)
-    theirs = Architecture.model_validate(manifest.config["architecture"])
+    theirs = manifest.architecture
+    if theirs is None:
+        raise InitialWeightsError(f"version {version} should say its architecture, its manifest has none known here")
     if theirs != config.architecture:
         from training.network.resnext import name_of
 
@@ -58,14 +60,14 @@ def check_initial(config: TrainConfig, repository: ModelRepository, version: int
 def load_initial(
     model: "keras.Model", config: TrainConfig, labels: list[str], repository: ModelRepository, version: int
 ) -> None:
-    """Gives `model` a version's weights; where its labels are others, all but the classifier's.
+    """Gives `model` a version's weights, without the last layer's where the labels differ.
 
-    The input size may differ: the network is convolutional up to its pooling. Raises as `check_initial`.
+    The input size may differ: the network is convolutional up to its pooling. Raises what `check_initial` raises.
     """
     from training.network import resnext
 
     manifest = check_initial(config, repository, version)
-    # a network of its own: to load into one that has an optimizer already, Keras warns of the optimizer's variables
+    # a second network: loading into `model`, which has an optimizer, makes Keras warn about the optimizer's variables
     source = resnext.build(config.architecture, manifest.preprocessing, len(manifest.labels))
     source.load_weights(repository.path(version) / WEIGHTS_FILE)
     for layer in model.layers:

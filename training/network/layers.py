@@ -1,26 +1,26 @@
-"""Keras' layers in the form that the device computes soonest: the same numbers, weights and weight files.
+"""Keras' layers in the form that this device computes fastest: same numbers, same weights, same weight files.
 
-A weight file addresses a layer by its class' name: these keep Keras' names.
+A weight file addresses a layer by the name of its class, so these classes keep Keras' names.
 """
 
 import functools
-from typing import Any
+from typing import Any  # tensors and layers: Keras ships no types
 
 from training.network.runtime import GPUS, keras, tf
 
-MERGED_WIDTH = 32  # channels of a convolution where groups have to be merged
+MERGED_WIDTH = 32  # fewest channels of a convolution when groups are merged
 
 
 @keras.saving.register_keras_serializable("resnext_service")
 class Conv2D(keras.layers.Conv2D):
-    """A dense convolution; one of size 1x1 is a matrix product, and computed as such on a CPU.
+    """A dense convolution that computes a 1x1 kernel as a matrix product on a CPU.
 
-    There a convolution brings its kernel into a layout of its own, forward and twice backward, which is more work than
-    the product itself where the kernel is large and the image small. With a stride it pays: to slice takes longer.
+    A CPU's convolution first changes the layout of its kernel, once forward and twice backward. For a large kernel and
+    a small image this is more work than the product. With a stride the convolution is faster: slicing takes longer.
     """
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        """Called by Keras: `inputs` [N, H, W, C], `kernel` [h, w, C, filters]."""
+        """Convolves `inputs` [N, H, W, C] with `kernel` [h, w, C, filters]; Keras calls it."""
         if GPUS or self.kernel_size != (1, 1) or self.strides != (1, 1):
             return super().convolution_op(inputs, kernel)
         _, height, width, channels = inputs.shape
@@ -32,11 +32,11 @@ class Conv2D(keras.layers.Conv2D):
 class GroupedConv2D(keras.layers.Conv2D):
     """A grouped 2-D convolution that trains fast and converts to one ONNX `Conv`.
 
-    Keras' own `Conv2D(groups=...)` runs in a jit-compiled function on TensorFlow: tf2onnx can not convert it
-    (tensorflow-onnx#2099) and a CPU trains it at a thirtieth of this speed.
+    Keras' own `Conv2D(groups=...)` runs in a jit-compiled function on TensorFlow: tf2onnx cannot convert that
+    (tensorflow-onnx#2099), and a CPU trains it at a thirtieth of this speed.
 
-    `merge_groups`: True computes groups as block-diagonal dense convolutions of at least 32 channels, the same
-    numbers, for devices without a grouped kernel; False never; None finds out.
+    `merge_groups=True` computes groups as block-diagonal dense convolutions of at least 32 channels: the same numbers,
+    for devices without a grouped kernel. False never does; None asks `has_grouped_kernels`.
     """
 
     def __init__(self, filters: int, kernel_size: int, *, merge_groups: bool | None = None, **arguments: Any) -> None:
@@ -59,7 +59,7 @@ class GroupedConv2D(keras.layers.Conv2D):
         super().build(input_shape)
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        """Called by Conv2D: `inputs` [N, H, W, C], `kernel` [h, w, C / groups, filters]."""
+        """Convolves `inputs` [N, H, W, C] with `kernel` [h, w, C / groups, filters]; Keras calls it."""
         merge = not has_grouped_kernels() if self.merge_groups is None else self.merge_groups
         if not merge:
             return tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper())
@@ -68,7 +68,7 @@ class GroupedConv2D(keras.layers.Conv2D):
         return tf.concat([tf.nn.conv2d(x, k, self.strides, self.padding.upper()) for x, k in parts], axis=-1)
 
     def _merged(self, kernel: Any) -> list[Any]:
-        """Dense kernels, each of `merged` neighbouring groups with zeros between them."""
+        """Returns dense kernels, each made of `merged` neighboring groups with zeros between them."""
         height, width, channels, filters = kernel.shape
         merged = min(self.groups, max(1, MERGED_WIDTH // channels))
         while self.groups % merged:
@@ -79,20 +79,20 @@ class GroupedConv2D(keras.layers.Conv2D):
         return tf.unstack(tf.reshape(diagonal, shape))
 
     def get_config(self) -> dict[str, Any]:
-        """Keras' own, with `merge_groups`."""
+        """Returns Keras' config of the layer with `merge_groups`."""
         return {**super().get_config(), "merge_groups": self.merge_groups}
 
 
 @keras.saving.register_keras_serializable("resnext_service")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras' own as one TensorFlow operation, forward and backward, in the precision of its input.
+    """Keras' batch normalization as one TensorFlow operation, forward and backward, in the precision of its input.
 
-    Keras 3 writes it as a dozen, each of which reads and writes the whole tensor, in float32. Statistics that are
-    shared between replicas are Keras' own business.
+    Keras 3 writes it as a dozen operations, and each reads and writes the whole tensor in float32. Statistics that
+    replicas share (`synchronized`) are left to Keras.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """`inputs` [N, H, W, C]; the result has their shape and the layer's compute dtype."""
+        """Normalizes `inputs` [N, H, W, C]; the result has their shape and the layer's compute dtype."""
         if self.synchronized or mask is not None:
             return super().call(inputs, training=training, mask=mask)
         learns = bool(training) and self.trainable
@@ -108,7 +108,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
         if learns:
             count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
-            variance *= (count - 1) / count  # it is the sample's, for n - 1 degrees of freedom; Keras keeps the other
+            variance *= (count - 1) / count  # TensorFlow divides by n - 1, Keras by n
             for moving, new in ((self.moving_mean.value, mean), (self.moving_variance.value, variance)):
                 moving.assign_sub((moving - new) * (1 - self.momentum))
         return outputs
@@ -116,8 +116,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 @functools.cache
 def has_grouped_kernels() -> bool:
-    """Whether this device computes a grouped convolution and its gradient: a GPU does, a CPU with oneDNN does."""
-    with tf.init_scope():  # eager, also when asked while a graph is traced; it pauses gradient tapes, so no tape here
+    """Whether this device computes a grouped convolution and its gradient; a GPU and a CPU with oneDNN do."""
+    with tf.init_scope():  # runs eagerly, even while a graph is traced; it pauses gradient tapes, so none is used here
         try:
             tf.raw_ops.Conv2DBackpropInput(
                 input_sizes=(1, 4, 4, 4),

@@ -1,19 +1,20 @@
-"""Keras' optimizers, each variable updated by one of TensorFlow's own kernels: the same numbers.
+"""Keras' optimizers, with each variable updated by one TensorFlow kernel: the same numbers, faster.
 
-Keras 3 writes an update as ten to fifteen operations, each of which goes through memory; this network has 161
-variables, and every operation is also traced before the first step. Class names are Keras' own.
+Keras 3 writes an update as ten to fifteen operations, and each goes through memory. This network has 161 variables,
+and every operation is also traced before the first step. Class names are Keras' own. The update reads Keras' private
+`_get_variable_index`, `_momentums` and `_velocities`, so pyproject.toml bounds Keras to one minor release.
 """
 
-from typing import Any
+from typing import Any  # tensors and layers: Keras ships no types
 
 from training.network.runtime import keras, tf
 
 
 class SGD(keras.optimizers.SGD):
-    """With momentum."""
+    """SGD with momentum, which is required."""
 
     def update_step(self, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
-        """Called by Keras for each variable."""
+        """Updates one variable by its gradient; Keras calls it."""
         tf.raw_ops.ResourceApplyKerasMomentum(
             var=variable.handle,
             accum=self.momentums[self._get_variable_index(variable)].value.handle,
@@ -25,10 +26,10 @@ class SGD(keras.optimizers.SGD):
 
 
 class Adam(keras.optimizers.Adam):
-    """Without AMSGrad."""
+    """Adam; AMSGrad is not supported."""
 
     def update_step(self, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
-        """Called by Keras for each variable."""
+        """Updates one variable by its gradient; Keras calls it."""
         index, dtype = self._get_variable_index(variable), variable.dtype
         step = tf.cast(self.iterations + 1, dtype)
         tf.raw_ops.ResourceApplyAdam(
@@ -46,4 +47,4 @@ class Adam(keras.optimizers.Adam):
 
 
 class AdamW(Adam):
-    """Adam with a decay of its own: https://arxiv.org/abs/1711.05101. Keras decays so for any `weight_decay`."""
+    """Adam with decoupled weight decay, https://arxiv.org/abs/1711.05101. Keras decouples any `weight_decay`."""

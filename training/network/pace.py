@@ -1,8 +1,8 @@
-"""Decides how often a training writes checkpoints and histograms: each takes seconds in which nothing is trained."""
+"""The pace of checkpoints and histograms: writing them takes seconds in which nothing is trained."""
 
 import time
 
-SHARE = 0.02  # of a training's time, at most, for checkpoints, and as much for histograms
+SHARE = 0.02  # largest share of the training's time that checkpoints take, and that histograms take
 
 
 def next_due(begun: float) -> float:

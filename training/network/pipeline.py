@@ -1,7 +1,7 @@
-"""Decoded images -> batches for `model.fit` and `model.evaluate`.
+"""Batches of decoded images for `model.fit` and `model.evaluate`.
 
-Batches are (float32 [N, H, W, 3] of 0..255, one-hot float32 [N, classes]): Keras smooths labels in
-CategoricalCrossentropy alone, so labels are one-hot always, smoothed or not.
+A batch is (float32 [N, H, W, 3] of 0..255, one-hot float32 [N, classes]). Labels are always one-hot, because Keras
+smooths labels in CategoricalCrossentropy only.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from training.network.runtime import keras, tf
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Training steps that show every image once: the last batch is filled up, never short."""
+    """Returns the number of steps that show every image once; the last batch is filled up, never short."""
     return -(-images // min(batch_size, images))
 
 
@@ -27,15 +27,15 @@ def training_batches(
     first_epoch: int = 0,
     first_step: int = 0,
 ) -> tf.data.Dataset:
-    """Endless shuffled, augmented batches; give `model.fit` `steps_per_epoch`.
+    """Returns endless shuffled, augmented batches; give `steps_per_epoch` to `model.fit`.
 
-    An epoch's order and augmentation depend on `seed` and the epoch's number alone: a run that resumes with
-    `first_epoch`, `first_step` steps into it, gets what the unbroken one would have got. The next epoch is prefetched
-    while this one is validated.
+    The order and the augmentation of an epoch depend on `seed` and the epoch's number alone: a run that resumes
+    `first_step` steps into `first_epoch` gets the batches that an unbroken run would have had. The next epoch is
+    prefetched while this one is validated.
 
-    Every batch is full: the last takes its missing images from the start of its epoch's order. A short one would be
-    noise for BatchNorm, a second shape to compile, and uneven over several GPUs; the price is that up to
-    batch_size - 1 images count twice in an epoch.
+    Every batch is full: the last one takes its missing images from the start of the epoch's order. A short batch would
+    be noise for BatchNorm, a second shape to compile, and uneven over several GPUs. The price: up to batch_size - 1
+    images count twice in an epoch.
     """
     count, batch_size = len(split), min(batch_size, len(split))
     steps = steps_per_epoch(count, batch_size)
@@ -55,13 +55,13 @@ def training_batches(
 
 
 def evaluation_batches(split: Split, classes: int, batch_size: int) -> tf.data.Dataset:
-    """All images once, in the split's order; the last batch may be short."""
+    """Returns batches of all images once, in the split's order; the last batch may be short."""
     rows = tf.data.Dataset.range(len(split)).batch(batch_size)
     return rows.map(_reader(split, classes), tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 
 def augment(images: tf.Tensor, augmentation: Augmentation, key: tf.Tensor) -> tf.Tensor:
-    """Random geometry for a batch, float32 [N, H, W, 3], drawn from `key`, an integer [2]: the same key, the same draw.
+    """Applies random geometry to a batch, float32 [N, H, W, 3]. The same `key`, integers [2], gives the same draw.
 
     The parts and their order are those of Keras' ImageDataGenerator with fill_mode nearest. The whole batch is
     resampled once.
@@ -96,11 +96,11 @@ def affine(
     zoom_y: tf.Tensor,
     mirror: tf.Tensor,
 ) -> tf.Tensor:
-    """[N, 8] for `keras.ops.image.affine_transform`: output coordinates to input coordinates, about the centre.
+    """Returns [N, 8] for `keras.ops.image.affine_transform`: output to input coordinates, about the center.
 
-    All arguments are [N]; rotation and shear in degrees, shifts in pixels, `mirror` boolean. It is ImageDataGenerator's
-    rotation @ shift @ shear @ zoom, multiplied out, and its flip of the result. (ImageDataGenerator moves columns by
-    its height_shift_range and rows by its width_shift_range; here each moves its own.)
+    All arguments are [N]: rotation and shear in degrees, shifts in pixels, `mirror` boolean. The map is
+    ImageDataGenerator's rotation @ shift @ shear @ zoom, multiplied out, and then its flip. (ImageDataGenerator moves
+    columns by its height_shift_range and rows by its width_shift_range. Here each range moves its own direction.)
     """
     degree = np.pi / 180
     cos, sin = tf.cos(rotation * degree), tf.sin(rotation * degree)
@@ -115,9 +115,9 @@ def affine(
 
 
 def _reader(split: Split, classes: int) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Row numbers [N] -> images float32 [N, H, W, 3] and one-hot labels [N, classes].
+    """Returns a function from row numbers [N] to images float32 [N, H, W, 3] and one-hot labels [N, classes].
 
-    The pixels stay in their NumPy array, which may be a memory map: as a tensor they would be in memory a second time.
+    The pixels stay in their NumPy array, which may be a memory map. As a tensor they would be in memory a second time.
     """
     pixels, labels = np.asarray(split.images), tf.constant(split.labels)
 

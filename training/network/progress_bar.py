@@ -1,4 +1,4 @@
-"""Follows `model.fit` into the progress log, with a bar where there is a terminal."""
+"""The progress of `model.fit`: records in the progress log, and a bar on a terminal."""
 
 import time
 
@@ -9,21 +9,21 @@ from training.network.runtime import keras
 from training.runs.console import ProgressLog, duration
 from training.runs.progress import RECORD_EVERY_S, Epoch, Step
 
-LINE_EVERY_S = 10.0  # where there is no terminal to draw a bar on
+LINE_EVERY_S = 10.0  # between lines, without a terminal to draw a bar on
 
 
 class ProgressCallback(keras.callbacks.Callback):
-    """Follows `fit`, once a second: epoch, step, loss, accuracy, learning rate, images/s and the time left."""
+    """A callback that reports once a second: epoch, step, loss, accuracy, learning rate, images/s and time left."""
 
     def __init__(self, log: ProgressLog, epochs: int, steps: int, batch_size: int, epoch: int, step: int) -> None:
-        """`epoch` and `step` are where the run goes on, from 0."""
+        """Takes the epoch and the step from which the run goes on, both counted from 0."""
         super().__init__()
         self.log, self.epochs, self.steps, self.batch_size = log, epochs, steps, batch_size
         self.epoch, self.first_step = epoch, step
         self.start = epoch * steps + step
         self.clock: float | None = None  # starts after the first step, which traces the graph
         self.shown = self.printed = 0.0
-        # a dumb terminal can not draw over a line
+        # a dumb terminal cannot draw over a line
         self.animated = log.console.is_terminal and not log.console.is_dumb_terminal
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
@@ -32,7 +32,7 @@ class ProgressCallback(keras.callbacks.Callback):
             TextColumn("{task.fields[text]}"),
             console=log.console,
             disable=not self.animated,
-            transient=True,  # what stays is a line an epoch
+            transient=True,  # a line for each epoch stays
         )
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
@@ -43,7 +43,7 @@ class ProgressCallback(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         self.epoch = epoch
         text = "" if self.clock else "tracing the graph"
-        # every field: `reset` takes away those that it is not given
+        # all fields: `reset` removes those that are not given
         self.bar.reset(self.task, total=self.steps, epoch=f"{epoch + 1}/{self.epochs}", text=text)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -51,14 +51,14 @@ class ProgressCallback(keras.callbacks.Callback):
         if self.clock is None:
             self.clock = now
             return
-        if now - self.shown < RECORD_EVERY_S:  # to know the loss is to wait for the device
+        if now - self.shown < RECORD_EVERY_S:  # reading the loss waits for the device
             return
         self.shown = now
         logs = {name: float(value) for name, value in (logs or {}).items()}
         require_finite(logs, self.epoch + 1)
         step = self.first_step + batch + 1
         done = self.epoch * self.steps + step
-        step_seconds = (now - self.clock) / (done - self.start - 1)  # validation and checkpoints included
+        step_seconds = (now - self.clock) / (done - self.start - 1)  # includes validation and checkpoints
         eta = step_seconds * (self.epochs * self.steps - done)
         record = Step(
             epoch=self.epoch + 1,

@@ -8,9 +8,9 @@ A layer's name is its address: `stage2_block1_conv2`.
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any  # tensors and layers: Keras ships no types
 
-from training.config import Architecture
+from training.contract.architecture import Architecture
 from training.contract.manifest import Preprocessing
 from training.network.layers import BatchNormalization, Conv2D, GroupedConv2D
 from training.network.runtime import keras
@@ -36,7 +36,7 @@ class Stage:
 
 
 def stages(architecture: Architecture) -> list[Stage]:
-    """The table: for ResNeXt-50 (32x4d) 3, 4, 6 and 3 blocks of width 128, 256, 512 and 1024."""
+    """Returns the table's rows: for ResNeXt-50 (32x4d) 3, 4, 6 and 3 blocks of width 128, 256, 512 and 1024."""
     return [
         Stage(
             blocks=blocks,
@@ -56,11 +56,11 @@ def build(
     synchronized: bool = False,
     exported: bool = False,
 ) -> keras.Model:
-    """The network: `image` [N, height, width, 3] RGB in 0..255, any dtype -> `logits` float32 [N, classes].
+    """Builds the network: `image` [N, height, width, 3] RGB in 0..255, any dtype -> `logits` float32 [N, classes].
 
-    Normalisation is its first layer. `synchronized` shares BatchNorm statistics between replicas. `exported` builds
-    the graph that becomes ONNX: every convolution is one, however slow here; else each layer is computed as this device
-    does it soonest. Raises ValueError where groups do not divide channels.
+    Its first layer normalizes. `synchronized` shares BatchNorm statistics between replicas. `exported` uses plain
+    layers only, as ONNX needs them, even where this device is slow at them; otherwise each layer takes the form that
+    trains fastest here. Raises ValueError where groups do not divide channels.
     """
     normalization = layers.BatchNormalization if exported else BatchNormalization
     norm = functools.partial(normalization, synchronized=synchronized, **BATCH_NORM)
@@ -79,7 +79,7 @@ def build(
     x = dense(architecture.stem_width, 7, stride=2, padding="valid", name="stem_conv")(x)
     x = norm(name="stem_norm")(x)
     x = layers.ReLU(name="stem_relu")(x)
-    x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)  # zero is below nothing after a ReLU
+    x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)  # after a ReLU no value is below zero
     x = layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
     for i, stage in enumerate(stages(architecture), start=1):
         for j in range(1, stage.blocks + 1):
@@ -99,7 +99,7 @@ def residual_block(
     norm: Callable[..., Any],
     name: str,
 ) -> Any:
-    """1x1 reduce, 3x3 grouped, 1x1 expand, plus the shortcut: identity, or a projection where the shape changes."""
+    """Adds a block: 1x1 reduce, 3x3 grouped, 1x1 expand, plus the shortcut, which projects where the shape changes."""
     shortcut = x
     if stride != 1 or x.shape[-1] != stage.filters:
         shortcut = dense(stage.filters, 1, stride=stride, name=f"{name}_shortcut_conv")(x)
@@ -107,7 +107,7 @@ def residual_block(
     x = dense(stage.width, 1, name=f"{name}_conv1")(x)
     x = layers.ReLU(name=f"{name}_relu1")(norm(name=f"{name}_norm1")(x))
     if stride != 1:
-        x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)  # Keras' "same" pads a strided one on one side only
+        x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)  # Keras' "same" pads a strided convolution on one side only
     x = grouped(
         stage.width,
         3,
@@ -126,9 +126,9 @@ def residual_block(
 
 
 def initializer() -> keras.initializers.Initializer:
-    """He et al. (2015) by fan-in. A new one for each layer: one instance draws the same numbers each time.
+    """Returns a new initializer, He et al. (2015) by fan-in: one instance would draw the same numbers for each layer.
 
-    The paper's code goes by fan-out, which makes a grouped kernel's weights sqrt(groups) too small for its inputs.
+    The paper's code uses fan-out, which makes the weights of a grouped kernel too small by sqrt(groups).
     """
     return keras.initializers.HeNormal()
 
@@ -136,14 +136,14 @@ def initializer() -> keras.initializers.Initializer:
 def convolution(
     kind: type[keras.layers.Layer], filters: int, size: int, *, stride: int = 1, padding: str = "same", name: str
 ) -> keras.layers.Layer:
-    """A dense convolution without bias: BatchNorm follows each."""
+    """Returns a dense convolution without bias, since BatchNorm follows it."""
     return kind(
         filters, size, strides=stride, padding=padding, use_bias=False, kernel_initializer=initializer(), name=name
     )
 
 
 def layer_rows(model: keras.Model) -> list[tuple[str, str, str, str]]:
-    """Of every layer: name, kind, output shape, parameters."""
+    """Returns name, kind, output shape and number of parameters of every layer."""
     return [
         (
             layer.name,
@@ -156,13 +156,13 @@ def layer_rows(model: keras.Model) -> list[tuple[str, str, str, str]]:
 
 
 def name_of(architecture: Architecture) -> str:
-    """The field's name for it: `resnext50_32x4d`."""
+    """Returns the usual name of the network, such as `resnext50_32x4d`."""
     depth = 3 * sum(architecture.depths) + 2
     return f"resnext{depth}_{architecture.cardinality}x{architecture.base_width}d"
 
 
 def multiply_adds(model: keras.Model) -> int:
-    """Multiply-adds of all convolutions and the classifier for one image."""
+    """Returns the multiply-adds of all convolutions and the classifier for one image."""
     total = 0
     for layer in model.layers:
         if isinstance(layer, layers.Conv2D):
@@ -174,14 +174,14 @@ def multiply_adds(model: keras.Model) -> int:
 
 
 def parameters(model: keras.Model) -> dict[str, int]:
-    """Counts of `total`, `trainable` and `non_trainable` parameters; the last are BatchNorm's moving statistics."""
+    """Counts `total`, `trainable` and `non_trainable` parameters; the last are BatchNorm's moving statistics."""
     trainable = sum(w.shape.num_elements() for w in model.trainable_weights)
     fixed = sum(w.shape.num_elements() for w in model.non_trainable_weights)
     return {"total": trainable + fixed, "trainable": trainable, "non_trainable": fixed}
 
 
 def summary(model: keras.Model) -> dict[str, Any]:
-    """The network in figures: name, input, output shape of each key layer, parameter counts, multiply-adds."""
+    """Returns the network in figures: name, output shapes of key layers, parameter counts, multiply-adds."""
     ends = [layer for layer in model.layers if layer.name.endswith("_relu3")]
     key = {layer.name.removesuffix("_relu3"): layer for layer in ends}
     stages_last = {name.split("_")[0]: name for name in key}

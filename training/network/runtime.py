@@ -1,4 +1,4 @@
-"""TensorFlow as this project runs it: take `tf` and `keras` from here, the environment is set before the import."""
+"""TensorFlow as this project runs it: import `tf` and `keras` from here, so that the environment is set before."""
 
 import contextlib
 import os
@@ -10,17 +10,17 @@ from training.errors import TrainingError
 __all__ = ["GPUS", "check_precision", "device_names", "keras", "precision_policy", "set_up", "tf"]
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings and errors only
-# TensorFlow turns oneDNN on by itself only on CPUs with AVX-512 VNNI and later. Elsewhere its plain kernels have no
-# gradient for grouped convolutions and train the merged ones at an eighth of oneDNN's speed.
+# By default TensorFlow uses oneDNN only on CPUs with AVX-512 VNNI and later. Its plain kernels have no gradient for
+# grouped convolutions, and train merged ones at an eighth of oneDNN's speed.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-# tf2onnx copies the graph, weights and all, before each of its optimizers, to go on without one that fails: 8 GB for
-# ResNeXt-50. One that fails should stop the export instead.
+# tf2onnx copies the whole graph before each of its optimizers, to go on without one that fails: 8 GB for ResNeXt-50.
+# An optimizer that fails should stop the export instead.
 os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "FALSE")
 
 
 @contextlib.contextmanager
 def _without_startup_lines() -> Iterator[None]:
-    """Hides what the C++ side prints while it loads, before any log level applies; exceptions still pass."""
+    """Hides the lines that C++ code prints while it loads, before any log level applies. Exceptions still pass."""
     sys.stderr.flush()
     saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
@@ -40,11 +40,11 @@ with _without_startup_lines():
 
 
 class PrecisionError(TrainingError):
-    """A precision that this machine cannot train in."""
+    """A precision in which this machine cannot train."""
 
 
 def check_precision(precision: str) -> None:
-    """Raises PrecisionError for float16 without a GPU: a CPU has no gradients of grouped convolutions in it."""
+    """Raises PrecisionError for float16 without a GPU: a CPU has no float16 gradients of grouped convolutions."""
     if precision == "mixed_float16" and not GPUS:
         raise PrecisionError(
             "precision mixed_float16 needs a GPU, and TensorFlow sees none here: a CPU trains in float32 or "
@@ -53,10 +53,10 @@ def check_precision(precision: str) -> None:
 
 
 def set_up(precision: str, seed: int, deterministic: bool = False) -> tf.distribute.Strategy:
-    """Prepares this process for one training: GPU memory growth, seeds, precision policy, one replica a GPU.
+    """Prepares this process for one training: GPU memory growth, seeds, precision policy, one replica for each GPU.
 
-    The arguments are TrainConfig's. Call before the first model is built. Determinism stays on in this process.
-    Raises PrecisionError.
+    The arguments are fields of TrainConfig. Call it before the first model is built. Determinism stays on in this
+    process. Raises PrecisionError.
     """
     check_precision(precision)
     if deterministic:
@@ -69,9 +69,9 @@ def set_up(precision: str, seed: int, deterministic: bool = False) -> tf.distrib
 
 
 def precision_policy(precision: str) -> str:
-    """The Keras dtype policy for a `precision` setting: `auto` is mixed where every GPU has the units for it.
+    """Returns the Keras dtype policy for a `precision` setting; `auto` is mixed where every GPU has units for it.
 
-    A CPU stays at float32: bfloat16 pays only on some, at a price in accuracy, and is there for the asking.
+    `auto` on a CPU is float32: bfloat16 is faster on some CPUs only and costs accuracy, so it has to be asked for.
     """
     if precision != "auto":
         return precision
@@ -82,6 +82,6 @@ def precision_policy(precision: str) -> str:
 
 
 def device_names() -> list[str]:
-    """What the training runs on, for logs."""
+    """Returns names of the devices that the training runs on, for logs."""
     names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in GPUS]
     return names or [f"CPU ({os.cpu_count()} cores)"]

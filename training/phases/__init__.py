@@ -1,1 +1,1 @@
-"""The phases of a run: a module for each."""
+"""The phases of a run, one module each."""

@@ -1,6 +1,6 @@
-"""`python -m training.phases RUN PHASE --models DIR`: how a worker runs a phase, in a process of its own.
+"""`python -m training.phases RUN PHASE --models DIR`: runs one phase of a run in a process of its own.
 
-So a cancel or a crash is the end of that process, and its memory comes back.
+A worker runs its phases this way: a cancel or a crash ends only that process, and its memory is freed.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from training.system import lifeline
 
 
 def main(arguments: list[str]) -> int:
-    """0 when the phase is done; 1 when it failed, with the reason as the last line of stderr."""
+    """Returns 0 when the phase is done, 1 when it failed, with the reason as the last line of stderr."""
     parser = argparse.ArgumentParser(prog="python -m training.phases", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("phase", choices=PHASES)

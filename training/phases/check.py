@@ -11,12 +11,12 @@ from training.runs.run import Run
 
 
 def check(run: Run, log: ProgressLog) -> DatasetReport:
-    """Reads every file once. Raises DatasetError."""
+    """Reads every file once, keeps the list of usable files, and measures the baseline. Raises DatasetError."""
     config = run.config()
     log.announce("checking", f"the images in {config.data}")
     dataset = list_dataset(config.data, config.val_fraction, config.test_fraction, config.seed)
     report, samples = check_dataset(dataset, config.preprocessing, strict=config.strict, progress=log.files)
-    report = report.model_copy(update={"baseline": baseline(samples, run.folder / "cache")})
+    report = report.model_copy(update={"baseline": baseline(samples, run.folder)})
     print_report(report, log.console)
     write_samples(run.samples, samples)
     return report

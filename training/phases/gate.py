@@ -1,4 +1,4 @@
-"""The gating phase: is the candidate good enough to take the live version's place?"""
+"""The gating phase: decides whether the candidate is good enough to replace the active version."""
 
 from dataclasses import dataclass
 
@@ -9,76 +9,78 @@ from training.config import Gate
 from training.contract.intervals import Proportion
 from training.contract.repository import ModelRepository
 from training.contract.verdict import ClassRecall, Comparison, Verdict
-from training.datasets.loading import load, read_samples
+from training.datasets.loading import read_samples
 from training.datasets.report import DatasetReport
 from training.errors import few
 from training.exported.classifier import published
 from training.exported.comparison import compare_answers
+from training.phases.images import images_of
 from training.runs.console import ProgressLog
 from training.runs.run import Run
 
-CLASS_IMAGES = 2  # of a class, that may be lost in any case: with few images one of them is a large share
-NAMED = 5  # classes in the reasons, those that fell most; the verdict has the figures of all
+CLASS_IMAGES = 2  # test images of a class that may be lost in any case: of few images, one is a large share
+NAMED = 5  # classes listed in the reasons, the worst first; the verdict has the figures of all
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a classifier names on the test images: its classes, and the label of each image, str [N]."""
+    """A classifier's answers on the test images: its classes, and the label that it gives each image, str [N]."""
 
     labels: list[str]
     named: NDArray[np.str_]
 
 
 def gate(run: Run, repository: ModelRepository, log: ProgressLog) -> Verdict:
-    """Measures the live version on the candidate's test images, by the code that serves, and judges.
+    """Measures the active version on the candidate's test images, with the decode that serves, and judges.
 
-    Raises ContractError when the live version cannot be read, DatasetError.
+    Raises ContractError when the active version cannot be read, DatasetError.
     """
     config = run.config().gate
-    active = repository.active()
-    compared = active is not None and config.policy in ("better_or_equal", "better")
-    log.announce("gating", f"against version {active}, which is live" if compared else "")
+    version = repository.active()
+    compared = version is not None and config.policy in ("better_or_equal", "better")
+    log.announce("gating", f"against version {version}, which is active" if compared else "")
     report = run.record("checking", DatasetReport)
     labels = report.labels
     test = [sample.label for sample in read_samples(run.samples) if sample.split == "test"]
     with np.load(run.answers) as answers:
         candidate = Answers(labels, np.array(labels)[answers["test"]])
-    live = live_answers(run, repository, active) if active is not None and compared else None
-    verdict = judge(config, np.array(labels)[test], candidate, live, active)
+    active = active_answers(run, repository, version) if version is not None and compared else None
+    verdict = judge(config, np.array(labels)[test], candidate, active, version)
     if (baseline := report.baseline) and verdict.accuracy <= baseline.accuracy and baseline.images == verdict.images:
         verdict.notes.append(f"the baseline is as good without a network: {baseline.render()}")
     log.tell(render(verdict))
     return verdict
 
 
-def live_answers(run: Run, repository: ModelRepository, version: int) -> Answers:
-    """What the live version names on the candidate's test images. Raises ContractError, DatasetError."""
+def active_answers(run: Run, repository: ModelRepository, version: int) -> Answers:
+    """Returns the active version's answers on the candidate's test images. Raises ContractError, DatasetError."""
     manifest, classify = published(repository, version)
-    test = load(read_samples(run.samples), manifest.preprocessing, run.folder / "cache", ("test",))["test"]
+    test = images_of(run, "test", preprocessing=manifest.preprocessing)["test"]
     return Answers(manifest.labels, np.array(manifest.labels)[classify(test.images).argmax(1)])
 
 
 def judge(
-    gate: Gate, true: NDArray[np.str_], candidate: Answers, live: Answers | None, live_version: int | None
+    gate: Gate, true: NDArray[np.str_], candidate: Answers, active: Answers | None, active_version: int | None
 ) -> Verdict:
-    """The rules. `true` has the labels of the test images; `live` is None where the candidate is compared with nothing.
+    """Applies the gate's rules. `true` has the labels of the test images, str [N].
 
-    A class that the live version does not know counts against it, as wrong answers.
+    `active` is None where the candidate is compared with nothing. Images of a class that the active version does not
+    know count as its wrong answers.
     """
     right = candidate.named == true
     accuracy = Proportion(int(right.sum()), len(true))
     most_frequent = float(np.unique(true, return_counts=True)[1].max() / len(true))
-    recalls = _recalls(true, candidate, live)
+    recalls = _recalls(true, candidate, active)
     reasons = _below_minimum(gate, most_frequent, accuracy)
     notes: list[str] = []
-    comparison = live_accuracy = None
-    if live is not None:
-        live_right = live.named == true
-        live_accuracy = Proportion(int(live_right.sum()), len(true))
-        comparison = compare_answers(right, live_right, gate.significance)
-        reasons += _against_live(gate, candidate, live, live_version, comparison, recalls)
-        if lost := sorted(set(live.labels) - set(candidate.labels)):
-            sentence = f"the live version knows classes that the candidate lacks: {few(lost)}"
+    comparison = active_accuracy = None
+    if active is not None:
+        active_right = active.named == true
+        active_accuracy = Proportion(int(active_right.sum()), len(true))
+        comparison = compare_answers(right, active_right, gate.significance)
+        reasons += _against_active(gate, candidate, active, active_version, comparison, recalls)
+        if lost := sorted(set(active.labels) - set(candidate.labels)):
+            sentence = f"the active version knows classes that the candidate lacks: {few(lost)}"
             (reasons if gate.keep_classes else notes).append(sentence)
     if gate.policy == "always":
         notes, reasons = [*notes, *reasons], []
@@ -94,9 +96,9 @@ def judge(
         accuracy=accuracy.share,
         accuracy_interval=accuracy.interval,
         minimum=most_frequent if gate.minimum is None else gate.minimum,
-        live_version=live_version,
-        live_accuracy=live_accuracy and live_accuracy.share,
-        live_accuracy_interval=live_accuracy and live_accuracy.interval,
+        live_version=active_version,
+        live_accuracy=active_accuracy and active_accuracy.share,
+        live_accuracy_interval=active_accuracy and active_accuracy.interval,
         comparison=comparison,
         classes=recalls,
     )
@@ -105,45 +107,45 @@ def judge(
 def _below_minimum(gate: Gate, most_frequent: float, accuracy: Proportion) -> list[str]:
     if gate.minimum is None and accuracy.share <= most_frequent:
         return [
-            f"accuracy {accuracy} should be above {most_frequent:.4f}, what always naming the most frequent class "
-            "would reach"
+            f"accuracy {accuracy} should be above {most_frequent:.4f}, the accuracy of always naming the most frequent "
+            "class"
         ]
     if gate.minimum is not None and accuracy.share < gate.minimum:
         return [f"accuracy {accuracy} should be at least gate.minimum, {gate.minimum:.4f}"]
     return []
 
 
-def _recalls(true: NDArray[np.str_], candidate: Answers, live: Answers | None) -> dict[str, ClassRecall]:
+def _recalls(true: NDArray[np.str_], candidate: Answers, active: Answers | None) -> dict[str, ClassRecall]:
     recalls = {}
     for label in candidate.labels:
         rows = true == label
         recalls[label] = ClassRecall(
             candidate=float((candidate.named[rows] == label).mean()),
-            live=float((live.named[rows] == label).mean()) if live and label in live.labels else None,
+            live=float((active.named[rows] == label).mean()) if active and label in active.labels else None,
             images=int(rows.sum()),
         )
     return recalls
 
 
-def _against_live(
+def _against_active(
     gate: Gate,
     candidate: Answers,
-    live: Answers,
-    live_version: int | None,
+    active: Answers,
+    active_version: int | None,
     comparison: Comparison,
     recalls: dict[str, ClassRecall],
 ) -> list[str]:
-    if not set(candidate.labels) & set(live.labels):
+    if not set(candidate.labels) & set(active.labels):
         return [
-            f"version {live_version}, which is live, knows other classes ({few(live.labels)}), none of "
-            f"{few(candidate.labels)}: name this model otherwise (name), or let it take the place of that one "
+            f"version {active_version}, which is active, knows other classes ({few(active.labels)}), none of "
+            f"{few(candidate.labels)}: give this model another name (name), or let it replace version {active_version} "
             "(gate.policy always)"
         ]
     reasons = []
     lost = (comparison.live_only - comparison.candidate_only) / comparison.images
     if comparison.outcome == "worse" and lost > gate.tolerance:
         within = f" by more than gate.tolerance {gate.tolerance:g}" if gate.tolerance else ""
-        reasons.append(f"it should not be worse than the live version{within}: {comparison.render()}")
+        reasons.append(f"it should not be worse than the active version{within}: {comparison.render()}")
     if gate.policy == "better" and comparison.outcome != "better":
         reasons.append(f"gate.policy is better: {comparison.render()}")
     return reasons + _fallen_classes(gate, recalls)
@@ -158,23 +160,23 @@ def _fallen_classes(gate: Gate, recalls: dict[str, ClassRecall]) -> list[str]:
         theirs = Proportion.of(recall.live or 0, images).count
         if theirs - ours > allowed:
             reason = (
-                f"class {label!r}: {ours} of {images} images right, the live version {theirs}; it should lose at most "
-                f"{allowed:g} ({CLASS_IMAGES} images, or gate.class_tolerance {gate.class_tolerance:g} of them)"
+                f"class {label!r}: {ours} of {images} images right, the active version {theirs}; it should lose "
+                f"at most {allowed:g} ({CLASS_IMAGES} images, or gate.class_tolerance {gate.class_tolerance:g} of them)"
             )
             fallen.append(((theirs - ours) / images, reason))
     fallen.sort(key=lambda fall: -fall[0])
     reasons = [reason for _, reason in fallen[:NAMED]]
-    return reasons + ([f"so it is with {len(fallen) - NAMED} more classes"] if len(fallen) > NAMED else [])
+    return reasons + ([f"and {len(fallen) - NAMED} more classes lose too many images"] if len(fallen) > NAMED else [])
 
 
 def render(verdict: Verdict) -> str:
-    """The verdict in lines for a person."""
+    """Returns the verdict as lines for a person."""
     images = verdict.images or 0
     accuracy = Proportion.of(verdict.accuracy, images)
     lines = [f"{'passed' if verdict.passed else 'rejected'}: test accuracy {accuracy}, {images} images"]
     if verdict.live_accuracy is not None:
-        live = Proportion.of(verdict.live_accuracy, images)
-        lines.append(f"  version {verdict.live_version}, which is live: {live} on the same images")
+        active = Proportion.of(verdict.live_accuracy, images)
+        lines.append(f"  version {verdict.live_version}, which is active: {active} on the same images")
     if verdict.comparison and not any(verdict.comparison.render() in reason for reason in verdict.reasons):
         lines.append(f"  {verdict.comparison.render()}")
     return "\n".join([*lines, *(f"  {r}" for r in verdict.reasons), *(f"  note: {n}" for n in verdict.notes)])

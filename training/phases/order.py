@@ -1,6 +1,7 @@
-"""The phases of a run, in order, each from what the ones before it left in the run's folder.
+"""Runs the phases in order. Each phase starts from the records and files that earlier phases left in the run's folder.
 
-Only training and exporting import TensorFlow.
+One arrow points backward: publishing gates again, and writes gating's record, when another version has become active
+since the candidate was judged (`training.phases.publish`). Only training and exporting import TensorFlow.
 """
 
 from typing import assert_never
@@ -16,14 +17,14 @@ from training.runs.run import Run
 
 
 def run_phases(run: Run, repository: ModelRepository, console: Console, skip: tuple[Phase, ...] = ()) -> None:
-    """All of them but `skip`, in this process. Raises TrainingError."""
+    """Runs all phases but those in `skip`, in this process. Raises TrainingError."""
     for phase in PHASES:
         if phase not in skip:
             run_phase(run, phase, repository, console)
 
 
 def run_phase(run: Run, phase: Phase, repository: ModelRepository, console: Console) -> None:
-    """Runs a phase unless it is done. Raises TrainingError; what it has left by then is where it goes on."""
+    """Runs a phase unless it is done. Raises TrainingError; the next call then goes on from what the phase left."""
     with run.locked():
         if run.done(phase):
             return
@@ -33,7 +34,7 @@ def run_phase(run: Run, phase: Phase, repository: ModelRepository, console: Cons
 
 
 def _record_of(phase: Phase, run: Run, repository: ModelRepository, log: ProgressLog) -> BaseModel:
-    """Imports what the phase needs and no more: TensorFlow takes seconds."""
+    """Runs a phase and returns its record. Imports only what the phase needs, since TensorFlow takes seconds."""
     match phase:
         case "checking":
             from training.phases.check import check
@@ -56,9 +57,9 @@ def _record_of(phase: Phase, run: Run, repository: ModelRepository, log: Progres
 
             return gate(run, repository, log)
         case "quantizing":
-            from training.phases.quantize import make_variants
+            from training.phases.quantize import quantize
 
-            return make_variants(run, run.record("gating", Verdict), log)
+            return quantize(run, run.record("gating", Verdict), log)
         case "publishing":
             from training.phases.publish import publish
 

@@ -1,4 +1,4 @@
-"""The publishing phase: the package becomes a version, and the live one where the gate let it pass."""
+"""The publishing phase: makes the package a version, and the active one where the gate passed it."""
 
 import importlib.metadata
 import platform
@@ -11,7 +11,7 @@ from training.datasets.loading import read_samples
 from training.datasets.report import DatasetReport
 from training.datasets.seen import write_seen
 from training.phases.gate import gate
-from training.phases.quantize import make_variants
+from training.phases.quantize import quantize
 from training.runs.console import ProgressLog
 from training.runs.progress import read_progress
 from training.runs.records import (
@@ -29,11 +29,12 @@ LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime-gpu", "onnxr
 
 
 def publish(run: Run, repository: ModelRepository, log: ProgressLog) -> PublishRecord:
-    """Publishes the package, rejected or not, and activates it when the gate let it pass.
+    """Publishes the package, rejected or not, and activates it when the gate passed it.
 
-    Everything is put into a staging folder and appears in one step, or not at all. Where another version went live
-    since the candidate was judged, it is judged again. A run that was cut off in here finds its own version. Of a
-    package that is published the run keeps the report alone: the rest exists once.
+    The version appears in one step or not at all. When another version has become active since the candidate was
+    judged, the candidate is judged again. A run that was interrupted here finds the version that it had published.
+    Afterwards the run keeps only the report: all other files exist once, in the version. Raises ContractError,
+    DatasetError, GraphError.
     """
     record = _published(run, repository, log)
     if record.version is not None:
@@ -51,10 +52,7 @@ def _published(run: Run, repository: ModelRepository, log: ProgressLog) -> Publi
         if done and done.version == repository.active():
             return PublishRecord(version=done.version, active=True)
         if verdict.live_version != repository.active():
-            verdict = gate(run, repository, log)
-            if not done and verdict.passed and run.record("quantizing", QuantizationRecord).skipped:
-                run.finish("quantizing", make_variants(run, verdict, log))
-            run.finish("gating", verdict)
+            _judge_again(run, repository, log, published=done is not None)
             continue
         log.announce("publishing", f"into {repository.folder}")
         if verdict.dry_run:
@@ -73,8 +71,20 @@ def _published(run: Run, repository: ModelRepository, log: ProgressLog) -> Publi
         return PublishRecord(version=done.version, active=True)
 
 
+def _judge_again(run: Run, repository: ModelRepository, log: ProgressLog, *, published: bool) -> None:
+    """Gates once more against the version that is active now, and makes the variants that a rejection had skipped.
+
+    A package that is `published` gets no more files. Gating's record is written last: interrupted before that, the
+    candidate counts as not judged again.
+    """
+    verdict = gate(run, repository, log)
+    if not published and verdict.passed and run.record("quantizing", QuantizationRecord).skipped:
+        run.finish("quantizing", quantize(run, verdict, log))
+    run.finish("gating", verdict)
+
+
 def make_manifest(run: Run, repository: ModelRepository) -> Manifest:
-    """What the phases found out, as the version's manifest."""
+    """Returns the version's manifest, made of the phases' records."""
     config, dataset = run.config(), run.record("checking", DatasetReport)
     verification = run.record("verifying", VerificationRecord)
     return Manifest(
@@ -86,6 +96,7 @@ def make_manifest(run: Run, repository: ModelRepository) -> Manifest:
         metrics=verification.metrics,
         parity=verification.parity,
         config=config.model_dump(mode="json"),
+        architecture=config.architecture,
         dataset=DatasetRecord(
             path=dataset.folder, fingerprint=dataset.fingerprint, images=dataset.images, seed=config.seed
         ),
@@ -100,6 +111,6 @@ def make_manifest(run: Run, repository: ModelRepository) -> Manifest:
 
 
 def library_versions() -> dict[str, str]:
-    """What made this version: Python and the libraries that touch a number."""
+    """Returns the versions of Python and of the libraries that compute with the images or weights."""
     installed = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
     return {"python": platform.python_version(), **{name: installed[name] for name in LIBRARIES if name in installed}}

@@ -1,7 +1,7 @@
-"""The quantizing phase: the verified model at other precisions, each kept if it answers nearly as well.
+"""The quantizing phase: makes variants at lower precisions and keeps those that answer nearly as well as float32.
 
-INT8 is for CPUs (`training.exported.int8`), FP16 for GPUs (`training.exported.fp16`). Both are judged in the
-same way: by how they answer the validation and test images, beside float32.
+INT8 is for CPUs (`training.exported.int8`), FP16 for GPUs (`training.exported.fp16`). Both are judged in the same way:
+by their answers on the validation and test images, compared with those of float32.
 """
 
 import tempfile
@@ -20,14 +20,14 @@ from training.contract.verdict import Verdict
 from training.datasets.loading import Split, load, read_samples, spread
 from training.exported import fp16
 from training.exported.classifier import Classifier, Uint8Images, images_per_second, onnx_classifier
-from training.exported.int8 import FEW_IMAGES, Quantizer, Search
+from training.exported.int8 import FEW_IMAGES, QuantizationSearch, Quantizer
 from training.runs.console import ProgressLog
 from training.runs.records import QuantizationRecord, VerificationRecord
 from training.runs.run import Run
 
 
-class Proposal(NamedTuple):
-    """The model at another precision, in a file of its own. `classify` answers as it will where it is served."""
+class NewVariant(NamedTuple):
+    """A variant that is not judged yet, in a temporary file. `classify` gives the answers that it will serve."""
 
     precision: Precision
     path: Path
@@ -36,11 +36,11 @@ class Proposal(NamedTuple):
     float_blocks: tuple[str, ...] = ()
 
 
-def make_variants(run: Run, verdict: Verdict, log: ProgressLog) -> QuantizationRecord:
-    """Writes `package/model.int8.onnx` and `package/model.fp16.onnx`, none of them where the verdict is a rejection.
+def quantize(run: Run, verdict: Verdict, log: ProgressLog) -> QuantizationRecord:
+    """Writes `package/model.int8.onnx` and `package/model.fp16.onnx`, unless the gate rejected the candidate.
 
-    Each only where it answers nearly as float32 does on the validation and test images. Raises GraphError,
-    DatasetError.
+    A variant that does not answer nearly as float32 does on the validation and test images is left out. Raises
+    GraphError, DatasetError.
     """
     config, verification = run.config(), run.record("verifying", VerificationRecord)
     record = QuantizationRecord(variants=dict(verification.variants), notes=list(verification.notes))
@@ -54,23 +54,26 @@ def make_variants(run: Run, verdict: Verdict, log: ProgressLog) -> QuantizationR
         record.skipped = True
         return record
     splits = _images(run, config)
-    held_out = HeldOut.of(run, splits)
+    held_out = HeldOutImages.of(run, splits)
     with tempfile.TemporaryDirectory(dir=run.folder, prefix=".quantizing-") as folder:
-        for proposal in _proposals(run, config, splits, Path(folder), log):
-            _judge(run, config.gate, held_out, proposal, record, log)
+        for variant in _new_variants(run, config, splits, Path(folder), log):
+            _judge(run, config.gate, held_out, variant, record, log)
     return record
 
 
 def _why_skipped(verdict: Verdict) -> str | None:
     if verdict.dry_run:
         return "gate.dry_run is set"
-    if not verdict.passed and verdict.policy != "never":  # which is for who activates by hand
+    if not verdict.passed and verdict.policy != "never":  # under the policy never an operator activates by hand
         return "the version is rejected"
     return None
 
 
-class HeldOut(NamedTuple):
-    """The images that the network was not trained on, validation and then test, and float32's classes of them."""
+class HeldOutImages(NamedTuple):
+    """The validation images and then the test images, which no training step saw, with the classes float32 names.
+
+    `images` is uint8 [N, height, width, 3], `labels` and `fp32` are int [N]; the last `tests` are the test images.
+    """
 
     images: Uint8Images
     labels: NDArray[np.int32]
@@ -79,6 +82,7 @@ class HeldOut(NamedTuple):
 
     @classmethod
     def of(cls, run: Run, splits: dict[str, Split]) -> Self:
+        """Joins the splits `val` and `test` and reads float32's answers, which the run has kept."""
         val, test = splits["val"], splits["test"]
         with np.load(run.answers) as answers:
             fp32 = np.concatenate([answers["val"], answers["test"]])
@@ -86,38 +90,40 @@ class HeldOut(NamedTuple):
         return cls(images, np.concatenate([val.labels, test.labels]), fp32, len(test))
 
     def accuracy(self, named: NDArray[np.int64]) -> Proportion:
-        """On the test images alone, as the manifest has it."""
+        """Returns the accuracy on the test images alone, as the manifest has it."""
         return Proportion(int((named == self.labels)[-self.tests :].sum()), self.tests)
 
     def lost(self, named: NDArray[np.int64]) -> int:
-        """Images that float32 alone names right, less those that float32 alone names wrong."""
+        """Returns the number of images that only float32 names right, minus those that only float32 names wrong."""
         return int((self.fp32 == self.labels).sum() - (named == self.labels).sum())
 
 
 def _images(run: Run, config: TrainConfig) -> dict[str, Split]:
-    """Held-out images to judge and to choose by, and some of the training images for INT8's ranges."""
+    """Decodes all held-out images, to choose and judge by, and some training images, to calibrate INT8."""
     samples = read_samples(run.samples)
     training = [s for s in samples if s.split == "train"]
-    rows = spread(len(training), config.int8.calibration_images if config.int8.enabled else 0)  # over all classes
+    rows = spread(
+        len(training), config.int8.calibration_images if config.int8.enabled else 0
+    )  # evenly over all classes
     chosen = [*(training[row] for row in rows), *(s for s in samples if s.split != "train")]
-    return load(chosen, config.preprocessing, run.folder / "cache")
+    return load(chosen, config.preprocessing, run.folder)
 
 
-def _proposals(
+def _new_variants(
     run: Run, config: TrainConfig, splits: dict[str, Split], folder: Path, log: ProgressLog
-) -> Iterator[Proposal]:
+) -> Iterator[NewVariant]:
     if config.int8.enabled:
         log.console.print(f"INT8, calibrated on {len(splits['train'])} training images")
         quantizer = Quantizer(run.package / MODEL_FILE, splits["train"].images, folder)
-        best = Search(quantizer, splits["val"], np.load(run.reference)).best(config)
-        yield Proposal("int8", best.path, onnx_classifier(best.path), best.method, best.float_blocks)
+        best = QuantizationSearch(quantizer, splits["val"], np.load(run.reference)).best(config)
+        yield NewVariant("int8", best.path, onnx_classifier(best.path), best.method, best.float_blocks)
     if config.fp16.enabled:
         path = folder / FP16_FILE
-        yield Proposal("fp16", path, write_fp16(run.package / MODEL_FILE, path))
+        yield NewVariant("fp16", path, write_fp16(run.package / MODEL_FILE, path))
 
 
 def write_fp16(source: Path, target: Path) -> Classifier:
-    """Writes the model in float16; returns what answers for it on a CPU. Raises GraphError."""
+    """Writes the model in float16; returns a classifier that answers on a CPU as a GPU would. Raises GraphError."""
     model = onnx.load(source)
     fp16.halve(model)
     onnx.checker.check_model(model, full_check=True)
@@ -129,62 +135,62 @@ def write_fp16(source: Path, target: Path) -> Classifier:
 
 
 def _judge(
-    run: Run, gate: Gate, held_out: HeldOut, proposal: Proposal, record: QuantizationRecord, log: ProgressLog
+    run: Run, gate: Gate, held_out: HeldOutImages, variant: NewVariant, record: QuantizationRecord, log: ProgressLog
 ) -> None:
-    """Moves the file into the package and notes it in the record if it answers nearly as float32 does."""
-    name, fp32 = proposal.precision, record.variants["fp32"]
-    named = proposal.classify(held_out.images).argmax(1)
+    """Moves the variant's file into the package and adds it to the record, or notes there why it is left out."""
+    name, fp32 = variant.precision, record.variants["fp32"]
+    named = variant.classify(held_out.images).argmax(1)
     agreement = Proportion(int((named == held_out.fp32).sum()), len(named))
     figures = f"{name}: names float32's class on {agreement.count} of {agreement.images} held-out images"
     speed = None
     if name == "int8":
         served = onnx_classifier(run.package / fp32.file_on("cpu"))
-        speeds = images_per_second([served, proposal.classify], held_out.images)
+        speeds = images_per_second([served, variant.classify], held_out.images)
         if speeds:
             record.variants["fp32"] = fp32.model_copy(update={"images_per_second": speeds[0]})
             speed = speeds[1]
         figures += f"; {speeds[1] / speeds[0]:.2f} times as fast" if speeds else "; the machine is too busy to time it"
-        figures += f"; by {proposal.calibration}, {len(proposal.float_blocks)} blocks in float32"
+        figures += f"; by {variant.calibration}, {len(variant.float_blocks)} blocks in float32"
     log.tell(figures)
-    if why := why_dropped(gate, agreement, held_out.lost(named)):
+    if why := why_left_out(gate, agreement, held_out.lost(named)):
         note = f"{name} is left out: {why}"
         log.tell(note)
         record.notes.append(note)
         return
-    proposal.path.replace(run.package / PRECISIONS[name].file)
-    _add_golden(run.package / GOLDEN_FILE, proposal)
+    variant.path.replace(run.package / PRECISIONS[name].file)
+    _add_golden(run.package / GOLDEN_FILE, variant)
     record.variants[name] = Variant(
         file=PRECISIONS[name].file,
         accuracy=held_out.accuracy(named).share,
         agreement=agreement.share,
         images_per_second=speed,
-        calibration=proposal.calibration,
-        float_blocks=list(proposal.float_blocks),
+        calibration=variant.calibration,
+        float_blocks=list(variant.float_blocks),
     )
 
 
-def why_dropped(gate: Gate, agreement: Proportion, lost: int) -> str | None:
-    """Returns why a variant is dropped, None where it is kept. `lost` is as in HeldOut. Two images never decide."""
+def why_left_out(gate: Gate, agreement: Proportion, lost: int) -> str | None:
+    """Returns why a variant is left out, None where it is kept. Two images never decide. `lost`: HeldOutImages.lost."""
     images = agreement.images
     differing, allowed = images - agreement.count, max(FEW_IMAGES, (1 - gate.agreement) * images)
     if differing > allowed:
         return (
-            f"of {images} held-out images it names {differing} otherwise than float32, which should be at most "
+            f"on {differing} of {images} held-out images it names another class than float32; it should be at most "
             f"{allowed:g} ({FEW_IMAGES} images, or all but gate.agreement {gate.agreement:g} of them)"
         )
     if lost > (allowed := max(FEW_IMAGES, gate.precision_budget * images)):
         return (
-            f"of {images} held-out images it names {lost} more wrong than float32, which should be at most {allowed:g} "
+            f"it names {lost} more of {images} held-out images wrong than float32; it should be at most {allowed:g} "
             f"({FEW_IMAGES} images, or gate.precision_budget {gate.precision_budget:g} of them)"
         )
     return None
 
 
-def _add_golden(path: Path, proposal: Proposal) -> None:
-    """The variant's own answers beside Keras': the service that loads it should give these."""
+def _add_golden(path: Path, variant: NewVariant) -> None:
+    """Adds the variant's own answers beside Keras'; a service that loads the variant should give the same."""
     with np.load(path) as golden:
         arrays = dict(golden)
-    name = PRECISIONS[proposal.precision].golden
-    new = path.with_name(f"new.{path.name}")  # beside it, for the file may have another name in a version
-    np.savez(new, **arrays | {name: proposal.classify(arrays["images"])})
+    name = PRECISIONS[variant.precision].golden
+    new = path.with_name(f"new.{path.name}")  # not overwritten: the old file may be linked into a version
+    np.savez(new, **arrays | {name: variant.classify(arrays["images"])})
     new.replace(path)

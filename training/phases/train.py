@@ -1,4 +1,4 @@
-"""The training phase: data, model, optimizer, fit. The best epoch's weights are what it leaves."""
+"""The training phase: data, model, optimizer, fit. It leaves the best epoch's weights."""
 
 import math
 import time
@@ -6,7 +6,7 @@ import time
 from training.config import TrainConfig
 from training.contract.intervals import Proportion
 from training.contract.repository import ModelRepository
-from training.datasets.loading import Split, load, read_samples
+from training.datasets.loading import Split
 from training.datasets.report import DatasetReport
 from training.network import optimizers, resnext, runtime
 from training.network.checkpoint import Checkpoint
@@ -16,37 +16,37 @@ from training.network.initial_weights import load_initial, pinned_version
 from training.network.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from training.network.progress_bar import ProgressCallback
 from training.network.runtime import keras
+from training.phases.images import images_of
 from training.runs.console import ProgressLog, duration
 from training.runs.progress import read_progress
 from training.runs.records import TrainingRecord
 from training.runs.run import Run
 
 EPOCHS = 30
-SHORT_EPOCH = 16  # steps: where an epoch has fewer, what counts epochs counts so many steps for each
+SHORT_EPOCH = 16  # steps: an epoch of fewer counts as part of one, so that few images still get enough steps
 
 
 def train(run: Run, repository: ModelRepository, log: ProgressLog) -> TrainingRecord:
     """Trains the run's network, from its last checkpoint where there is one.
 
-    Raises DatasetError, CheckpointError, InitialWeightsError.
+    Raises DatasetError, PrecisionError, CheckpointError, InitialWeightsError, Diverged.
     """
     earlier, begun = read_progress(run.progress).seconds_of("training"), time.monotonic()
     config = run.config()
     log.announce("training", f"on {', '.join(runtime.device_names())}")
     labels = run.record("checking", DatasetReport).labels
-    splits = load(read_samples(run.samples), config.preprocessing, run.folder / "cache", ("train", "val"))
+    splits = images_of(run, "train", "val")
 
     strategy = runtime.set_up(config.precision, config.seed, config.deterministic)
     steps = steps_per_epoch(len(splits["train"]), config.batch_size)
     with strategy.scope():
         model = compiled(config, len(labels), steps, synchronized=strategy.num_replicas_in_sync > 1)
-        rules = stopping_rules(config, steps)
-        checkpoint = Checkpoint(run.checkpoints, rules, config.checkpoint_every)
+        checkpoint = Checkpoint(run.checkpoints, stopping_rules(config, steps), config.checkpoint_every)
         init_version = pinned_version(run, config.init, repository)
         if not checkpoint.restore(model, log.tell) and init_version:
             load_initial(model, config, labels, repository, init_version)
     if not checkpoint.state["stopped"]:
-        fit(config, run, model, splits, len(labels), steps, log, rules, checkpoint)
+        fit(config, run, model, splits, log, checkpoint)
 
     seconds = earlier + time.monotonic() - begun
     best = checkpoint.state["best"]
@@ -65,7 +65,7 @@ def train(run: Run, repository: ModelRepository, log: ProgressLog) -> TrainingRe
 
 
 def epochs_of(config: TrainConfig, steps: int) -> int:
-    """Returns how many epochs of `steps` steps the training has: as many as were asked for, or the default."""
+    """Returns the number of epochs, each of `steps` steps: the config's, or the default."""
     return config.epochs or stretched(EPOCHS, steps)
 
 
@@ -75,7 +75,7 @@ def stretched(epochs: float, steps: int) -> int:
 
 
 def compiled(config: TrainConfig, classes: int, steps: int, *, synchronized: bool) -> keras.Model:
-    """The network with optimizer, loss and metric, ready for `fit`; `steps` an epoch."""
+    """Returns the network with optimizer, loss and metric, ready for `fit`; `steps` is the length of an epoch."""
     model = resnext.build(config.architecture, config.preprocessing, classes, synchronized=synchronized)
     model.compile(
         optimizer=optimizer(config, steps),
@@ -86,10 +86,10 @@ def compiled(config: TrainConfig, classes: int, steps: int, *, synchronized: boo
 
 
 def optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
-    """The configured optimizer and schedule; `steps` an epoch. Norms and biases do not decay."""
+    """Returns the configured optimizer and schedule; `steps` is an epoch's length. Norms and biases do not decay."""
     rate = config.learning_rate
     if config.schedule == "cosine":
-        # stretched with the epochs, unless these are given: then the warm-up should fit into them
+        # stretched as the epochs are; where their number is given, the warm-up has to fit into them
         warmup = round(config.warmup_epochs * (steps if config.epochs else max(steps, SHORT_EPOCH)))
         rate = keras.optimizers.schedules.CosineDecay(
             initial_learning_rate=0.0 if warmup else config.learning_rate,
@@ -109,7 +109,10 @@ def optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
 
 
 def stopping_rules(config: TrainConfig, steps: int) -> list[keras.callbacks.Callback]:
-    """What watches the validation figures, with `steps` an epoch: early stopping, and the plateau schedule."""
+    """Returns the callbacks that watch the validation figures: early stopping and the plateau schedule.
+
+    `steps` is the length of an epoch.
+    """
     rules = []
     if config.early_stopping_patience:
         patience = stretched(config.early_stopping_patience, steps)
@@ -128,15 +131,14 @@ def fit(
     run: Run,
     model: keras.Model,
     splits: dict[str, Split],
-    classes: int,
-    steps: int,
     log: ProgressLog,
-    rules: list[keras.callbacks.Callback],
     checkpoint: Checkpoint,
 ) -> None:
-    """Fits the compiled `model` from where the checkpoint stands, to the end."""
+    """Fits the compiled `model` from the checkpoint's epoch and step to the end. Raises Diverged."""
+    classes, steps = model.output_shape[-1], steps_per_epoch(len(splits["train"]), config.batch_size)
     epoch, step, epochs = checkpoint.epochs_done, checkpoint.steps_done, epochs_of(config, steps)
-    callbacks = [*rules, checkpoint, ProgressCallback(log, epochs, steps, config.batch_size, epoch, step)]
+    progress = ProgressCallback(log, epochs, steps, config.batch_size, epoch, step)
+    callbacks = [*checkpoint.others, checkpoint, progress]
     if config.tensorboard:
         callbacks += [
             keras.callbacks.TensorBoard(run.tensorboard, write_graph=False),
@@ -152,14 +154,14 @@ def fit(
             validation_data=evaluation_batches(splits["val"], classes, config.batch_size),
             initial_epoch=epoch,
             epochs=epochs,
-            shuffle=False,  # the pipeline does
+            shuffle=False,  # the pipeline shuffles
             class_weight=class_weight(splits["train"], classes) if config.class_weight == "balanced" else None,
             callbacks=callbacks,
             verbose=0,
         )
 
     try:
-        if step:  # Keras has epochs of one length: the rest of one that was cut off is a fit of its own
+        if step:  # Keras wants epochs of one length, so the rest of an interrupted epoch is a fit of its own
             go_on(epoch, step, epoch + 1)
             epoch += 1
         if epoch < epochs and not checkpoint.state["stopped"]:
@@ -172,6 +174,6 @@ def fit(
 
 
 def class_weight(split: Split, classes: int) -> dict[int, float]:
-    """Weights that give every class the same sum, with mean 1 over the images."""
+    """Returns weights that give every class the same sum, with mean 1 over the images."""
     counts = {label: int((split.labels == label).sum()) for label in range(classes)}
     return {label: len(split) / (classes * count) for label, count in counts.items()}

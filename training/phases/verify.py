@@ -1,7 +1,7 @@
-"""The verification phase: proof that ONNX Runtime answers as Keras does, and what the model reaches as served.
+"""The verifying phase: proves that ONNX Runtime answers as Keras does, and measures the model as it will be served.
 
-A CPU serves a copy of the exported graph that is rewritten for it (`training.exported.rewrite`), and is proven here
-too.
+A CPU serves a copy of the exported graph that is rewritten for CPUs (`training.exported.rewrite`). That copy is proven
+here too.
 """
 
 import json
@@ -11,38 +11,38 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from training.contract.manifest import CPU_FILE, GOLDEN_FILE, MODEL_FILE, Metrics, Parity, Variant
+from training.contract.manifest import CPU_FILE, GOLDEN_FILE, MODEL_FILE, Parity, SplitMetrics, Variant
 from training.contract.parity import TOLERANCE, same_class
-from training.datasets.loading import Split, load, read_samples, spread
+from training.datasets.loading import Split, spread
 from training.datasets.report import DatasetReport
 from training.errors import TrainingError
 from training.exported import plots, rewrite
 from training.exported.classifier import Probabilities, images_per_second, onnx_classifier
 from training.exported.evaluate import evaluate
+from training.phases.images import images_of
 from training.runs.console import ProgressLog
 from training.runs.records import VerificationRecord
 from training.runs.run import Run
 
-CPU_TOLERANCE = 1e-5  # of a probability, the exported graph against the one for CPUs: nothing but rounding
-CPU_IMAGES = 128  # validation images, at most, to compare the two by
-CPU_WIDTH = 16  # channels of a group in float32: of 8, 16 and 32 the fastest, docs/benchmarks.md
+CPU_TOLERANCE = 1e-5  # of a probability, exported graph against rewritten one: they differ by rounding only
+CPU_IMAGES = 128  # validation images, at most, to compare the two on
+CPU_WIDTH = 16  # channels of a group in float32: the fastest of 8, 16 and 32, docs/benchmarks.md
 
 GOLDEN_IMAGES = 8
 
 
 class ParityError(TrainingError):
-    """Keras and ONNX Runtime disagree: nothing may be published."""
+    """A disagreement of Keras and ONNX Runtime: nothing may be published."""
 
 
 def verify(run: Run, log: ProgressLog) -> VerificationRecord:
-    """Compares the exported model with Keras on the validation images, evaluates it on val and test, by ONNX Runtime.
+    """Compares the exported model with Keras on the validation images, and evaluates it on val and test.
 
-    Writes the graph for CPUs, golden images and the report into the package; test images go through what a CPU serves.
-    Raises ParityError, GraphError, DatasetError.
+    Writes the graph for CPUs, golden images and the report into the package. All answers are ONNX Runtime's: val by
+    the exported graph, test by the graph that a CPU serves. Raises ParityError, GraphError, DatasetError.
     """
-    config = run.config()
     dataset = run.record("checking", DatasetReport)
-    splits = load(read_samples(run.samples), config.preprocessing, run.folder / "cache", ("val", "test"))
+    splits = images_of(run, "val", "test")
     log.announce("verifying", f"Keras against ONNX Runtime on {len(splits['val'])} validation images")
     classify = onnx_classifier(run.package / MODEL_FILE)
     exported = classify(splits["val"].images)
@@ -80,14 +80,14 @@ def verify(run: Run, log: ProgressLog) -> VerificationRecord:
 
 
 def compare(reference: Probabilities, candidate: Probabilities) -> Parity:
-    """Parity of two classifiers' answers to the same images.
+    """Returns the parity of two classifiers' answers to the same images.
 
-    Raises ParityError when a probability differs by more than 1e-4, or an image's top class differs where Keras does
-    not itself call it a tie.
+    Raises ParityError when a probability differs by more than 1e-4, or when an image's top class differs and is no tie
+    in Keras' own probabilities.
     """
     difference = float(np.abs(reference - candidate).max())
     equal = int(same_class(reference, candidate).sum())
-    if not difference <= TOLERANCE or equal < len(reference):  # so that NaN fails
+    if not difference <= TOLERANCE or equal < len(reference):  # written so that NaN fails
         raise ParityError(
             f"ONNX Runtime should answer as Keras does on all {len(reference)} images (same top class, probabilities "
             f"within {TOLERANCE:g}); it names the same class on {equal}, and is off by up to {difference:.2g}"
@@ -96,7 +96,7 @@ def compare(reference: Probabilities, candidate: Probabilities) -> Parity:
 
 
 def write_for_cpus(source: Path, target: Path) -> None:
-    """Writes an exported model anew as ONNX Runtime's float32 kernels on a CPU like it best. Raises GraphError."""
+    """Writes a copy of an exported model that suits ONNX Runtime's float32 kernels on a CPU. Raises GraphError."""
     model = onnx.load(source)
     rewrite.rewrite_for_cpus(model, CPU_WIDTH)
     onnx.checker.check_model(model, full_check=True)
@@ -104,12 +104,12 @@ def write_for_cpus(source: Path, target: Path) -> None:
 
 
 def why_left_out(exported: Probabilities, rewritten: Probabilities) -> str | None:
-    """Why a CPU should not serve the rewritten graph, by both graphs' answers to the same images; None if it should.
+    """Returns why a CPU should not serve the rewritten graph, None if it should; takes both graphs' probabilities.
 
-    No error: the exported graph is proven, and serves as well, 6 % slower. That is not worth a training.
+    This is no error: the exported graph is proven and can be served too, 6 % slower. That is not worth a training.
     """
     difference = float(np.abs(exported - rewritten).max())
-    if difference <= CPU_TOLERANCE:  # which NaN is not
+    if difference <= CPU_TOLERANCE:  # NaN is not
         return None
     return (
         f"{CPU_FILE} is left out: its probabilities should be within {CPU_TOLERANCE:g} of {MODEL_FILE}'s on "
@@ -118,7 +118,7 @@ def why_left_out(exported: Probabilities, rewritten: Probabilities) -> str | Non
 
 
 def write_golden(path: Path, split: Split, reference: Probabilities) -> None:
-    """A few real images, evenly spread over the split, and the probabilities that Keras gave them."""
+    """Writes a few real images, evenly spread over the split, and the probabilities that Keras gave them."""
     rows = spread(len(split), GOLDEN_IMAGES)
     np.savez(path, images=split.images[rows], probabilities=reference[rows])
 
@@ -129,8 +129,8 @@ def write_report(
     splits: dict[str, Split],
     probabilities: dict[str, Probabilities],
     log: ProgressLog,
-) -> dict[str, Metrics]:
-    """Figures and pictures into the package's report; returns the totals of each split."""
+) -> dict[str, SplitMetrics]:
+    """Writes figures and pictures into the package's report; returns the totals of each split."""
     labels, folder, test = dataset.labels, run.report, splits["test"]
     (folder / "dataset.json").write_text(dataset.model_dump_json(indent=1))
     history = json.loads((folder / "history.json").read_text())

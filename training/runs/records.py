@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import BaseModel
 
-from training.contract.manifest import Metrics, Parity, Variant
+from training.contract.manifest import Parity, SplitMetrics, Variant
 from training.contract.verdict import Verdict
 from training.runs.run import Run
 
@@ -30,7 +30,7 @@ class VerificationRecord(BaseModel):
 
     created: datetime
     parity: Parity
-    metrics: dict[str, Metrics]
+    metrics: dict[str, SplitMetrics]
     variants: dict[str, Variant]
     notes: list[str] = []
 

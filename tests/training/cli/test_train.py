@@ -37,7 +37,7 @@ def runs(folder: Path) -> list[Path]:
         ),
         ("train nowhere", 1, "the dataset should be a folder, "),
         ("train DATA --init 99", 1, "model 'small' has no version 99; it has: 1"),
-        ("train DATA --init live --name other", 1, "init is live, and model 'other' has no live version"),
+        ("train DATA --init live --name other", 1, "init is live, and model 'other' has no active version"),
         ("train DATA --init 1", 1, "version 1 is resnext8_4x4d with depths (1, 1), this training is resnext50_32x4d"),
         pytest.param(
             *("train DATA --precision mixed_float16", 1, "precision mixed_float16 needs a GPU"),

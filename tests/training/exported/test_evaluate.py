@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import accuracy_score, f1_score, log_loss, top_k_accuracy_score
 
-from training.contract.manifest import Metrics
+from training.contract.manifest import SplitMetrics
 from training.exported.evaluate import MISTAKES, Evaluation, evaluate
 
 DIGITS = ["零", "one", "いち", "3", "넷", "five", "[red]", "seven", "八", "九"]
@@ -40,7 +40,7 @@ def test_figures_are_scikit_learns_on_real_digits() -> None:
     assert result.macro_f1 == pytest.approx(f1_score(true, predicted, average="macro"))
     assert [c.f1 for c in result.classes] == pytest.approx(f1_score(true, predicted, average=None).tolist())
     assert [c.support for c in result.classes] == np.bincount(true).tolist()
-    assert result.metrics() == Metrics(
+    assert result.metrics() == SplitMetrics(
         images=897, loss=result.loss, accuracy=result.accuracy, top5_accuracy=result.top5_accuracy
     )
 

@@ -1,20 +1,18 @@
-"""INT8: what is quantised, and how it is chosen."""
+"""INT8: what is quantized, and how it is chosen."""
 
 import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
-import pytest
 from onnx import numpy_helper
 
 from tests.training.conftest import Trained
 from tests.training.exported.spoilt import spoil
 from training.contract.manifest import INT8_FILE, MODEL_FILE
 from training.datasets.loading import load, read_samples
-from training.exported import int8 as quantize
-from training.exported.classifier import onnx_classifier
-from training.exported.int8 import Quantizer, Search
+from training.exported.classifier import Uint8Images, onnx_classifier
+from training.exported.int8 import QuantizationSearch, Quantizer
 from training.system.cpu import has_int8_dot_product
 
 
@@ -29,10 +27,15 @@ def test_a_version_has_an_int8_variant_that_is_as_good(trained: Trained) -> None
         )
 
 
+def calibration(trained: Trained, folder: Path) -> Uint8Images:
+    """64 of the training images."""
+    return load(read_samples(trained.run.samples), trained.config.preprocessing, folder, ("train",))["train"].images[
+        :64
+    ]
+
+
 def quantizer(trained: Trained, folder: Path, model: Path | None = None) -> Quantizer:
-    """Calibrated on 64 of the training images."""
-    splits = load(read_samples(trained.run.samples), trained.config.preprocessing, folder / "cache")
-    return Quantizer(model or trained.run.package / MODEL_FILE, splits["train"].images[:64], folder)
+    return Quantizer(model or trained.run.package / MODEL_FILE, calibration(trained, folder), folder)
 
 
 def test_every_convolution_is_int8_and_pixels_go_in_as_they_come(trained: Trained, tmp_path: Path) -> None:
@@ -50,16 +53,13 @@ def test_every_convolution_is_int8_and_pixels_go_in_as_they_come(trained: Traine
     assert "labels" in {p.key for p in model.metadata_props}
 
 
-def test_a_convolution_of_few_groups_becomes_one_for_each(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_convolution_of_few_groups_becomes_one_for_each(trained: Trained, tmp_path: Path) -> None:
     """Joined to 8 channels, the small network has convolutions of 2 and of 4 groups."""
-    monkeypatch.setattr(quantize, "MERGED_WIDTH", 8)
-    int8 = quantizer(trained, tmp_path)
+    calibrating = calibration(trained, tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     answers = {}
     for most, groups, convolutions in ((1, {1, 2, 4}, 9), (2, {1, 4}, 10), (4, {1}, 13)):
-        monkeypatch.setattr(quantize, "SPLIT_GROUPS", most)
+        int8 = Quantizer(trained.run.package / MODEL_FILE, calibrating, tmp_path, merged_width=8, split_groups=most)
         path = int8.quantize("minmax")
         nodes = [node for node in onnx.load(path).graph.node if node.op_type == "Conv"]
         assert {a.i for node in nodes for a in node.attribute if a.name == "group"} == groups
@@ -90,10 +90,10 @@ def test_the_block_that_hurts_stays_float32(trained: Trained, tmp_path: Path) ->
     path = tmp_path / "model.onnx"
     shutil.copy(trained.run.package / MODEL_FILE, path)
     spoil(path, "stage1_block1_conv2", "stage1_block1_conv3")
-    splits = load(read_samples(trained.run.samples), trained.config.preprocessing, tmp_path / "cache")
+    splits = load(read_samples(trained.run.samples), trained.config.preprocessing, tmp_path, ("val",))
     reference = onnx_classifier(path)(splits["val"].images)
     np.testing.assert_allclose(reference, np.load(trained.run.reference), atol=1e-4)
-    search = Search(quantizer(trained, tmp_path, path), splits["val"], reference)
+    search = QuantizationSearch(quantizer(trained, tmp_path, path), splits["val"], reference)
     config = trained.config.model_copy(update={"int8": trained.config.int8.model_copy(update={"methods": ("minmax",)})})
     best = search.best(config)
     assert best.float_blocks[0] == "stage1_block1"

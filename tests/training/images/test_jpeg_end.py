@@ -19,7 +19,7 @@ KINDS: dict[str, dict[str, Any]] = {  # Any: Pillow's options
 PICTURES = {
     "a photograph": photograph(150, 100),
     "in gray": photograph(150, 100).convert("L"),
-    "of one colour": Image.new("RGB", (150, 100), "red"),
+    "of one color": Image.new("RGB", (150, 100), "red"),
     "small": photograph(32, 32),
 }
 

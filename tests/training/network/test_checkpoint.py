@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import SMALL
-from training.config import Architecture
+from training.contract.architecture import Architecture
 from training.contract.manifest import Preprocessing
 from training.network import resnext
 from training.network.checkpoint import Checkpoint, CheckpointError
@@ -152,7 +152,7 @@ def test_a_damaged_checkpoint_is_told_and_the_best_epoch_goes_on(
     again, epoch, told = restored(tmp_path)
     assert (again.epochs_done, epoch, len(again.history)) == (2, 2, 2)
     assert told == [
-        f"{tmp_path / 'epoch-0004.weights.h5'} is damaged and is passed over",
+        f"{tmp_path / 'epoch-0004.weights.h5'} is damaged and is skipped",
         "going on after epoch 2",
     ]
 
@@ -171,7 +171,7 @@ def test_where_all_is_damaged_the_training_starts_anew_and_says_so(tmp_path: Pat
         cut_short(path) if path.suffix == ".h5" else emptied(path)
     again, epoch, told = restored(tmp_path)
     assert (again.epochs_done, epoch) == (0, 0)
-    assert told == [f"the checkpoints in {tmp_path} are damaged: the training starts anew"]
+    assert told == [f"the checkpoints in {tmp_path} are damaged: the training starts again from the beginning"]
 
 
 def test_weights_alone_damaged_leave_the_network_as_it_was(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_weights_alone_damaged_leave_the_network_as_it_was(tmp_path: Path) -> No
         cut_short(path)
     again, epoch, told = restored(tmp_path)
     assert (again.epochs_done, epoch) == (0, 0)
-    assert told[-1] == "no checkpoint is left: the training starts anew"
+    assert told[-1] == "no checkpoint is left: the training starts again from the beginning"
 
 
 @pytest.mark.parametrize("logs", [{"loss": math.nan}, {"loss": 1.0, "val_loss": math.inf}])

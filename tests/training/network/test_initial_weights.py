@@ -68,7 +68,7 @@ def test_live_means_what_was_live_when_the_run_began(trained: Trained, tmp_path:
     repository = ModelRepository(tmp_path / "models", "small")
     run = Run(tmp_path)
     assert pinned_version(run, "random", repository) is None
-    with pytest.raises(InitialWeightsError, match="init is live, and model 'small' has no live version"):
+    with pytest.raises(InitialWeightsError, match="init is live, and model 'small' has no active version"):
         pinned_version(run, "live", repository)
     assert pinned_version(run, "live", trained.repository) == 1
-    assert pinned_version(run, "live", repository) == 1  # though nothing is live there
+    assert pinned_version(run, "live", repository) == 1  # though no version is active there

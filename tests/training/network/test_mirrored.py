@@ -15,7 +15,7 @@ from training.network.runtime import keras, tf
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from training.network import optimizers, resnext
-from training.config import Architecture
+from training.contract.architecture import Architecture
 from training.contract.manifest import Preprocessing
 images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3)).astype(np.float32)
 labels = np.eye(4, dtype=np.float32)[np.arange(16) % 4]

@@ -118,7 +118,7 @@ def test_a_shift_moves_its_own_axis_in_bounds_and_fills_with_the_edge(
     ramp_y, ramp_x = np.meshgrid(np.arange(40.0), np.arange(80.0), indexing="ij")
     image = np.stack([ramp_y, ramp_x, ramp_x], axis=-1).astype(np.float32)  # each pixel holds its own coordinates
     out = augment(tf.constant(np.stack([image] * 200)), NOTHING.model_copy(update=part), tf.constant([5, 6])).numpy()
-    shifts = (out - image)[:, 20, 40, :2]  # at the centre, far from what is filled in
+    shifts = (out - image)[:, 20, 40, :2]  # at the center, far from what is filled in
     limits = np.array([0.2 * 40, 0.2 * 80]) * moves
     assert (np.abs(shifts).max(axis=0) <= limits + 1e-3).all()
     assert (np.abs(shifts).max(axis=0) >= 0.9 * limits).all()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.training.network.small import SIZE_32, SMALL
-from training.config import Architecture
+from training.contract.architecture import Architecture
 from training.contract.manifest import Preprocessing
 from training.network import resnext
 from training.network.runtime import keras, tf
@@ -45,20 +45,20 @@ def test_a_layers_name_is_its_address(resnext50: keras.Model) -> None:
 
 
 def test_strided_convolutions_pad_symmetrically() -> None:
-    """The first output sees the first pixel through the kernel's centre, as torchvision's and timm's weights expect."""
+    """The first output sees the first pixel through the kernel's center, as torchvision's and timm's weights expect."""
     model = resnext.build(SMALL, SIZE_32, classes=2)
     block = model.get_layer("stage2_block1_conv2")
     for name, pad, layer in (("stem", "stem_pad", "stem_conv"), ("block", "stage2_block1_pad", block.name)):
         convolution, padding = model.get_layer(layer), model.get_layer(pad)
         impulse = np.zeros((1, *padding.input.shape[1:]), np.float32)
         impulse[0, 0, 0, 0] = 1
-        centre = convolution.kernel_size[0] // 2
+        center = convolution.kernel_size[0] // 2
         np.testing.assert_allclose(
-            convolution(padding(impulse))[0, 0, 0, 0], convolution.kernel[centre, centre, 0, 0], err_msg=name
+            convolution(padding(impulse))[0, 0, 0, 0], convolution.kernel[center, center, 0, 0], err_msg=name
         )
 
 
-def test_normalisation_is_the_first_layer() -> None:
+def test_normalization_is_the_first_layer() -> None:
     model = resnext.build(SMALL, SIZE_32, classes=2)
     first = keras.Model(model.input, model.get_layer("normalize").output)
     white = first(np.full((1, 32, 32, 3), 255, np.float32))

@@ -1,4 +1,4 @@
-"""The gate's rules, and that it measures the live version on the candidate's own test images."""
+"""The gate's rules, and that it measures the active version on the candidate's own test images."""
 
 import shutil
 from pathlib import Path
@@ -38,18 +38,18 @@ GOOD = {"cat": 90, "dog": 80}
 
 
 def judged(
-    live: dict[str, int] | None,
+    active: dict[str, int] | None,
     candidate: dict[str, int] | None = None,
     images: dict[str, int] | None = None,
     **rules: Any,  # of several types
 ) -> Verdict:
     images = images or TRUE
     ours = answers(candidate or GOOD, images)
-    theirs = answers(live, images) if live else None
-    return judge(Gate(**rules), truth(images), ours, theirs, 7 if live else None)
+    theirs = answers(active, images) if active else None
+    return judge(Gate(**rules), truth(images), ours, theirs, 7 if active else None)
 
 
-def test_as_good_as_the_live_version_passes() -> None:
+def test_as_good_as_the_active_version_passes() -> None:
     verdict = judged(GOOD)
     assert verdict.passed
     assert verdict.reasons == []
@@ -62,24 +62,24 @@ def test_as_good_as_the_live_version_passes() -> None:
 
 
 def test_worse_beyond_chance_is_rejected_within_the_tolerance_it_is_not() -> None:
-    live = {"cat": 93, "dog": 84}
-    (reason,) = judged(live).reasons
+    active = {"cat": 93, "dog": 84}
+    (reason,) = judged(active).reasons
     assert reason == (
-        "it should not be worse than the live version: the candidate alone is right on 0 of 200 images, the live "
+        "it should not be worse than the active version: the candidate alone is right on 0 of 200 images, the active "
         "version alone on 7: worse beyond chance (p = 0.016)"
     )
-    assert not judged(live, tolerance=0.034).passed
-    assert judged(live, tolerance=0.035).passed
+    assert not judged(active, tolerance=0.034).passed
+    assert judged(active, tolerance=0.035).passed
 
 
 def test_worse_by_chance_passes_and_says_what_would_tell() -> None:
     """One of 27 images, one of 7 and of 9: what a retraining with more photos came to."""
     images = {"bird": 5, "food": 7, "mammal": 9, "plant": 6}
-    live = {"bird": 3, "food": 3, "mammal": 6, "plant": 6}
-    verdict = judged(live, live | {"food": 2}, images)
+    active = {"bird": 3, "food": 3, "mammal": 6, "plant": 6}
+    verdict = judged(active, active | {"food": 2}, images)
     assert verdict.passed, verdict.reasons
     assert "not distinguishable (p = 1); about 135 more test images would tell" in render(verdict)
-    (reason,) = judged(live, live | {"food": 2}, images, policy="better").reasons
+    (reason,) = judged(active, active | {"food": 2}, images, policy="better").reasons
     assert reason.startswith("gate.policy is better: the candidate alone is right on 0 of 27 images")
 
 
@@ -88,13 +88,13 @@ def test_better_beyond_chance_passes_the_strict_policy() -> None:
 
 
 def test_a_class_that_falls_rejects_a_better_candidate() -> None:
-    live = {"cat": 50, "dog": 86}
-    (reason,) = judged(live).reasons
+    active = {"cat": 50, "dog": 86}
+    (reason,) = judged(active).reasons
     assert reason == (
-        "class 'dog': 80 of 100 images right, the live version 86; it should lose at most 5 (2 images, or "
+        "class 'dog': 80 of 100 images right, the active version 86; it should lose at most 5 (2 images, or "
         "gate.class_tolerance 0.05 of them)"
     )
-    assert judged(live, class_tolerance=0.06).passed
+    assert judged(active, class_tolerance=0.06).passed
 
 
 @pytest.mark.parametrize(("lost", "passes"), [(1, True), (2, True), (3, False)])
@@ -104,15 +104,15 @@ def test_two_images_of_a_class_never_decide(lost: int, passes: bool) -> None:
 
 
 def test_of_many_fallen_classes_the_worst_are_named() -> None:
-    live = {f"class {i}": 10 for i in range(8)}
-    images = dict.fromkeys(live, 10)
-    reasons = judged(live, {label: i for i, label in enumerate(live)}, images).reasons
+    active = {f"class {i}": 10 for i in range(8)}
+    images = dict.fromkeys(active, 10)
+    reasons = judged(active, {label: i for i, label in enumerate(active)}, images).reasons
     named = [reason.split("'")[1] for reason in reasons if reason.startswith("class ")]
     assert named == [f"class {i}" for i in range(5)]
-    assert reasons[-1] == "so it is with 3 more classes"
+    assert reasons[-1] == "and 3 more classes lose too many images"
 
 
-def test_what_the_live_version_does_not_know_counts_against_it() -> None:
+def test_what_the_active_version_does_not_know_counts_against_it() -> None:
     verdict = judged({"cat": 100})
     assert verdict.live_accuracy == pytest.approx(0.5)
     assert verdict.classes["dog"].live is None
@@ -123,30 +123,30 @@ def test_other_classes_never_take_a_models_place_by_themselves() -> None:
     digits = {str(i): 0 for i in range(10)}
     (reason,) = judged(digits).reasons
     assert reason == (
-        "version 7, which is live, knows other classes ('0', '1', '2', '3', '4' and 5 more), none of 'cat', 'dog': "
-        "name this model otherwise (name), or let it take the place of that one (gate.policy always)"
+        "version 7, which is active, knows other classes ('0', '1', '2', '3', '4' and 5 more), none of 'cat', 'dog': "
+        "give this model another name (name), or let it replace version 7 (gate.policy always)"
     )
     assert judged(digits, policy="always").passed
 
 
 def test_a_class_that_is_lost_is_noted_and_refused_on_request() -> None:
-    live = {"cat": 90, "dog": 80, "cow": 0}
-    sentence = "the live version knows classes that the candidate lacks: 'cow'"
-    assert judged(live).notes == [sentence]
-    assert judged(live).passed
-    assert judged(live, keep_classes=True).reasons == [sentence]
+    active = {"cat": 90, "dog": 80, "cow": 0}
+    sentence = "the active version knows classes that the candidate lacks: 'cow'"
+    assert judged(active).notes == [sentence]
+    assert judged(active).passed
+    assert judged(active, keep_classes=True).reasons == [sentence]
 
 
 def test_the_first_model_has_to_beat_naming_the_most_frequent_class() -> None:
     (reason,) = judged(None, {"cat": 100, "dog": 0}).reasons
     assert reason == (
-        "accuracy 0.5000 (95 %: 0.43 to 0.57) should be above 0.5000, what always naming the most frequent class would "
-        "reach"
+        "accuracy 0.5000 (95 %: 0.43 to 0.57) should be above 0.5000, the accuracy of always naming the most "
+        "frequent class"
     )
     assert judged(None, {"cat": 100, "dog": 1}).passed
 
 
-def test_the_floor_holds_against_any_live_version() -> None:
+def test_the_floor_holds_against_any_active_version() -> None:
     assert judged({"cat": 10, "dog": 10}, minimum=0.85).passed
     (reason,) = judged({"cat": 10, "dog": 10}, minimum=0.86).reasons
     assert reason == "accuracy 0.8500 (95 %: 0.79 to 0.89) should be at least gate.minimum, 0.8600"
@@ -163,14 +163,14 @@ def test_policies() -> None:
 def test_a_verdict_reads_as_text() -> None:
     lines = render(judged({"cat": 95, "dog": 95, "cow": 0})).splitlines()
     assert lines[0] == "rejected: test accuracy 0.8500 (95 %: 0.79 to 0.89), 200 images"
-    assert lines[1] == "  version 7, which is live: 0.9500 (95 %: 0.91 to 0.97) on the same images"
-    assert lines[2].startswith("  it should not be worse than the live version: ")
-    assert lines[-1].startswith("  note: the live version knows")
+    assert lines[1] == "  version 7, which is active: 0.9500 (95 %: 0.91 to 0.97) on the same images"
+    assert lines[2].startswith("  it should not be worse than the active version: ")
+    assert lines[-1].startswith("  note: the active version knows")
 
 
 @pytest.fixture
 def repository(trained: Trained, tmp_path: Path) -> ModelRepository:
-    """Of its own, with the trained version live."""
+    """Of its own, with the trained version active."""
     repository = ModelRepository(tmp_path / "models", "small")
     with repository.staging() as staged:
         shutil.copytree(trained.repository.path(1), staged, dirs_exist_ok=True)
@@ -184,7 +184,7 @@ def verdict_on(run: Run, repository: ModelRepository) -> Verdict:
     return gate(run, repository, ProgressLog(run.folder / "again.jsonl", Console(quiet=True)))
 
 
-def test_the_live_version_is_measured_as_it_serves(trained: Trained, repository: ModelRepository) -> None:
+def test_the_active_version_is_measured_as_it_serves(trained: Trained, repository: ModelRepository) -> None:
     """The candidate against itself: the same answers, those of verification and those of the version's own file."""
     verdict = verdict_on(trained.run, repository)
     assert verdict.comparison
@@ -197,7 +197,7 @@ def test_the_live_version_is_measured_as_it_serves(trained: Trained, repository:
 
 
 def test_names_are_compared_and_not_numbers(trained: Trained, repository: ModelRepository) -> None:
-    """A live version with its labels shuffled names everything wrong."""
+    """An active version with its labels shuffled names everything wrong."""
     path = repository.path(1) / "manifest.json"
     labels = trained.manifest.labels
     shuffled = trained.manifest.model_copy(update={"labels": labels[1:] + labels[:1]})

@@ -17,7 +17,7 @@ from training.runs.records import PublishRecord
 from training.runs.run import Run, RunError
 
 
-def test_a_run_ends_as_the_live_version(trained: Trained) -> None:
+def test_a_run_ends_as_the_active_version(trained: Trained) -> None:
     manifest, repository = trained.manifest, trained.repository
     assert repository.versions() == [1]
     assert repository.active() == 1

@@ -54,7 +54,7 @@ def published(run: Run, repository: ModelRepository) -> PublishRecord:
     return publish(run, repository, ProgressLog(run.progress, Console(quiet=True)))
 
 
-def test_one_that_passed_goes_live(trained: Trained, repository: ModelRepository, tmp_path: Path) -> None:
+def test_one_that_passed_becomes_active(trained: Trained, repository: ModelRepository, tmp_path: Path) -> None:
     run = judged(verified(trained, tmp_path / "run"), passed=True)
     assert published(run, repository) == PublishRecord(version=1, active=True)
     assert repository.active() == 1
@@ -109,7 +109,7 @@ def test_a_dry_run_publishes_nothing(trained: Trained, repository: ModelReposito
 def test_one_that_was_cut_off_is_published_once(
     trained: Trained, repository: ModelRepository, tmp_path: Path, activated: bool
 ) -> None:
-    """Killed after the version was there: before it went live, and before the phase's record was written."""
+    """Killed after the version was there: before it became active, and before the phase's record was written."""
     run = judged(verified(trained, tmp_path / "run"), passed=True)
     published(run, repository)
     if not activated:
@@ -120,7 +120,7 @@ def test_one_that_was_cut_off_is_published_once(
     assert repository.active() == 1
 
 
-def test_it_is_judged_again_when_another_version_went_live_meanwhile(
+def test_it_is_judged_again_when_another_version_became_active_meanwhile(
     trained: Trained, repository: ModelRepository, tmp_path: Path
 ) -> None:
     """Both are the same network: the second is as good as the first, and better than nothing is not enough."""
@@ -154,7 +154,7 @@ def change_created(run: Run) -> None:
     run.finish("verifying", record.model_copy(update={"created": record.created.replace(year=2000)}))
 
 
-def test_a_live_version_that_can_not_be_read_stops_it(
+def test_an_active_version_that_cannot_be_read_stops_it(
     trained: Trained, repository: ModelRepository, tmp_path: Path
 ) -> None:
     published(judged(verified(trained, tmp_path / "first"), passed=True), repository)

@@ -14,7 +14,7 @@ from training.contract.intervals import Proportion
 from training.contract.manifest import CPU_FILE, FP16_FILE, INT8_FILE
 from training.contract.verdict import Verdict
 from training.exported.classifier import onnx_classifier
-from training.phases.quantize import make_variants, why_dropped, write_fp16
+from training.phases.quantize import quantize, why_left_out, write_fp16
 from training.runs.console import ProgressLog
 from training.runs.records import QuantizationRecord, VerificationRecord, verdict_of
 from training.runs.run import Run
@@ -24,7 +24,7 @@ OFF = {"enabled": False}
 
 
 def made(run: Run) -> QuantizationRecord:
-    record = make_variants(run, run.record("gating", Verdict), ProgressLog(run.progress, QUIET))
+    record = quantize(run, run.record("gating", Verdict), ProgressLog(run.progress, QUIET))
     run.finish("quantizing", record)
     return record
 
@@ -34,7 +34,7 @@ def test_a_version_has_an_fp16_variant_that_is_as_good(trained: Trained, tmp_pat
     assert variants["fp16"].accuracy >= variants["fp32"].accuracy - 0.005
     assert variants["fp16"].agreement
     assert variants["fp16"].agreement > 0.99
-    assert variants["fp16"].images_per_second is None  # a CPU can not say
+    assert variants["fp16"].images_per_second is None  # a CPU cannot say
     assert FP16_FILE in trained.manifest.files
     assert (folder / FP16_FILE).stat().st_size < 0.7 * (
         folder / "model.onnx"
@@ -104,7 +104,7 @@ def test_those_that_answer_otherwise_are_left_out_and_the_verdict_says_so(traine
 def test_a_variant_is_judged_by_its_agreement_and_two_images_never_decide(
     images: int, differing: int, lost: int, kept: bool
 ) -> None:
-    why = why_dropped(Gate(), Proportion(images - differing, images), lost)
+    why = why_left_out(Gate(), Proportion(images - differing, images), lost)
     assert (why is None) == kept, why
 
 

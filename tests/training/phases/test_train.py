@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -91,9 +92,15 @@ def test_a_training_that_diverges_says_so_and_keeps_its_good_epoch(trained: Trai
     assert all(math.isfinite(figure) for epoch in history for figure in epoch.values())
 
 
-def test_the_person_watching_sees_time_and_best_epoch(trained: Trained) -> None:
-    assert "left" in trained.printed or "epoch 3/3" in trained.printed
-    assert "trained for" in trained.printed
+def test_the_person_watching_sees_every_epoch_and_the_best_one(trained: Trained) -> None:
+    lines = trained.printed.splitlines()
+    epochs = [
+        line for line in lines if re.match(r"epoch \d/3  loss \S+  accuracy \S+  val loss \S+  val accuracy", line)
+    ]
+    assert [line.split()[1] for line in epochs] == ["1/3", "2/3", "3/3"]
+    best = trained.run.record("training", TrainingRecord).best_epoch
+    (last,) = [line for line in lines if line.startswith(f"best epoch {best} of 3: val accuracy 0.")]
+    assert "; trained for " in last
 
 
 def test_the_best_epoch_is_kept_not_the_last(trained: Trained) -> None:

@@ -10,8 +10,8 @@ from rich.console import Console
 from tests.training.conftest import Trained
 from tests.training.phases.runs import verified
 from training.contract.manifest import CPU_FILE, INT8_FILE, MODEL_FILE
-from training.datasets.loading import load, read_samples
 from training.exported.classifier import onnx_classifier, published, read_folder
+from training.phases.images import images_of
 from training.phases.verify import verify, why_left_out
 from training.runs.console import ProgressLog
 
@@ -52,7 +52,7 @@ def lift(path: Path, by: float) -> None:
 def test_rounding_that_is_seen_leaves_the_copy_out_and_not_the_version(trained: Trained, tmp_path: Path) -> None:
     run = verified(trained, tmp_path / "run")
     lift(run.package / MODEL_FILE, 1e3)
-    val = load(read_samples(run.samples), trained.config.preprocessing, run.folder / "cache", ("val",))["val"]
+    val = images_of(run, "val")["val"]
     np.save(run.reference, onnx_classifier(run.package / MODEL_FILE)(val.images))
     record = verify(run, ProgressLog(run.progress, Console(quiet=True)))
     assert record.variants["fp32"].cpu_file is None
