@@ -92,7 +92,7 @@ class ListJobs(SharedSettings):
     json_: bool = Field(False, alias="json", description="print JSON")
 
     def cli_cmd(self) -> None:
-        jobs, total = ask_of_those_there(self, lambda jobs: jobs.list(self.only, limit=self.limit))
+        jobs, total = ask_existing(self, lambda jobs: jobs.list(self.only, limit=self.limit))
         if self.json_:
             sys.stdout.write(json.dumps([job.model_dump(mode="json") for job in jobs], indent=2) + "\n")
             return
@@ -112,7 +112,7 @@ class ShowJob(OneJob):
     json_: bool = Field(False, alias="json", description="print JSON")
 
     def cli_cmd(self) -> None:
-        job = ask_of_those_there(self, lambda jobs: jobs.get(self.id))
+        job = ask_existing(self, lambda jobs: jobs.get(self.id))
         if self.json_:
             sys.stdout.write(job.model_dump_json(indent=2) + "\n")
             return
@@ -123,7 +123,7 @@ class CancelJob(OneJob):
     """Takes a job from the queue, or ends its process. What it has done stays: jobs resume goes on from there."""
 
     def cli_cmd(self) -> None:
-        job = ask_of_those_there(self, lambda jobs: jobs.cancel(self.id))
+        job = ask_existing(self, lambda jobs: jobs.cancel(self.id))
         console.print(f"job {job.id} is {job.state}", highlight=False)
 
 
@@ -131,7 +131,7 @@ class ResumeJob(OneJob):
     """Queues a cancelled or failed job again. It goes on from its last checkpoint."""
 
     def cli_cmd(self) -> None:
-        job = ask_of_those_there(self, lambda jobs: jobs.resume(self.id))
+        job = ask_existing(self, lambda jobs: jobs.resume(self.id))
         console.print(f"job {job.id} is {job.state}, attempt {job.attempt}", highlight=False)
 
 
@@ -141,7 +141,7 @@ class ReassignJobs(SharedSettings):
     worker_name: CliPositionalArg[str] = Field(description="name of the worker that is gone")
 
     def cli_cmd(self) -> None:
-        moved = ask_of_those_there(self, lambda jobs: jobs.reassign(self.worker_name))
+        moved = ask_existing(self, lambda jobs: jobs.reassign(self.worker_name))
         console.print(f"queued again: {', '.join(job.id for job in moved) or 'none'}", highlight=False)
 
 
@@ -151,7 +151,7 @@ class PruneJobs(SharedSettings):
     keep: int = Field(20, ge=0, description="how many finished jobs stay: those that ended last")
 
     def cli_cmd(self) -> None:
-        gone = ask_of_those_there(self, lambda jobs: jobs.prune(self.keep))
+        gone = ask_existing(self, lambda jobs: jobs.prune(self.keep))
         console.print(f"deleted jobs: {', '.join(gone) or 'none'}", highlight=False)
 
 
@@ -182,7 +182,7 @@ def ask(settings: SharedSettings, question: Callable[[Jobs], Awaitable[T]]) -> T
     return asyncio.run(answer())
 
 
-def ask_of_those_there(settings: SharedSettings, question: Callable[[Jobs], Awaitable[T]]) -> T:
+def ask_existing(settings: SharedSettings, question: Callable[[Jobs], Awaitable[T]]) -> T:
     """Asks without making a folder. Raises NoJobs where there is none."""
     if not settings.database and not settings.state.is_dir():
         raise NoJobs(f"there are no jobs: the folder {settings.state} does not exist; --state names another")

@@ -181,7 +181,7 @@ def test_evaluate_says_where_a_version_keeps_no_account(
     (models / "small" / "3" / "seen.json").unlink()
     code, out, err = call(f"evaluate {digits} --split test", models, capsys)
     assert (code, out) == (1, "")
-    assert "version 3 does not keep which images were in its test" in err
+    assert "version 3 does not know which images were in its test" in err
 
 
 def test_evaluate_goes_on_without_a_bad_file_and_names_it(

@@ -181,13 +181,13 @@ def test_load_gives_what_decode_gives(tmp_path: Path) -> None:
             assert report.labels[label] == sample.path.parent.name
 
 
-def test_a_survey_says_how_far_it_is(tmp_path: Path) -> None:
+def test_a_check_says_how_far_it_is(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     check_dataset(list_dataset(flat(tmp_path, 10), 0.2, 0.2, 0), SIZE, progress=lambda *at: seen.append(at))
     assert seen == [(i, 20) for i in range(1, 21)]
 
 
-def test_surveyed_files_can_be_kept(tmp_path: Path) -> None:
+def test_checked_files_can_be_kept(tmp_path: Path) -> None:
     folder = flat(tmp_path / "data", 4, ("cat", "猫"))
     path = Path(os.fsdecode(os.fsencode(folder / "cat") + b"/caf\xe9.jpg"))
     shutil.copy(folder / "cat/000.jpg", path)
@@ -198,14 +198,14 @@ def test_surveyed_files_can_be_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", ["", '[["a/1.jpg", "1.jpg"', "[1]", '[["a/1.jpg"]]'])
-def test_a_damaged_list_of_a_surveys_files_is_told(tmp_path: Path, kept: str) -> None:
+def test_a_damaged_list_of_checked_files_is_named(tmp_path: Path, kept: str) -> None:
     (tmp_path / "samples.json").write_text(kept)
     with pytest.raises(DatasetError, match=r"samples\.json is damaged: .*\. Remove checking\.json beside it"):
         read_samples(tmp_path / "samples.json")
 
 
 @pytest.mark.parametrize("change", ["other bytes", "gone"])
-def test_a_file_that_changed_after_the_survey_is_refused(tmp_path: Path, change: str) -> None:
+def test_a_file_that_changed_after_the_check_is_refused(tmp_path: Path, change: str) -> None:
     samples = check_dataset(list_dataset(flat(tmp_path, 4), 0.2, 0.2, 0), SIZE)[1]
     if change == "gone":
         samples[0].path.unlink()
