@@ -6,26 +6,27 @@ import time
 from collections.abc import Callable, Iterator
 
 from app.errors import QueueFull
+from app.observability.observation import CURRENT
 
 RATE_WINDOW_S = 1.0
 LONGEST_RETRY_S = 60
 
 
 class Admission:
-    """Places for images, from admission to the answer; `show` is told how many are taken, `refuse` of each request
-    that found too few. For the event loop's thread alone."""
+    """Places for images, each taken from admission to the answer. For the event loop's thread alone.
+
+    `show` is called with the number of places taken, each time that it changes.
+    """
 
     def __init__(
         self,
         capacity: int,
         clock: Callable[[], float] = time.monotonic,
         show: Callable[[int], None] | None = None,
-        refuse: Callable[[], None] | None = None,
     ) -> None:
         self.capacity = capacity
         self.depth = 0
         self._show = show
-        self._refuse = refuse
         self._clock = clock
         self._rate = 0.0  # places freed a second, while there was work
         self._freed = 0
@@ -70,8 +71,8 @@ class Admission:
             self._since, self._freed = self._clock(), 0
 
     def _full(self, images: int) -> QueueFull:
-        if self._refuse:
-            self._refuse()
+        if request := CURRENT.get():
+            request.drop("rejected")
         seconds = self.retry_after()
         return QueueFull(
             f"the queue holds {self.depth} of {self.capacity} images, there is no room for {images} more; "

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import InferenceFailed
-from app.observability.observation import CURRENT, Batch, Decoding, Observation
+from app.observability.observation import CURRENT, Batch, Observation
+from app.observability.timing import Decoding, Timing
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +31,10 @@ Decode = Callable[[], NDArray[np.uint8]]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One image's row of the output: float32 [classes]. Times in seconds."""
+    """One image's row of the output, float32 [classes], and where its time went."""
 
     probabilities: NDArray[np.float32]
-    queue_seconds: float
-    inference_seconds: float
-    decoding: Decoding | None = None  # where it was done here
+    timing: Timing
 
 
 @dataclass(slots=True, eq=False)
@@ -44,7 +43,7 @@ class _Waiting:
     answer: asyncio.Future[Answer]
     since: float
     request: Observation | None
-    decoding: Decoding | None = None
+    decoding: Decoding | None
 
 
 class _Batch(NamedTuple):
@@ -95,14 +94,15 @@ class Batcher:
         for thread in self._threads:
             thread.start()
 
-    async def submit(self, image: NDArray[np.uint8] | Decode) -> Answer:
-        """The answer for one image, uint8 `shape`, or for what decodes it, in the thread that runs it. Raises what that
-        raises, and InferenceFailed.
+    async def submit(self, image: NDArray[np.uint8] | Decode, decoding: Decoding | None = None) -> Answer:
+        """Returns the answer for one image, uint8 `shape`. A function is called for its image in one of the batcher's
+        threads; `decoding` says how an image was decoded elsewhere. Raises InferenceFailed, and what the function
+        raises.
 
-        Cancelling it (a deadline, a client that left) takes the image out of the queue before it runs.
+        Cancelling the call (a deadline, a client that left) takes the image out of the queue before it runs.
         """
         future = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(image, future, time.perf_counter(), CURRENT.get())
+        waiting = _Waiting(image, future, time.perf_counter(), CURRENT.get(), decoding)
         with self._changed:
             if self._closed:
                 raise RuntimeError("submit to a closed Batcher")
@@ -165,7 +165,7 @@ class Batcher:
             except Exception as error:  # whatever it is, it is the answer to this image alone
                 self._tell(waiting, _fail, waiting, error)
             else:
-                waiting.since = waiting.decoding.begun + waiting.decoding.seconds
+                waiting.since = waiting.decoding.ended
                 decoded = True
         with self._changed:
             self._decoding -= 1
@@ -227,7 +227,7 @@ class Batcher:
 
 
 def timed(decode: Decode, since: float) -> tuple[NDArray[np.uint8], Decoding]:
-    """What an image is decoded to, and when; it has waited `since` then (`time.perf_counter`)."""
+    """Decodes an image that has waited since `since`, by `time.perf_counter`; returns its pixels and how it went."""
     begun = time.perf_counter()
     image = decode()
     return image, Decoding(begun - since, begun, time.perf_counter() - begun)
@@ -248,4 +248,5 @@ def _deliver(
             # one each: a traceback grows where it is raised
             waiting.answer.set_exception(InferenceFailed(output.detail))
         else:
-            waiting.answer.set_result(Answer(output[row], started - waiting.since, seconds, waiting.decoding))
+            timing = Timing.of(waiting.decoding, started - waiting.since, seconds)
+            waiting.answer.set_result(Answer(output[row], timing))

@@ -8,14 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-
-@dataclass(frozen=True, slots=True)
-class Stages:
-    """Where one image's time went, in seconds."""
-
-    decode: float
-    queue: float
-    inference: float
+from app.observability.timing import Timing
 
 
 @dataclass(slots=True)
@@ -44,7 +37,7 @@ class Statistics:
     fail: Total = field(default_factory=Total)
     queue: Total = field(default_factory=Total)
     decode: Total = field(default_factory=Total)
-    inference: Total = field(default_factory=Total)
+    infer: Total = field(default_factory=Total)
     running: threading.Lock = field(default_factory=threading.Lock)
     runs: dict[int, Total] = field(
         default_factory=dict
@@ -64,14 +57,15 @@ class Statistics:
 
         return count
 
-    def succeeded(self, images: Sequence[Stages], seconds: float) -> None:
-        """A request of at least one answered image; its stages are the longest of its images'."""
+    def succeeded(self, images: Sequence[Timing], seconds: float) -> None:
+        """Counts a request by its answered images, at least one; it took `seconds`."""
         self.images += len(images)
         self.last = time.time()
         self.success.add(seconds)
-        self.decode.add(max(image.decode for image in images))
-        self.queue.add(max(image.queue for image in images))
-        self.inference.add(max(image.inference for image in images))
+        longest = Timing.longest(images)
+        self.decode.add(longest.decode)
+        self.queue.add(longest.queue)
+        self.infer.add(longest.infer)
 
     def failed(self, seconds: float) -> None:
         """A request without one."""

@@ -13,6 +13,7 @@ from typing import Self
 from starlette.types import Scope
 
 from app.observability.observation import CURRENT, Observation
+from app.observability.timing import Timing
 from app.settings import Settings
 
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -106,11 +107,12 @@ def request_line(scope: Scope, route: str, request: Observation, seconds: float)
     """By hand: `json.dumps` takes four times as long. An id needs no quoting, see `Requests`; a path may."""
     path = "" if scope["path"] == route else f',"path":{json.dumps(scope["path"][:512])}'
     model = f',"version":{request.version}' if request.version else ""
-    if request.images:
+    if request.timings:
+        timing = Timing.longest(request.timings)
         model += (
             f',"images":{request.images},"receive_ms":{1e3 * (request.received - request.started):.3f}'
-            f',"decode_ms":{1e3 * request.decode:.3f},"queue_ms":{1e3 * (request.waited + request.queue):.3f}'
-            f',"infer_ms":{1e3 * request.infer:.3f}'
+            f',"decode_ms":{1e3 * timing.decode:.3f},"queue_ms":{1e3 * timing.queue:.3f}'
+            f',"infer_ms":{1e3 * timing.infer:.3f}'
         )
     trace = f',"trace_id":"{request.span.get_span_context().trace_id:032x}"' if request.span else ""
     return (

@@ -20,8 +20,9 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 from app import __version__
-from app.observability.observation import Batch, Closed, Observation
+from app.observability.observation import Batch, Closed, Dropped, Observation
 from app.observability.tally import Tally
+from app.observability.timing import Timing
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 # prometheus_client's own switch, read when it is imported: values lie in files there, and add up over processes
@@ -31,7 +32,7 @@ CARRY_S = 1.0  # until another process can see what this one has counted
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
 ROLLBACKS = ("load", "errors")
-DROPS = ("rejected", "expired", "cancelled")
+DROPPED: tuple[Dropped, ...] = ("rejected", "expired", "cancelled")
 CLOSED: tuple[Closed, ...] = ("idle", "full", "delay")
 STAGES = ("receive", "decode", "queue", "infer")
 
@@ -121,8 +122,8 @@ class Metrics:
         self._images = Counter("resnext_images", "Images that the model has answered", registry=registry)
         self._failed = Counter("resnext_images_failed", "Images in runs that failed", registry=registry)
         self._stages = [Tally(stages.labels(stage), SECONDS) for stage in STAGES]
-        self._receive, self._decode, self._waited, self._infer = self._stages
-        self.rejected, self.expired, self._cancelled = (dropped.labels(reason) for reason in DROPS)
+        self._receive, self._decode, self._queue_wait, self._infer = self._stages
+        self._dropped = {reason: dropped.labels(reason) for reason in DROPPED}
         self._batching = threading.Lock()  # guards the next two
         self._batches = {closed: Tally(batches.labels(closed), IMAGES) for closed in CLOSED}
         self._ran = {False: 0, True: 0}  # images, by whether their run failed
@@ -160,13 +161,14 @@ class Metrics:
             if latency is None:
                 latency = self._latencies[method, route] = Tally(self._seconds.labels(method, route), SECONDS)
             latency.observe(seconds)
-        elif request.status == 499:
-            self._cancelled.inc()
-        if request.images:
+        if request.dropped:
+            self._dropped[request.dropped].inc()
+        if request.timings:
+            timing = Timing.longest(request.timings)
             self._receive.observe(request.received - request.started)
-            self._decode.observe(request.decode)
-            self._waited.observe(request.waited + request.queue)
-            self._infer.observe(request.infer)
+            self._decode.observe(timing.decode)
+            self._queue_wait.observe(timing.queue)
+            self._infer.observe(timing.infer)
 
     def count_batch(self, batch: Batch) -> None:
         """One run of the model. In any thread."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from starlette.types import Scope
 
+from app.errors import CLIENT_CLOSED_REQUEST
 from app.observability.metrics import Metrics
 from app.observability.observation import CURRENT, Observation
 
@@ -49,7 +50,9 @@ class Requests:
     def end(self, scope: Scope, route: str, request: Observation) -> None:
         """It is answered, or broken off before there was an answer. A route is as "/train/{id}", or OTHER."""
         seconds = time.perf_counter() - request.started
-        request.status = request.status or 499
+        request.status = request.status or CLIENT_CLOSED_REQUEST
+        if request.status == CLIENT_CLOSED_REQUEST:
+            request.drop("cancelled")
         method = OTHER if route == OTHER else scope["method"]  # what comes there is not for us to say
         self._metrics.count_request(method, route, request, seconds)
         for tell in self._on_end:

@@ -52,7 +52,7 @@ class Tracing:
             start_time=self._at(request.started),
         )
         if span.is_recording():  # else it is not in the sample
-            request.span, request.decodes = span, []
+            request.span = span
 
     def end(self, scope: Scope, route: str, request: Observation, seconds: float) -> None:
         """It is answered."""
@@ -62,8 +62,6 @@ class Tracing:
         at = self._at
         if request.received:
             self._stage(span, "receive", at(request.started), at(request.received))
-        for decoding in request.decodes or ():
-            self._stage(span, "decode", at(decoding.begun), at(decoding.begun + decoding.seconds))
         span.update_name(f"{scope['method']} {route}")
         span.set_attributes({"http.route": route, "http.response.status_code": request.status})
         if request.version:
@@ -74,7 +72,7 @@ class Tracing:
 
     def show_batch(self, batch: Batch) -> None:
         """In the first request's trace, so that it is in the sample when one of them is; linked with each of them."""
-        traced = [(image.request.span, image.since) for image in batch.queued if image.request and image.request.span]
+        traced = [(image.request.span, image) for image in batch.queued if image.request and image.request.span]
         if not traced:
             return
         at = self._at
@@ -90,8 +88,10 @@ class Tracing:
         if batch.failed:
             run.set_status(StatusCode.ERROR)
         run.end(ended)
-        for span, since in traced:
-            self._stage(span, "queue", at(since), begun)
+        for span, image in traced:
+            if decoding := image.decoding:
+                self._stage(span, "decode", at(decoding.begun), at(decoding.ended))
+            self._stage(span, "queue", at(image.since), begun)
             self._stage(span, "infer", begun, ended, Link(run.get_span_context()))
 
     def close(self) -> None:

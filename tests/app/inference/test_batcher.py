@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from app.errors import InferenceFailed
 from app.inference.batcher import Answer, Batcher
 from app.observability.observation import CURRENT, Batch, Observation
+from app.observability.timing import Decoding
 from tests.process import until
 from training.images.decode import ImageError
 
@@ -86,12 +88,23 @@ async def test_idle_model_runs_at_once_and_what_gathers_meanwhile_is_the_next_ba
 
 async def test_answer_tells_where_the_time_went() -> None:
     network = Network()
-    network.gate.set()
+    asked = time.perf_counter()
     with batcher_of(network) as batcher:
-        answer = await batcher.submit(image(7))
-    assert answer.probabilities.tolist() == [7, 14]
-    assert answer.queue_seconds >= 0
-    assert answer.inference_seconds > 0
+        running = asyncio.create_task(batcher.submit(image(7)))
+        await network.started()
+        waiting = asyncio.create_task(batcher.submit(image(8)))
+        await asyncio.sleep(0)
+        queued = time.perf_counter()
+        await asyncio.to_thread(lambda: None)  # some time
+        opened = time.perf_counter()
+        network.gate.set()
+        first, second = await asyncio.gather(running, waiting)
+        answered = time.perf_counter()
+    assert second.probabilities.tolist() == [8, 16]
+    assert first.timing.infer >= opened - queued
+    assert second.timing.queue >= opened - queued
+    assert second.timing.queue + second.timing.infer <= answered - asked
+    assert first.timing.decode == second.timing.decode == 0
 
 
 async def test_failed_run_reaches_all_who_wait_for_it_and_the_next_batch_runs() -> None:
@@ -286,13 +299,25 @@ async def test_an_image_is_decoded_while_another_runs() -> None:
         await network.started()
         (asked,) = await ask(batcher, [second])
         assert await asyncio.to_thread(second.begun.wait, 30)
+        begun = time.perf_counter()
+        await asyncio.to_thread(lambda: None)  # some time
+        opened = time.perf_counter()
         second.gate.set()
         network.gate.set()
         answer = await asked
         await asyncio.gather(*first)
     assert answer.probabilities.tolist() == [2, 4]
-    assert answer.decoding
-    assert min(answer.decoding.waited, answer.decoding.seconds, answer.queue_seconds) > 0
+    assert answer.timing.decode >= opened - begun
+    assert answer.timing.queue > 0
+
+
+async def test_a_wait_for_a_decoder_elsewhere_is_part_of_the_queue() -> None:
+    network = Network()
+    network.gate.set()
+    with batcher_of(network) as batcher:
+        answer = await batcher.submit(image(1), Decoding(waited=100, begun=0, seconds=20))
+    assert answer.timing.decode == 20
+    assert 100 < answer.timing.queue < 130
 
 
 async def test_what_is_no_image_harms_no_other() -> None:

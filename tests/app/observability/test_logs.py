@@ -14,6 +14,7 @@ from starlette.types import Scope
 
 from app.observability.logs import LIMIT, JsonLines, RequestLog, request_line
 from app.observability.observation import CURRENT, Observation
+from app.observability.timing import Timing
 from tests.app.conftest import Serve
 from tests.app.network import encoded, network, publish, random_images
 from tests.process import answers, service, until
@@ -47,7 +48,8 @@ def read(out: int, lines: int) -> list[Line]:
 
 
 def test_a_request_is_one_line_with_its_stages() -> None:
-    request = Observation("mine", 10.0, 10.001, 200, images=2, version="7", waited=0.001, decode=0.002, queue=0.003)
+    timings = [Timing(0.002, 0.001, 0.0), Timing(0.001, 0.004, 0.0)]
+    request = Observation("mine", 10.0, 10.001, 200, version="7", timings=timings)
     line = json.loads(request_line({**GET, "path": "/predict"}, "/predict", request, 0.01))
     assert line.pop("time") > 1e9
     assert line == {

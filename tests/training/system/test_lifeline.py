@@ -7,7 +7,9 @@ import sys
 from tests.process import ROOT
 from training.system.lifeline import ORPHANED
 
-CODE = "import sys, time; from training.system import lifeline; lifeline.follow(); print('up', flush=True); time.sleep(60)"
+CODE = (
+    "import sys, time; from training.system import lifeline; lifeline.follow(); print('up', flush=True); time.sleep(60)"
+)
 
 
 def test_it_ends_once_nobody_holds_the_other_end() -> None:
