@@ -26,19 +26,19 @@ log = logging.getLogger(__name__)
 class Serving:
     """Follows the repository's ACTIVE, from entering the context to leaving it.
 
-    `load` makes a version ready to run, in a thread; it raises on one that is not fit to be served. `observe` is told
-    of each batch, by default for the metrics alone.
+    `load` makes a version ready to run, in a thread; it raises when the version is not fit to be served. `observe` is
+    called with each batch, in the thread that ran it. `poll_interval` and `batch_delay` are in seconds.
     """
 
     def __init__(
         self,
         repository: ModelRepository,
         load: Callable[[int], Model],
-        poll_interval: float = 1.0,
-        batch_delay: float = 0.0,
-        policy: RollbackPolicy | None = None,
-        metrics: Metrics | None = None,
-        observe: Callable[[Batch], None] | None = None,
+        poll_interval: float,
+        batch_delay: float,
+        policy: RollbackPolicy,
+        metrics: Metrics,
+        observe: Callable[[Batch], None],
     ) -> None:
         self.repository = repository
         self.live: Deployment | None = None
@@ -51,9 +51,9 @@ class Serving:
         self._batch_delay = batch_delay
         self._swapping = asyncio.Lock()  # one load at a time: each needs memory for a second model
         self._attempts = Attempts(poll_interval)
-        self._policy = policy or RollbackPolicy()
-        self.metrics = metrics or Metrics()
-        self._observe = observe or self.metrics.count_batch
+        self._policy = policy
+        self.metrics = metrics
+        self._observe = observe
         self._leaving: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
