@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 Run = Callable[[NDArray[np.uint8], bool], NDArray[np.float32]]
 Decode = Callable[[], NDArray[np.uint8]]
+Task = Literal["decode", "alone", "crowd"]  # decode an image, run a batch on all cores, run one in a stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,28 +134,31 @@ class Batcher:
     def _take(self) -> "_Waiting | _Batch | None":
         """An image to decode, or the next batch, which is empty when all who waited have left; None when closed."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._encoded or (self._queue and self._free()) or (self._closed and not self._queue)
-            )
-            enough = len(self._queue) >= self._stream_batch and self._free()
-            if self._encoded and not enough:
+            while (task := self._next(len(self._encoded), self._decoding)) is None:
+                if self._closed and not self._queue:
+                    return None
+                self._changed.wait()
+            if task == "decode":
                 self._decoding += 1
                 return self._encoded.popleft()
-            if self._queue and self._delay:
+            if self._delay:
                 full = self._queue[0].since + self._delay - time.perf_counter()
                 self._changed.wait_for(lambda: len(self._queue) >= self._max_batch or self._closed, full)
-                if not (self._queue and self._free()):  # another stream was faster
+                # this batch goes first: an encoded image that came meanwhile only counts as waiting
+                task = self._next(0, len(self._encoded) + self._decoding)
+                if task is None:  # another stream was faster
                     return _Batch([], alone=False, most=0)
-            if not self._queue:
-                return None
-            images = len(self._queue) + len(self._encoded) + self._decoding
-            crowd = self._streams > 1 and (self._running or images >= self._streams)
-            waiting = self._pop(self._share() if crowd else self._max_batch)
-            batch = _Batch(waiting, alone=not crowd, most=self._stream_batch if crowd else self._max_batch)
-            if batch.waiting:
+            alone = task == "alone"
+            waiting = self._pop(self._max_batch if alone else self._share())
+            if waiting:
                 self._running += 1
-                self._alone = batch.alone
-            return batch
+                self._alone = alone
+            return _Batch(waiting, alone, most=self._max_batch if alone else self._stream_batch)
+
+    def _next(self, encoded: int, decoding: int) -> Task | None:
+        return next_task(
+            len(self._queue), encoded, decoding, self._running, self._alone, self._streams, self._stream_batch
+        )
 
     def _decode(self, waiting: _Waiting) -> None:
         decoded = False
@@ -176,9 +180,6 @@ class Batcher:
     def _share(self) -> int:
         """Of what waits, for one of the streams that are free."""
         return min(self._stream_batch, math.ceil(len(self._queue) / (self._streams - self._running)))
-
-    def _free(self) -> bool:
-        return self._running < self._streams and not self._alone
 
     def _pop(self, most: int) -> list[_Waiting]:
         batch: list[_Waiting] = []
@@ -224,6 +225,25 @@ class Batcher:
     def _tell(self, waiting: _Waiting, what: Callable[..., None], *arguments: Any) -> None:  # Any: the callback's own
         with contextlib.suppress(RuntimeError):  # a closed loop has nobody waiting
             waiting.answer.get_loop().call_soon_threadsafe(what, *arguments)
+
+
+def next_task(
+    queued: int, encoded: int, decoding: int, running: int, alone: bool, streams: int, stream_batch: int
+) -> Task | None:
+    """Returns what a thread of a batcher should do next; None when there is nothing to do now.
+
+    `queued` images are ready to run, `encoded` ones wait for a decoder, `decoding` ones are with one. `running` batches
+    run, in one stream each, or one `alone` on all cores.
+    """
+    free = running < streams and not alone
+    if encoded and not (free and queued >= stream_batch):
+        return "decode"
+    if not (queued and free):
+        return None
+    # an image that is being decoded will soon run: beside it, a run on all cores would share them
+    if streams > 1 and (running or queued + encoded + decoding >= streams):
+        return "crowd"
+    return "alone"
 
 
 def timed(decode: Decode, since: float) -> tuple[NDArray[np.uint8], Decoding]:

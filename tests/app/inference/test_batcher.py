@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from app.errors import InferenceFailed
-from app.inference.batcher import Answer, Batcher
+from app.inference.batcher import Answer, Batcher, Task, next_task
 from app.observability.observation import CURRENT, Batch, Observation
 from app.observability.timing import Decoding
 from tests.process import until
@@ -73,6 +73,40 @@ async def submit_all(batcher: Batcher, values: list[int]) -> list[asyncio.Task[o
 async def _first(batcher: Batcher, value: int) -> object:
     async with asyncio.timeout(30):  # a thread that died answers nobody
         return float((await batcher.submit(image(value))).probabilities[0])
+
+
+@pytest.mark.parametrize(
+    ("queued", "encoded", "decoding", "running", "alone", "expected"),
+    [
+        # of two streams, each with batches of up to three images
+        (0, 0, 0, 0, False, None),
+        (0, 0, 1, 0, False, None),  # another thread decodes it
+        (0, 1, 0, 0, False, "decode"),
+        (2, 1, 0, 0, False, "decode"),  # not yet enough for a batch
+        (3, 1, 0, 0, False, "crowd"),  # enough: the rest is decoded after it
+        (3, 1, 0, 2, False, "decode"),  # enough, and no stream is free
+        (3, 1, 0, 1, True, "decode"),
+        (1, 0, 0, 0, False, "alone"),
+        (1, 0, 0, 1, True, None),  # all cores are taken
+        (1, 0, 0, 1, False, "crowd"),
+        (1, 0, 0, 2, False, None),
+        (2, 0, 0, 0, False, "crowd"),
+        (1, 0, 1, 0, False, "crowd"),  # the one that is being decoded counts
+        (4, 2, 2, 0, False, "crowd"),
+    ],
+)
+def test_next_task_of_a_thread(
+    queued: int, encoded: int, decoding: int, running: int, alone: bool, expected: Task | None
+) -> None:
+    assert next_task(queued, encoded, decoding, running, alone, streams=2, stream_batch=3) == expected
+
+
+@pytest.mark.parametrize(
+    ("queued", "encoded", "running", "expected"),
+    [(1, 0, 0, "alone"), (9, 0, 0, "alone"), (9, 9, 0, "alone"), (0, 1, 0, "decode"), (9, 9, 1, "decode")],
+)
+def test_one_stream_runs_every_batch_on_all_cores(queued: int, encoded: int, running: int, expected: Task) -> None:
+    assert next_task(queued, encoded, 0, running, running > 0, streams=1, stream_batch=1) == expected
 
 
 async def test_idle_model_runs_at_once_and_what_gathers_meanwhile_is_the_next_batch() -> None:
