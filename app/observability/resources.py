@@ -7,6 +7,8 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import cast
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -52,47 +54,40 @@ def room_metrics(folders: Mapping[str, Path], memory_max: Path = MEMORY_MAX) -> 
 
 
 def gpu_metrics(library: str = NVML) -> list[Metric]:
-    """Memory and load of each GPU that the NVIDIA driver shows; nothing where there is none."""
+    """Returns memory and load of each GPU that NVIDIA's driver reports; nothing where there is no driver."""
     used = GaugeMetricFamily("resnext_gpu_memory_used_bytes", "Memory in use on a GPU, by anyone", labels=["gpu"])
     total = GaugeMetricFamily("resnext_gpu_memory_total_bytes", "Memory of a GPU", labels=["gpu"])
     busy = GaugeMetricFamily("resnext_gpu_busy_ratio", "Part of the last moments in which a GPU ran", labels=["gpu"])
-    if driver := _driver(library):
-        for gpu, device in _devices(driver):
-            memory, load = _Memory(), _Load()
-            if not driver.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory)):
+    if nvml := _nvml(library):
+        for gpu, device in _devices(nvml):
+            with contextlib.suppress(nvml.NVMLError):
+                memory = nvml.nvmlDeviceGetMemoryInfo(device)
                 used.add_metric([gpu], memory.used)
                 total.add_metric([gpu], memory.total)
-            if not driver.nvmlDeviceGetUtilizationRates(device, ctypes.byref(load)):
-                busy.add_metric([gpu], load.gpu / 100)
+            with contextlib.suppress(nvml.NVMLError):  # some GPUs do not report their load
+                busy.add_metric([gpu], nvml.nvmlDeviceGetUtilizationRates(device).gpu / 100)
     return [used, total, busy]
 
 
-class _Memory(ctypes.Structure):
-    """nvmlMemory_t, in bytes."""
-
-    _fields_ = [("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong)]
-
-
-class _Load(ctypes.Structure):
-    """nvmlUtilization_t, in percent."""
-
-    _fields_ = [("gpu", ctypes.c_uint), ("memory", ctypes.c_uint)]
-
-
 @functools.cache
-def _driver(library: str) -> ctypes.CDLL | None:
+def _nvml(library: str) -> ModuleType | None:
+    """Returns NVIDIA's bindings, ready to use; None where the driver is missing or does not start."""
     try:
-        driver = ctypes.CDLL(library)
+        ctypes.CDLL(library)
     except OSError:
         return None
-    return None if driver.nvmlInit_v2() else driver
+    import pynvml  # takes 0.1 s, and is of no use without the driver
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    return cast(ModuleType, pynvml)
 
 
-def _devices(driver: ctypes.CDLL) -> Iterator[tuple[str, ctypes.c_void_p]]:
-    count = ctypes.c_uint()
-    if driver.nvmlDeviceGetCount_v2(ctypes.byref(count)):
-        return
-    for index in range(count.value):
-        device = ctypes.c_void_p()
-        if not driver.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device)):
-            yield str(index), device
+def _devices(nvml: ModuleType) -> Iterator[tuple[str, object]]:
+    """Yields the number and the handle of each GPU; leaves out one that cannot be reached."""
+    with contextlib.suppress(nvml.NVMLError):
+        for index in range(nvml.nvmlDeviceGetCount()):
+            with contextlib.suppress(nvml.NVMLError):
+                yield str(index), nvml.nvmlDeviceGetHandleByIndex(index)

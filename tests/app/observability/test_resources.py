@@ -1,6 +1,8 @@
+import ast
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,10 +10,11 @@ from prometheus_client.metrics_core import Metric
 
 from app.observability.resources import gpu_metrics, process_metrics, room_metrics, serving_processes
 
+needs_compiler = pytest.mark.skipif(not shutil.which("cc"), reason="a stand-in for the driver has to be compiled")
 # two GPUs, the second of which does not tell its load
 DRIVER = """
 typedef unsigned long long u64;
-int nvmlInit_v2(void) { return 0; }
+int nvmlInitWithFlags(unsigned flags) { return 0; }
 int nvmlDeviceGetCount_v2(unsigned *count) { *count = 2; return 0; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { *device = (void *)(u64)(index + 1); return 0; }
 int nvmlDeviceGetMemoryInfo(void *device, u64 *memory) {
@@ -24,6 +27,23 @@ int nvmlDeviceGetUtilizationRates(void *device, unsigned *load) {
 def shown(metrics: list[Metric]) -> dict[str, float]:
     """Value by name and label."""
     return {" ".join([s.name, *s.labels.values()]): s.value for metric in metrics for s in metric.samples}
+
+
+def compile_driver(folder: Path, source: str) -> None:
+    library = folder / "libnvidia-ml.so.1"
+    subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", library], input=source.encode(), check=True)
+
+
+def shown_beside(libraries: Path) -> dict[str, float]:
+    """What a process shows of its GPUs that finds shared libraries in this folder first."""
+    code = (
+        "from app.observability.resources import gpu_metrics; from tests.app.observability.test_resources import shown;"
+        "print(shown(gpu_metrics()))"
+    )
+    found = {"LD_LIBRARY_PATH": str(libraries)}  # the loader reads it when a process starts
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | found, capture_output=True, check=True)
+    metrics: dict[str, float] = ast.literal_eval(done.stdout.decode())
+    return metrics
 
 
 def test_a_process_that_is_gone_is_left_out() -> None:
@@ -69,11 +89,16 @@ def test_without_a_driver_there_are_no_gpus() -> None:
     assert shown(gpu_metrics("libnosuchdriver.so.1")) == {}
 
 
-@pytest.mark.skipif(not shutil.which("cc"), reason="a stand-in for the driver has to be compiled")
+@needs_compiler
+def test_a_driver_that_does_not_start_shows_no_gpus(tmp_path: Path) -> None:
+    compile_driver(tmp_path, "int nvmlInitWithFlags(unsigned flags) { return 9; }")
+    assert shown_beside(tmp_path) == {}
+
+
+@needs_compiler
 def test_gpus_are_read_from_the_driver(tmp_path: Path) -> None:
-    library = tmp_path / "libdriver.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", library], input=DRIVER.encode(), check=True)
-    assert shown(gpu_metrics(str(library))) == {
+    compile_driver(tmp_path, DRIVER)
+    assert shown_beside(tmp_path) == {
         "resnext_gpu_memory_used_bytes 0": 30,
         "resnext_gpu_memory_used_bytes 1": 60,
         "resnext_gpu_memory_total_bytes 0": 80,
