@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from training.contract.manifest import MANIFEST_FILE
 from training.contract.repository import ModelRepository
 
 LONGEST_PAUSE_S = 60
@@ -14,21 +13,16 @@ LONGEST_PAUSE_S = 60
 
 @dataclass(frozen=True)
 class ActiveState:
-    """The version that ACTIVE names, and when its manifest changed (ns; 0 where it has none): a changed one is new."""
+    """The version that ACTIVE names, and its manifest's stamp: a version whose manifest changed is a new one."""
 
     version: int
-    changed: int
+    stamp: int
 
 
 def find_active(repository: ModelRepository) -> ActiveState | None:
-    """None when no version is active. Raises ContractError when ACTIVE can not be read."""
+    """Returns None when no version is active. Raises ContractError when ACTIVE cannot be read."""
     version = repository.active()
-    if version is None:
-        return None
-    try:
-        return ActiveState(version, (repository.folder / str(version) / MANIFEST_FILE).stat().st_mtime_ns)
-    except FileNotFoundError:
-        return ActiveState(version, 0)
+    return None if version is None else ActiveState(version, repository.manifest_stamp(version))
 
 
 @dataclass(frozen=True)

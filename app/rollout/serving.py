@@ -145,7 +145,7 @@ class Serving:
         while True:
             await self.refresh()
             if not (self.settled.is_set() or self.live or self.failure):
-                log.warning("nothing is served from %s yet: %s", self.repository.folder.parent, self.why_none())
+                log.warning("nothing is served from %s yet: %s", self.repository.root, self.why_none())
             self.settled.set()
             await asyncio.sleep(self._poll_interval)
 
@@ -233,9 +233,8 @@ class Serving:
             log.error("version %s can not be served: %s", version, reason, exc_info=error)
 
     def reason(self, error: Exception) -> str:
-        """What went wrong, with paths from the repository's root on."""
-        text = str(error) or type(error).__name__
-        return text.replace(f"{self.repository.folder.parent}/", "")
+        """Returns the error's message, with paths that begin at the repository's root."""
+        return self.repository.shorten(str(error) or type(error).__name__)
 
     def why_none(self) -> str:
         """Why nothing is live, and what to do."""
