@@ -23,7 +23,7 @@ from app.errors import InferenceFailed
 from app.observability.observation import CURRENT, Batch, Observation
 from app.observability.timing import Decoding, Timing
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Run = Callable[[NDArray[np.uint8], bool], NDArray[np.float32]]
 Decode = Callable[[], NDArray[np.uint8]]
@@ -206,7 +206,7 @@ class Batcher:
             if len(output) < len(waiting):
                 raise ValueError(f"{len(waiting)} images went in, {len(output)} rows came out")
         except Exception as error:  # onnxruntime raises types of its own, with no base but Exception
-            log.exception("a run of %d images failed", len(waiting))
+            logger.exception("a run of %d images failed", len(waiting))
             output = InferenceFailed(f"the model failed on a batch of {len(waiting)}: {type(error).__name__}")
         seconds = time.perf_counter() - started
         self._observe(

@@ -12,7 +12,7 @@ from app.inference.probation import Probation
 from training.contract.repository import ModelRepository, VersionMissing
 from training.errors import ContractError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Cause = Literal["load", "errors"]
 
@@ -91,13 +91,13 @@ def go_back(
     bad = {version: reason}
     model = None
     if serving is None and (model := _load_earlier(repository, load, bad, describe)) is None:
-        log.error("there is no earlier version to go back to from version %d: %s", version, reason)
+        logger.error("there is no earlier version to go back to from version %d: %s", version, reason)
         return None
     to = model.version if model else serving
     try:
         active = repository.roll_back(to, bad=bad)
     except (ContractError, OSError):
-        log.exception("ACTIVE can not be set back from version %d to version %s", version, to)
+        logger.exception("ACTIVE can not be set back from version %d to version %s", version, to)
         # a repository that may only be read: better an earlier version than none
         return WayBack(model.version, model, written=False) if model else None
     return WayBack(active, model, written=True) if active == to else None
@@ -114,5 +114,5 @@ def _load_earlier(
             if is_momentary(error):
                 raise
             bad[version] = describe(error)
-            log.error("version %d can not be served either: %s", version, bad[version])
+            logger.error("version %d can not be served either: %s", version, bad[version])
     return None

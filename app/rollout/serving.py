@@ -20,7 +20,7 @@ from app.rollout.rollback import Cause, Rollback, RollbackPolicy, go_back, is_mo
 from training.contract.repository import ModelRepository
 from training.errors import ContractError, words_of
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Serving:
@@ -112,7 +112,7 @@ class Serving:
                 try:
                     model = await asyncio.to_thread(self._try_load, version)
                 except Exception as error:  # whatever makes it unusable is the answer
-                    log.exception("version %d can not be activated", version)
+                    logger.exception("version %d can not be activated", version)
                     raise VersionUnusable(f"version {version} can not be served: {self.reason(error)}") from error
             with self._writing():
                 await asyncio.to_thread(self.repository.activate, version)
@@ -145,7 +145,7 @@ class Serving:
         while True:
             await self.refresh()
             if not (self.settled.is_set() or self.live or self.failure):
-                log.warning("nothing is served from %s yet: %s", self.repository.root, self.why_none())
+                logger.warning("nothing is served from %s yet: %s", self.repository.root, self.why_none())
             self.settled.set()
             await asyncio.sleep(self._poll_interval)
 
@@ -165,7 +165,7 @@ class Serving:
         probation = self._policy.probation(self._fail_probation) if old and not proven else None
         self.live = Deployment(model, self._batch_delay, probation, self._observe)
         self.metrics.show_model(model.name, model.version, model.precision, EXECUTION_PROVIDERS[model.provider])
-        log.info("version %d is live%s", model.version, f", after version {old.model.version}" if old else "")
+        logger.info("version %d is live%s", model.version, f", after version {old.model.version}" if old else "")
         if old:
             self.metrics.swaps.inc()
             old.retire()
@@ -185,7 +185,7 @@ class Serving:
         try:
             await self._go_back(state.version, self.reason(error), "load", serving)
         except Exception as second:  # as if there were no way back
-            log.exception("no way back from version %d", state.version)
+            logger.exception("no way back from version %d", state.version)
             self._attempts.failed(state, momentary=is_momentary(second))
 
     def _fail_probation(self, probation: Probation) -> None:
@@ -203,7 +203,7 @@ class Serving:
                     self._attempts.failed(state, momentary=False)  # not loaded again where ACTIVE can not be written
                     await self._go_back(version, probation.reason, "errors")
             except Exception:  # it goes on serving, and is judged by its next images
-                log.exception("no way back from version %d, though %s", version, probation.reason)
+                logger.exception("no way back from version %d, though %s", version, probation.reason)
                 probation.restart()
 
     async def _go_back(self, version: int, reason: str, cause: Cause, serving: int | None = None) -> None:
@@ -218,7 +218,7 @@ class Serving:
             self._settle()
         self.rollback = Rollback(version, way.to, reason, datetime.now(UTC))
         self.metrics.rollbacks.labels(cause).inc()
-        log.error("went back from version %d to version %d: %s", version, way.to, reason)
+        logger.error("went back from version %d to version %d: %s", version, way.to, reason)
 
     async def require(self, version: int) -> None:
         versions = await asyncio.to_thread(self.repository.versions)
@@ -230,7 +230,7 @@ class Serving:
         reason = self.reason(error)
         if self.failure is None or (self.failure.version, self.failure.reason) != (version, reason):
             self.failure = LoadFailure(version, reason, datetime.now(UTC))
-            log.error("version %s can not be served: %s", version, reason, exc_info=error)
+            logger.error("version %s can not be served: %s", version, reason, exc_info=error)
 
     def reason(self, error: Exception) -> str:
         """Returns the error's message, with paths that begin at the repository's root."""

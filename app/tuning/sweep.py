@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from app.execution.cores import usable_cores
 from app.execution.latency import powers_of_two
 from app.execution.loading import load_model
 from app.execution.model import Model, ModelError
@@ -67,9 +66,13 @@ class Sweep:
         seconds: float,
         clients: int,
         image_size: tuple[int, int],
+        cores: int,
         tell: Callable[[str], object],
     ) -> None:
-        """`seconds` of measuring, about; `image_size` is width and height. Raises NothingToTune, ProviderError."""
+        """Takes about `seconds` for measuring; `image_size` is width and height. Calls `tell` with its progress.
+
+        Raises NothingToTune, ProviderError.
+        """
         self.repository = ModelRepository(settings.models, settings.model)
         version = self.repository.active()
         if version is None:
@@ -80,7 +83,7 @@ class Sweep:
         self.version = version
         self.settings = settings
         self.provider = choose_provider(settings.provider)
-        self.cores = usable_cores()
+        self.cores = cores
         self.clients = min(clients, settings.queue_size)
         self.image_size = image_size
         self.pinned = [name for name in TUNED if getattr(settings, name) != "auto"]

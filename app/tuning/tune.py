@@ -6,6 +6,7 @@ import re
 import sys
 from typing import Any
 
+from app.execution.cores import usable_cores
 from app.execution.provider import EXECUTION_PROVIDERS
 from app.settings import read_settings
 from app.tuning.recommendation import WORTHWHILE, Candidate, Comparison, Figures, percentile
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def tune(options: argparse.Namespace) -> None:
     """Raises SettingsError, ProviderError, NothingToTune, ContractError, ModelError, InferenceFailed, ImageError."""
-    sweep = Sweep(read_settings(), options.seconds, options.clients, options.image_size, _tell)
+    sweep = Sweep(read_settings(), options.seconds, options.clients, options.image_size, usable_cores(), _tell)
     outcome = sweep.run()
     text = json.dumps(as_json(sweep, outcome), indent=1) if options.json else as_text(sweep, outcome)
     sys.stdout.write(f"{text}\n")
