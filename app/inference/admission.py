@@ -1,4 +1,4 @@
-"""How much work the service takes on: a bound, counted in images, over all versions."""
+"""The bound on the work that the service takes on, counted in images, over all versions."""
 
 import contextlib
 import math
@@ -33,13 +33,13 @@ class Admission:
         self._since = 0.0
 
     def check(self) -> None:
-        """Raises QueueFull when not one place is free: before an upload is read, which would cost more."""
+        """Raises QueueFull when no place is free. Called before an upload is read, so that a refusal is cheap."""
         if self.depth >= self.capacity:
             raise self._full(1)
 
     @contextlib.contextmanager
     def admit(self, images: int) -> Iterator[None]:
-        """Holds that many places for the length of the block. Raises QueueFull."""
+        """Holds a place for each image for the length of the block. Raises QueueFull when too few are free."""
         if self.depth + images > self.capacity:
             raise self._full(images)
         if self.depth == 0:  # idle time says nothing about the rate
@@ -52,7 +52,7 @@ class Admission:
             self._count(images)
 
     def retry_after(self) -> int:
-        """Seconds until what waits now is answered, at the measured rate; 1 before anything is measured."""
+        """Returns how long the waiting images will take at the measured rate, in seconds; 1 before a measurement."""
         elapsed = self._clock() - self._since
         rate = self._rate or (self._freed / elapsed if elapsed > 0 else 0)
         return max(1, min(LONGEST_RETRY_S, math.ceil(self.depth / rate))) if rate else 1

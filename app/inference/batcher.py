@@ -1,8 +1,8 @@
-"""Many waiting images, one model call.
+"""One run of the model for many waiting images.
 
-Work-conserving: an idle model never waits, a batch is what gathered while the last one ran. The model runs in threads
-of the batcher's own, which take the next batch themselves: it never waits for the event loop. On a CPU they decode it,
-too.
+An idle model never waits (unless a delay is set): a batch is what gathered while the last one ran. The model runs in
+threads of the batcher, which take the next batch themselves, so it never waits for the event loop. On a CPU these
+threads also decode the images.
 """
 
 import asyncio
@@ -49,18 +49,20 @@ class _Waiting:
 
 class _Batch(NamedTuple):
     waiting: list[_Waiting]
-    alone: bool
-    most: int  # images that it could have had
+    alone: bool  # on all cores, not in one stream
+    most: int  # images, had there been as many
 
 
 class Batcher:
-    """Runs images in batches of up to `max_batch`; as soon as one waits for each of the `streams`, in all of them, in
-    batches of up to `stream_batch`.
+    """A queue of images and the threads that run it.
 
-    `run` takes uint8 [n, *shape] and whether it has the processor to itself, and gives float32 [n, classes]; `pad` says
-    how many rows to run for n images (a provider that plans for each input shape wants few of them), `delay` how many
-    seconds an idle model waits for a full batch. `observe` is told of each batch, in one of the batcher's threads. The
-    input is a buffer that is used again: `run` must not keep it.
+    Few waiting images run alone, at most `max_batch` at a time, on all cores or the GPU. Once `streams` or more wait,
+    that many one-thread runs go side by side, each of at most `stream_batch` images.
+
+    `run` takes uint8 [n, *shape] and whether the run is alone, and returns float32 [n, classes]. Its input is a buffer
+    that is used again: `run` must not keep it. `pad` gives the number of rows to run for n images: a provider that
+    plans for each input shape should see few shapes. An idle model waits `delay` seconds for a full batch. `observe` is
+    called with each batch, in one of the batcher's threads.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class Batcher:
         self._changed = threading.Condition()
         self._decoding = 0
         self._running = 0
-        self._alone = False  # what runs has the processor to itself
+        self._alone = False  # the one run has all cores
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"inference_{number}", daemon=True) for number in range(streams)
@@ -112,13 +114,13 @@ class Batcher:
         return await waiting.answer
 
     def close(self) -> None:
-        """Runs what is queued, then ends the threads; returns at once."""
+        """Lets the threads run what is queued and then end; returns at once."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def join(self) -> None:
-        """Waits until a closed batcher's threads have ended."""
+        """Waits until the threads of a closed batcher have ended."""
         for thread in self._threads:
             thread.join()
 
@@ -132,7 +134,8 @@ class Batcher:
                 self._end()
 
     def _take(self) -> "_Waiting | _Batch | None":
-        """An image to decode, or the next batch, which is empty when all who waited have left; None when closed."""
+        """Waits for work. Returns an image to decode, or a batch, which is empty when its images were cancelled or
+        another thread took them; None when the batcher is closed and nothing is queued."""
         with self._changed:
             while (task := self._next(len(self._encoded), self._decoding)) is None:
                 if self._closed and not self._queue:
@@ -166,8 +169,8 @@ class Batcher:
             assert callable(waiting.image)
             try:
                 waiting.image, waiting.decoding = timed(waiting.image, waiting.since)
-            except Exception as error:  # whatever it is, it is the answer to this image alone
-                self._tell(waiting, _fail, waiting, error)
+            except Exception as error:  # whatever it is, it answers this image and harms no other
+                self._call_in_loop(waiting, _fail, waiting, error)
             else:
                 waiting.since = waiting.decoding.ended
                 decoded = True
@@ -178,7 +181,7 @@ class Batcher:
                 self._changed.notify()
 
     def _share(self) -> int:
-        """Of what waits, for one of the streams that are free."""
+        """Returns how many of the queued images go to one of the free streams."""
         return min(self._stream_batch, math.ceil(len(self._queue) / (self._streams - self._running)))
 
     def _pop(self, most: int) -> list[_Waiting]:
@@ -205,7 +208,7 @@ class Batcher:
             output = self._run(buffer[: self._pad(len(waiting))], batch.alone)
             if len(output) < len(waiting):
                 raise ValueError(f"{len(waiting)} images went in, {len(output)} rows came out")
-        except Exception as error:  # onnxruntime raises types of its own, with no base but Exception
+        except Exception as error:  # ONNX Runtime's exceptions have no base but Exception
             logger.exception("a run of %d images failed", len(waiting))
             output = InferenceFailed(f"the model failed on a batch of {len(waiting)}: {type(error).__name__}")
         seconds = time.perf_counter() - started
@@ -219,12 +222,14 @@ class Batcher:
                 queued=waiting,
             )
         )
-        # one wake-up of the loop for the batch, not one for each image
-        self._tell(waiting[0], _deliver, waiting, output, started, seconds)
+        # wakes the event loop once for the batch, not once for each image
+        self._call_in_loop(waiting[0], _deliver, waiting, output, started, seconds)
 
-    def _tell(self, waiting: _Waiting, what: Callable[..., None], *arguments: Any) -> None:  # Any: the callback's own
-        with contextlib.suppress(RuntimeError):  # a closed loop has nobody waiting
-            waiting.answer.get_loop().call_soon_threadsafe(what, *arguments)
+    def _call_in_loop(
+        self, waiting: _Waiting, callback: Callable[..., None], *arguments: Any
+    ) -> None:  # Any: the callback's
+        with contextlib.suppress(RuntimeError):  # nobody waits in a loop that is closed
+            waiting.answer.get_loop().call_soon_threadsafe(callback, *arguments)
 
 
 def next_task(
@@ -265,7 +270,7 @@ def _deliver(
         if waiting.answer.done():  # cancelled while the batch ran
             continue
         if isinstance(output, InferenceFailed):
-            # one each: a traceback grows where it is raised
+            # an exception each, since raising one adds to its traceback
             waiting.answer.set_exception(InferenceFailed(output.detail))
         else:
             timing = Timing.of(waiting.decoding, started - waiting.since, seconds)

@@ -1,4 +1,4 @@
-"""A model at work: with its batcher, from the swap to the last answer."""
+"""A model and its batcher, from the moment it goes live to its last answer."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from app.observability.timing import Decoding
 
 
 class Deployment:
-    """A model with its batcher; ends when it is retired and its last request is answered."""
+    """A model with its batcher. It ends when it is retired and its last request is answered."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Deployment:
             self._end_if_unused()
 
     def retire(self) -> None:
-        """Ends the deployment now, or with its last lease."""
+        """Ends the deployment now, or when the last lease on it ends."""
         self._retired = True
         self._end_if_unused()
 
@@ -74,7 +74,7 @@ class Deployment:
 
     def _end_if_unused(self) -> None:
         if self._retired and not self._leases:
-            self.batcher.close()  # its thread held the last reference; the session goes with it
+            self.batcher.close()  # its threads hold the last reference: the session is freed with them
 
 
 def batcher_of(

@@ -1,4 +1,4 @@
-"""The hot path behind every protocol: admission, deadline, decode in threads, batcher."""
+"""The path of a request behind every protocol: admission, deadline, decoding in threads, batcher."""
 
 import asyncio
 import functools
@@ -38,10 +38,10 @@ class Inference:
         *,
         partial: bool,
     ) -> list[Answer | ImageError]:
-        """Returns an outcome for each image, which is encoded or pixels of the model's shape.
+        """Returns an outcome for each image. An image is encoded, or pixels of the model's shape.
 
-        The caller holds a lease on `live`. `until` cancels what takes too long. With `partial=False` the
-        first unusable image fails the whole request. Raises NoValidImage for that; QueueFull, InferenceFailed, what
+        The caller holds a lease on `live`. `until` cancels a request that takes too long. With `partial=False` the
+        first unusable image fails the whole request with NoValidImage. Raises QueueFull, InferenceFailed, and what
         `until` raises.
         """
         begun = time.perf_counter()
@@ -55,13 +55,13 @@ class Inference:
             for position, outcome in enumerate(found):
                 if isinstance(outcome, ImageError):
                     if not partial:
-                        raise NoValidImage(f"image {position} can not be used, {outcome.code}: {outcome.message}")
+                        raise NoValidImage(f"image {position} cannot be used, {outcome.code}: {outcome.message}")
                 elif isinstance(outcome, BaseException):
                     raise outcome
                 outcomes.append(outcome)
-        except BaseException as error:  # a cancelled one has failed, too
+        except BaseException as error:  # a cancelled request counts as failed
             live.statistics.failed(time.perf_counter() - begun)
-            # here, since the protocols have statuses of their own for it
+            # here, since each protocol has its own status for it
             if isinstance(error, DeadlineExceeded) and (request := CURRENT.get()):
                 request.drop("expired")
             raise
@@ -72,11 +72,11 @@ class Inference:
         return outcomes
 
     async def _classify(self, image: bytes | NDArray[np.uint8], live: Deployment) -> Answer:
-        """Raises ImageError, InferenceFailed."""
+        """Decodes and classifies one image. Raises ImageError, InferenceFailed."""
         if isinstance(image, np.ndarray):
             return await live.classify(image)
         decoder = functools.partial(decode, image, live.model.preprocessing, self.max_pixels)
-        if live.model.streams:  # the thread that runs the image decodes it: two hops less
+        if live.model.streams:  # the thread that runs the image decodes it, which saves two hops between threads
             return await live.classify(decoder)
         loop = asyncio.get_running_loop()
         pixels, decoding = await loop.run_in_executor(self.decoders, timed, decoder, time.perf_counter())
@@ -84,7 +84,7 @@ class Inference:
 
 
 def most_likely(probabilities: NDArray[np.float32], k: int) -> list[int]:
-    """The indices of the k most likely classes, best first, equals by index."""
+    """Returns the indices of the k most likely classes, best first; equal ones in the order of their index."""
     # a stable sort of 1000 floats takes 30 us; argpartition takes 10 and orders equals at will
     order: list[int] = np.argsort(-probabilities, kind="stable")[:k].tolist()
     return order

@@ -1,4 +1,4 @@
-"""What the service's processes and the machine's GPUs use, and what there is, read when it is asked for."""
+"""The use of memory, processors, disks and GPUs, and their limits, read at each scrape."""
 
 import contextlib
 import ctypes
@@ -15,24 +15,24 @@ from prometheus_client.metrics_core import Metric
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
-MEMORY_MAX = Path("/sys/fs/cgroup/memory.max")  # the container's own, cgroup v2; "max" is none
+MEMORY_MAX = Path("/sys/fs/cgroup/memory.max")  # the container's own, in cgroup v2; "max" is no limit
 NVML = "libnvidia-ml.so.1"  # comes with the driver
 
 
 def serving_processes(folder: Path | None) -> list[int]:
-    """This one, or all that share a folder of metrics: a live gauge's file has its process' id in its name."""
+    """Returns this process, or all that share a folder of metrics: a gauge's file has the process' id in its name."""
     if folder is None:
         return [os.getpid()]
     return sorted({int(path.stem.rpartition("_")[2]) for path in folder.glob("gauge_live*_*.db")})
 
 
 def process_metrics(pids: Iterable[int]) -> list[Metric]:
-    """Memory and CPU time of each; of one that has just ended, nothing."""
+    """Returns memory and CPU time of each process; leaves out one that has just ended."""
     memory = GaugeMetricFamily("resnext_process_memory_bytes", "Resident memory of a serving process", labels=["pid"])
     cpu = CounterMetricFamily("resnext_process_cpu_seconds", "CPU time of a serving process", labels=["pid"])
     for pid in pids:
         try:
-            # what stands before the bracket is a name, which may hold spaces
+            # the text before the bracket holds a name, which may have spaces
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
@@ -42,13 +42,13 @@ def process_metrics(pids: Iterable[int]) -> list[Metric]:
 
 
 def room_metrics(folders: Mapping[str, Path], memory_max: Path = MEMORY_MAX) -> list[Metric]:
-    """The container's memory limit, if any, and what is free on the disks of the folders that are there."""
+    """Returns the container's memory limit, if any, and the free space on the disks of those folders that exist."""
     limit = GaugeMetricFamily("resnext_memory_limit_bytes", "Memory that the service's container may use")
-    free = GaugeMetricFamily("resnext_disk_free_bytes", "Free on the disk of such a folder", labels=["folder"])
-    with contextlib.suppress(OSError, ValueError):  # no cgroup v2, no limit
+    free = GaugeMetricFamily("resnext_disk_free_bytes", "Free bytes on the disk of a folder", labels=["folder"])
+    with contextlib.suppress(OSError, ValueError):  # no cgroup v2, or no limit
         limit.add_metric([], int(memory_max.read_text()))
     for name, folder in folders.items():
-        with contextlib.suppress(OSError):  # the first upload, or the first job, makes it
+        with contextlib.suppress(OSError):  # the first upload or the first job makes the folder
             free.add_metric([name], shutil.disk_usage(folder).free)
     return [limit, free]
 
@@ -57,7 +57,7 @@ def gpu_metrics(library: str = NVML) -> list[Metric]:
     """Returns memory and load of each GPU that NVIDIA's driver reports; nothing where there is no driver."""
     used = GaugeMetricFamily("resnext_gpu_memory_used_bytes", "Memory in use on a GPU, by anyone", labels=["gpu"])
     total = GaugeMetricFamily("resnext_gpu_memory_total_bytes", "Memory of a GPU", labels=["gpu"])
-    busy = GaugeMetricFamily("resnext_gpu_busy_ratio", "Part of the last moments in which a GPU ran", labels=["gpu"])
+    busy = GaugeMetricFamily("resnext_gpu_busy_ratio", "Share of the last moments in which a GPU was busy", labels=["gpu"])
     if nvml := _nvml(library):
         for gpu, device in _devices(nvml):
             with contextlib.suppress(nvml.NVMLError):
