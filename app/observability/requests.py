@@ -52,7 +52,7 @@ class Requests:
         return request
 
     def end(self, scope: Scope, route: str, request: Observation) -> None:
-        """Counts a request that is answered, or broken off before its answer. `route` is like "/train/{id}", or OTHER."""
+        """Counts a request that was answered, or broken off. `route` is a path like "/train/{id}", or OTHER."""
         seconds = time.perf_counter() - request.started
         request.status = request.status or CLIENT_CLOSED_REQUEST
         if request.status == CLIENT_CLOSED_REQUEST:

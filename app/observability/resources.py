@@ -57,7 +57,7 @@ def gpu_metrics(library: str = NVML) -> list[Metric]:
     """Returns memory and load of each GPU that NVIDIA's driver reports; nothing where there is no driver."""
     used = GaugeMetricFamily("resnext_gpu_memory_used_bytes", "Memory in use on a GPU, by anyone", labels=["gpu"])
     total = GaugeMetricFamily("resnext_gpu_memory_total_bytes", "Memory of a GPU", labels=["gpu"])
-    busy = GaugeMetricFamily("resnext_gpu_busy_ratio", "Share of the last moments in which a GPU was busy", labels=["gpu"])
+    busy = GaugeMetricFamily("resnext_gpu_busy_ratio", "Share of the last moments in which a GPU ran", labels=["gpu"])
     if nvml := _nvml(library):
         for gpu, device in _devices(nvml):
             with contextlib.suppress(nvml.NVMLError):

@@ -1,4 +1,4 @@
-"""What became of the attempt to load the version that ACTIVE names, and when it is tried again."""
+"""The failed tries to load the version that ACTIVE names, and when to try again."""
 
 import math
 import time
@@ -27,7 +27,7 @@ def find_active(repository: ModelRepository) -> ActiveState | None:
 
 @dataclass(frozen=True)
 class LoadFailure:
-    """A version that should be live and can not be."""
+    """A version that should be live and cannot be."""
 
     version: int | None
     reason: str
@@ -35,7 +35,7 @@ class LoadFailure:
 
 
 class Attempts:
-    """Remembers the state that failed last. `pause` is in seconds; it doubles while the same state goes on failing."""
+    """A memory of the state that failed last. `pause`, in seconds, doubles while the same state goes on failing."""
 
     def __init__(self, pause: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._first_pause = pause
@@ -45,16 +45,16 @@ class Attempts:
         self._until = 0.0
 
     def forbid(self, state: ActiveState) -> bool:
-        """Whether it is too early, or of no use, to try this state."""
+        """Whether it is too early to try this state, or of no use."""
         return state == self._state and self._clock() < self._until
 
     def failed(self, state: ActiveState, *, momentary: bool) -> None:
-        """It is tried again after a pause where the moment was to blame, else not at all."""
+        """Notes a failure. A `momentary` one is tried again after a pause, any other never."""
         again = state == self._state
         self._pause = min(LONGEST_PAUSE_S, 2 * self._pause) if again else self._first_pause
         self._state = state
         self._until = self._clock() + self._pause if momentary else math.inf
 
     def clear(self) -> None:
-        """Any state may be tried."""
+        """Forgets the failure, so that any state may be tried."""
         self._state = None

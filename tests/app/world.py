@@ -1,4 +1,4 @@
-"""What several tests of the service do with it: load, serve, damage and wait for versions, read metrics."""
+"""Steps that several tests of the service share: load, serve, damage and wait for versions, read metrics."""
 
 import asyncio
 import functools

@@ -31,7 +31,7 @@ def parsed(text: str) -> list[Line]:
 
 @contextmanager
 def request_log() -> Iterator[tuple[RequestLog, int]]:
-    """Running, and the end of the pipe that it writes to."""
+    """Yields a running log, and the reading end of the pipe that it writes to."""
     out, into = os.pipe()
     with RequestLog(into) as log:
         yield log, out
@@ -40,7 +40,7 @@ def request_log() -> Iterator[tuple[RequestLog, int]]:
 
 
 def read(out: int, lines: int) -> list[Line]:
-    """Waits for so many."""
+    """Waits for this many lines."""
     text = b""
     while text.count(b"\n") < lines:
         text += os.read(out, 65536)
@@ -125,7 +125,7 @@ def test_a_message_has_the_id_of_its_request_and_its_exception() -> None:
 
 
 def log_of(root: Path, **settings: str) -> str:
-    """What a service prints that answers two requests, one of them by a fault, and ends."""
+    """Returns what a service prints while it answers two requests, one of them with an error, and ends."""
     with service(root, **settings) as (process, port):
         url = f"http://127.0.0.1:{port}"
         until(lambda: answers(f"{url}/health/ready", 200))

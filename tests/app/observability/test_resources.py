@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import Metric
 from app.observability.resources import gpu_metrics, process_metrics, room_metrics, serving_processes
 
 needs_compiler = pytest.mark.skipif(not shutil.which("cc"), reason="a stand-in for the driver has to be compiled")
-# two GPUs, the second of which does not tell its load
+# two GPUs, the second of which does not report its load
 DRIVER = """
 typedef unsigned long long u64;
 int nvmlInitWithFlags(unsigned flags) { return 0; }
@@ -25,7 +25,7 @@ int nvmlDeviceGetUtilizationRates(void *device, unsigned *load) {
 
 
 def shown(metrics: list[Metric]) -> dict[str, float]:
-    """Value by name and label."""
+    """Returns the values by name and label."""
     return {" ".join([s.name, *s.labels.values()]): s.value for metric in metrics for s in metric.samples}
 
 
@@ -35,7 +35,7 @@ def compile_driver(folder: Path, source: str) -> None:
 
 
 def shown_beside(libraries: Path) -> dict[str, float]:
-    """What a process shows of its GPUs that finds shared libraries in this folder first."""
+    """Returns the GPUs that a process shows when it looks for shared libraries in this folder first."""
     code = (
         "from app.observability.resources import gpu_metrics; from tests.app.observability.test_resources import shown;"
         "print(shown(gpu_metrics()))"
@@ -58,7 +58,7 @@ def test_a_process_that_is_gone_is_left_out() -> None:
 
 
 def resident() -> int:
-    """Bytes, by another file than the one that is read."""
+    """Returns resident memory in bytes, from another file than the one under test."""
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS"))
 
@@ -70,7 +70,7 @@ def test_processes_that_share_metrics_are_found_by_their_files(tmp_path: Path) -
     assert serving_processes(None) == [os.getpid()]
 
 
-def test_the_memory_limit_is_the_containers_and_of_none_nothing_is_said(tmp_path: Path) -> None:
+def test_the_memory_limit_is_the_containers_and_is_left_out_where_there_is_none(tmp_path: Path) -> None:
     limit = tmp_path / "memory.max"
     assert shown(room_metrics({}, limit)) == {}  # the host's own cgroup has no such file
     limit.write_text("max\n")
@@ -79,7 +79,7 @@ def test_the_memory_limit_is_the_containers_and_of_none_nothing_is_said(tmp_path
     assert shown(room_metrics({}, limit)) == {"resnext_memory_limit_bytes": 2**32}
 
 
-def test_free_space_is_told_of_folders_that_are_there(tmp_path: Path) -> None:
+def test_free_space_is_shown_for_folders_that_exist(tmp_path: Path) -> None:
     found = shown(room_metrics({"models": tmp_path, "datasets": tmp_path / "none"}, tmp_path / "none"))
     system = os.statvfs(tmp_path)
     assert found == {"resnext_disk_free_bytes models": pytest.approx(system.f_bavail * system.f_frsize, rel=0.05)}

@@ -318,7 +318,7 @@ async def test_repository(serve: Serve, repository: ModelRepository) -> None:
         assert "'config'" in error_of(await client.post(load, json={"parameters": {"config": "{}"}}), 400)
         assert error_of(await client.post("/v2/repository/models/other/load"), 404)
         (repository.folder / "2" / "model.onnx").write_bytes(b"")
-        assert "can not be served" in error_of(await client.post(load, json={"parameters": {"version": 2}}), 400)
+        assert "cannot be served" in error_of(await client.post(load, json={"parameters": {"version": 2}}), 400)
         refused = await client.post("/v2/repository/models/resnext50/unload", json={"parameters": {}})
         assert "stays loaded" in error_of(refused, 501)
         assert services.ready
