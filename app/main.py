@@ -205,7 +205,7 @@ def _make_services(settings: Settings, tracing: "Tracing | None") -> Services:
     )
     collected = Metrics()
     collected.queue_limit.set(settings.queue_size)
-    admission = Admission(settings.queue_size, show=collected.show_queue, refuse=collected.rejected.inc)
+    admission = Admission(settings.queue_size, show=collected.show_queue)
     policy = RollbackPolicy(settings.rollback, settings.probation_images, settings.probation_error_rate)
     decode_threads = cores if settings.decode_threads == "auto" else settings.decode_threads
     store = DatasetStore(settings.datasets)
@@ -224,7 +224,6 @@ def _make_services(settings: Settings, tracing: "Tracing | None") -> Services:
         inference=Inference(
             admission,
             ThreadPoolExecutor(decode_threads, thread_name_prefix="decode"),
-            collected,
             settings.max_pixels,
         ),
         metrics=collected,

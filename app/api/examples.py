@@ -75,7 +75,7 @@ ERRORS = {
     "job_not_found": "there is no job '20261127-120000-abcd'",
     "report_not_found": "job 20261127-120000-abcd has no 'other.png' in its report; it has: history.png, test.json",
     "version_live": "version 7 serves requests; activate another one first",
-    "version_unusable": "version 6 can not be served: 6/model.onnx should have SHA-256 9f86, it has 60a0",
+    "version_unusable": "version 6 cannot be served: 6/model.onnx should have SHA-256 9f86, it has 60a0",
     "dataset_mounted": "dataset 'photos' is a folder of the operator's: it can be neither uploaded to nor deleted",
     "dataset_in_use": "dataset 'photos' is in use by 20261127-120000-abcd: cancel first, or wait",
     "job_finished": "job 20261127-120000-abcd is over: it has succeeded",

@@ -25,7 +25,9 @@ from app.errors import (
     WrongField,
 )
 from app.execution.model import Model
-from app.inference.infer import Outcome, most_likely
+from app.inference.batcher import Answer
+from app.inference.infer import most_likely
+from app.observability.timing import Timing
 from app.services import services_of
 from training.images.decode import ImageError
 
@@ -107,24 +109,24 @@ def _top_k(place: str, text: str | None) -> int | None:
     return int(text)
 
 
-def _respond(model: Model, uploads: list[Upload], outcomes: list[Outcome | ImageError], top_k: int) -> Response:
+def _respond(model: Model, uploads: list[Upload], outcomes: list[Answer | ImageError], top_k: int) -> Response:
     results: list[Classified | Rejected] = []
-    done: list[Outcome] = []
+    done: list[Timing] = []
     for upload, outcome in zip(uploads, outcomes, strict=True):
         if isinstance(outcome, ImageError):
             problem = ImageProblem(code=outcome.code, message=outcome.message)
             results.append(Rejected(filename=upload.filename, error=problem))
         else:
-            done.append(outcome)
+            done.append(outcome.timing)
             predictions = best_classes(outcome.probabilities, model.labels, top_k)
             results.append(Classified(filename=upload.filename, predictions=predictions))
     if not done:
         those = "the image" if len(results) == 1 else f"the {len(results)} images"
         raise NoValidImage(f"{those} cannot be used; `results` says why", results=[r.model_dump() for r in results])
     body = PredictResponse(model=ModelRef(name=model.name, version=model.version), results=results)
-    timing = ", ".join(
-        f"{stage};dur={1e3 * max(getattr(o, stage) for o in done):.2f}" for stage in ("decode", "queue", "inference")
-    )
+    longest = Timing.longest(done)
+    stages = (("decode", longest.decode), ("queue", longest.queue), ("inference", longest.infer))
+    timing = ", ".join(f"{name};dur={1e3 * seconds:.2f}" for name, seconds in stages)
     return Response(body.model_dump_json(), media_type="application/json", headers={"Server-Timing": timing})
 
 

@@ -1,1 +1,1 @@
-"""The hot path: an admitted image is decoded, batched, run and classified."""
+"""The hot path: an admitted image is decoded, batched, run and answered."""

@@ -1,8 +1,8 @@
-"""Many waiting images, one model call.
+"""One run of the model for many waiting images.
 
-Work-conserving: an idle model never waits, a batch is what gathered while the last one ran. The model runs in threads
-of the batcher's own, which take the next batch themselves: it never waits for the event loop. On a CPU they decode it,
-too.
+An idle model never waits (unless a delay is set): a batch is what gathered while the last one ran. The model runs in
+threads of the batcher, which take the next batch themselves, so it never waits for the event loop. On a CPU these
+threads also decode the images.
 """
 
 import asyncio
@@ -14,28 +14,28 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import InferenceFailed
-from app.observability.observation import CURRENT, Batch, Decoding, Observation
+from app.observability.observation import CURRENT, Batch, Observation
+from app.observability.timing import Decoding, Timing
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Run = Callable[[NDArray[np.uint8], bool], NDArray[np.float32]]
 Decode = Callable[[], NDArray[np.uint8]]
+Task = Literal["decode", "alone", "crowd"]  # decode an image, run a batch on all cores, run one in a stream
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One image's row of the output: float32 [classes]. Times in seconds."""
+    """One image's row of the output, float32 [classes], and where its time went."""
 
     probabilities: NDArray[np.float32]
-    queue_seconds: float
-    inference_seconds: float
-    decoding: Decoding | None = None  # where it was done here
+    timing: Timing
 
 
 @dataclass(slots=True, eq=False)
@@ -44,23 +44,25 @@ class _Waiting:
     answer: asyncio.Future[Answer]
     since: float
     request: Observation | None
-    decoding: Decoding | None = None
+    decoding: Decoding | None
 
 
 class _Batch(NamedTuple):
     waiting: list[_Waiting]
-    alone: bool
-    most: int  # images that it could have had
+    alone: bool  # on all cores, not in one stream
+    most: int  # images, had there been as many
 
 
 class Batcher:
-    """Runs images in batches of up to `max_batch`; as soon as one waits for each of the `streams`, in all of them, in
-    batches of up to `stream_batch`.
+    """A queue of images and the threads that run it.
 
-    `run` takes uint8 [n, *shape] and whether it has the processor to itself, and gives float32 [n, classes]; `pad` says
-    how many rows to run for n images (a provider that plans for each input shape wants few of them), `delay` how many
-    seconds an idle model waits for a full batch. `observe` is told of each batch, in one of the batcher's threads. The
-    input is a buffer that is used again: `run` must not keep it.
+    Few waiting images run alone, at most `max_batch` at a time, on all cores or the GPU. Once `streams` or more wait,
+    that many one-thread runs go side by side, each of at most `stream_batch` images.
+
+    `run` takes uint8 [n, *shape] and whether the run is alone, and returns float32 [n, classes]. Its input is a buffer
+    that is used again: `run` must not keep it. `pad` gives the number of rows to run for n images: a provider that
+    plans for each input shape should see few shapes. An idle model waits `delay` seconds for a full batch. `observe` is
+    called with each batch, in one of the batcher's threads.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class Batcher:
         self._changed = threading.Condition()
         self._decoding = 0
         self._running = 0
-        self._alone = False  # what runs has the processor to itself
+        self._alone = False  # the one run has all cores
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"inference_{number}", daemon=True) for number in range(streams)
@@ -95,14 +97,15 @@ class Batcher:
         for thread in self._threads:
             thread.start()
 
-    async def submit(self, image: NDArray[np.uint8] | Decode) -> Answer:
-        """The answer for one image, uint8 `shape`, or for what decodes it, in the thread that runs it. Raises what that
-        raises, and InferenceFailed.
+    async def submit(self, image: NDArray[np.uint8] | Decode, decoding: Decoding | None = None) -> Answer:
+        """Returns the answer for one image, uint8 `shape`. A function is called for its image in one of the batcher's
+        threads; `decoding` says how an image was decoded elsewhere. Raises InferenceFailed, and what the function
+        raises.
 
-        Cancelling it (a deadline, a client that left) takes the image out of the queue before it runs.
+        Cancelling the call (a deadline, a client that left) takes the image out of the queue before it runs.
         """
         future = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(image, future, time.perf_counter(), CURRENT.get())
+        waiting = _Waiting(image, future, time.perf_counter(), CURRENT.get(), decoding)
         with self._changed:
             if self._closed:
                 raise RuntimeError("submit to a closed Batcher")
@@ -111,13 +114,13 @@ class Batcher:
         return await waiting.answer
 
     def close(self) -> None:
-        """Runs what is queued, then ends the threads; returns at once."""
+        """Lets the threads run what is queued and then end; returns at once."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def join(self) -> None:
-        """Waits until a closed batcher's threads have ended."""
+        """Waits until the threads of a closed batcher have ended."""
         for thread in self._threads:
             thread.join()
 
@@ -131,30 +134,34 @@ class Batcher:
                 self._end()
 
     def _take(self) -> "_Waiting | _Batch | None":
-        """An image to decode, or the next batch, which is empty when all who waited have left; None when closed."""
+        """Waits for work. Returns an image to decode, or a batch, which is empty when its images were cancelled or
+        another thread took them; None when the batcher is closed and nothing is queued."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._encoded or (self._queue and self._free()) or (self._closed and not self._queue)
-            )
-            enough = len(self._queue) >= self._stream_batch and self._free()
-            if self._encoded and not enough:
+            while (task := self._next(len(self._encoded), self._decoding)) is None:
+                if self._closed and not self._queue:
+                    return None
+                self._changed.wait()
+            if task == "decode":
                 self._decoding += 1
                 return self._encoded.popleft()
-            if self._queue and self._delay:
+            if self._delay:
                 full = self._queue[0].since + self._delay - time.perf_counter()
                 self._changed.wait_for(lambda: len(self._queue) >= self._max_batch or self._closed, full)
-                if not (self._queue and self._free()):  # another stream was faster
+                # this batch goes first: an encoded image that came meanwhile only counts as waiting
+                task = self._next(0, len(self._encoded) + self._decoding)
+                if task is None:  # another stream was faster
                     return _Batch([], alone=False, most=0)
-            if not self._queue:
-                return None
-            images = len(self._queue) + len(self._encoded) + self._decoding
-            crowd = self._streams > 1 and (self._running or images >= self._streams)
-            waiting = self._pop(self._share() if crowd else self._max_batch)
-            batch = _Batch(waiting, alone=not crowd, most=self._stream_batch if crowd else self._max_batch)
-            if batch.waiting:
+            alone = task == "alone"
+            waiting = self._pop(self._max_batch if alone else self._share())
+            if waiting:
                 self._running += 1
-                self._alone = batch.alone
-            return batch
+                self._alone = alone
+            return _Batch(waiting, alone, most=self._max_batch if alone else self._stream_batch)
+
+    def _next(self, encoded: int, decoding: int) -> Task | None:
+        return next_task(
+            len(self._queue), encoded, decoding, self._running, self._alone, self._streams, self._stream_batch
+        )
 
     def _decode(self, waiting: _Waiting) -> None:
         decoded = False
@@ -162,10 +169,10 @@ class Batcher:
             assert callable(waiting.image)
             try:
                 waiting.image, waiting.decoding = timed(waiting.image, waiting.since)
-            except Exception as error:  # whatever it is, it is the answer to this image alone
-                self._tell(waiting, _fail, waiting, error)
+            except Exception as error:  # whatever it is, it answers this image and harms no other
+                self._call_in_loop(waiting, _fail, waiting, error)
             else:
-                waiting.since = waiting.decoding.begun + waiting.decoding.seconds
+                waiting.since = waiting.decoding.ended
                 decoded = True
         with self._changed:
             self._decoding -= 1
@@ -174,11 +181,8 @@ class Batcher:
                 self._changed.notify()
 
     def _share(self) -> int:
-        """Of what waits, for one of the streams that are free."""
+        """Returns how many of the queued images go to one of the free streams."""
         return min(self._stream_batch, math.ceil(len(self._queue) / (self._streams - self._running)))
-
-    def _free(self) -> bool:
-        return self._running < self._streams and not self._alone
 
     def _pop(self, most: int) -> list[_Waiting]:
         batch: list[_Waiting] = []
@@ -204,8 +208,8 @@ class Batcher:
             output = self._run(buffer[: self._pad(len(waiting))], batch.alone)
             if len(output) < len(waiting):
                 raise ValueError(f"{len(waiting)} images went in, {len(output)} rows came out")
-        except Exception as error:  # onnxruntime raises types of its own, with no base but Exception
-            log.exception("a run of %d images failed", len(waiting))
+        except Exception as error:  # ONNX Runtime's exceptions have no base but Exception
+            logger.exception("a run of %d images failed", len(waiting))
             output = InferenceFailed(f"the model failed on a batch of {len(waiting)}: {type(error).__name__}")
         seconds = time.perf_counter() - started
         self._observe(
@@ -218,16 +222,37 @@ class Batcher:
                 queued=waiting,
             )
         )
-        # one wake-up of the loop for the batch, not one for each image
-        self._tell(waiting[0], _deliver, waiting, output, started, seconds)
+        # wakes the event loop once for the batch, not once for each image
+        self._call_in_loop(waiting[0], _deliver, waiting, output, started, seconds)
 
-    def _tell(self, waiting: _Waiting, what: Callable[..., None], *arguments: Any) -> None:  # Any: the callback's own
-        with contextlib.suppress(RuntimeError):  # a closed loop has nobody waiting
-            waiting.answer.get_loop().call_soon_threadsafe(what, *arguments)
+    def _call_in_loop(
+        self, waiting: _Waiting, callback: Callable[..., None], *arguments: Any
+    ) -> None:  # Any: the callback's
+        with contextlib.suppress(RuntimeError):  # nobody waits in a loop that is closed
+            waiting.answer.get_loop().call_soon_threadsafe(callback, *arguments)
+
+
+def next_task(
+    queued: int, encoded: int, decoding: int, running: int, alone: bool, streams: int, stream_batch: int
+) -> Task | None:
+    """Returns what a thread of a batcher should do next; None when there is nothing to do now.
+
+    `queued` images are ready to run, `encoded` ones wait for a decoder, `decoding` ones are with one. `running` batches
+    run, in one stream each, or one `alone` on all cores.
+    """
+    free = running < streams and not alone
+    if encoded and not (free and queued >= stream_batch):
+        return "decode"
+    if not (queued and free):
+        return None
+    # an image that is being decoded will soon run: beside it, a run on all cores would share them
+    if streams > 1 and (running or queued + encoded + decoding >= streams):
+        return "crowd"
+    return "alone"
 
 
 def timed(decode: Decode, since: float) -> tuple[NDArray[np.uint8], Decoding]:
-    """What an image is decoded to, and when; it has waited `since` then (`time.perf_counter`)."""
+    """Decodes an image that has waited since `since`, by `time.perf_counter`; returns its pixels and how it went."""
     begun = time.perf_counter()
     image = decode()
     return image, Decoding(begun - since, begun, time.perf_counter() - begun)
@@ -245,7 +270,8 @@ def _deliver(
         if waiting.answer.done():  # cancelled while the batch ran
             continue
         if isinstance(output, InferenceFailed):
-            # one each: a traceback grows where it is raised
+            # an exception each, since raising one adds to its traceback
             waiting.answer.set_exception(InferenceFailed(output.detail))
         else:
-            waiting.answer.set_result(Answer(output[row], started - waiting.since, seconds, waiting.decoding))
+            timing = Timing.of(waiting.decoding, started - waiting.since, seconds)
+            waiting.answer.set_result(Answer(output[row], timing))

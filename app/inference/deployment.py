@@ -1,4 +1,4 @@
-"""A model at work: with its batcher, from the swap to the last answer."""
+"""A model and its batcher, from the moment it goes live to its last answer."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -12,10 +12,11 @@ from app.inference.batcher import Answer, Batcher, Decode, Run
 from app.inference.probation import Probation
 from app.inference.statistics import Statistics
 from app.observability.observation import CURRENT, Batch
+from app.observability.timing import Decoding
 
 
 class Deployment:
-    """A model with its batcher; ends when it is retired and its last request is answered."""
+    """A model with its batcher. It ends when it is retired and its last request is answered."""
 
     def __init__(
         self,
@@ -32,14 +33,14 @@ class Deployment:
         self._leases = 0
         self._retired = False
 
-    async def classify(self, image: NDArray[np.uint8] | Decode) -> Answer:
-        """The answer for one image, uint8 `model.shape`, or for what decodes it. Raises what that raises, and
-        InferenceFailed, also on NaN and infinity.
+    async def classify(self, image: NDArray[np.uint8] | Decode, decoding: Decoding | None = None) -> Answer:
+        """Returns the answer for one image, uint8 `model.shape`, or for a function that decodes it; `decoding` says how
+        an image was decoded elsewhere. Raises InferenceFailed, also on NaN and infinity, and what the function raises.
 
-        Both count against a version on probation; a deadline or a client that left counts neither way.
+        Each InferenceFailed counts against a version on probation; a deadline or a client that left does not count.
         """
         try:
-            answer = await self.batcher.submit(image)
+            answer = await self.batcher.submit(image, decoding)
             if not np.isfinite(answer.probabilities).all():
                 raise InferenceFailed("the model gave probabilities that are not finite numbers")
         except InferenceFailed:
@@ -47,7 +48,7 @@ class Deployment:
             raise
         self._count(failed=False)
         if request := CURRENT.get():
-            request.answered(answer.queue_seconds, answer.inference_seconds)
+            request.timings.append(answer.timing)
         return answer
 
     @contextlib.contextmanager
@@ -63,7 +64,7 @@ class Deployment:
             self._end_if_unused()
 
     def retire(self) -> None:
-        """Ends the deployment now, or with its last lease."""
+        """Ends the deployment now, or when the last lease on it ends."""
         self._retired = True
         self._end_if_unused()
 
@@ -73,7 +74,7 @@ class Deployment:
 
     def _end_if_unused(self) -> None:
         if self._retired and not self._leases:
-            self.batcher.close()  # its thread held the last reference; the session goes with it
+            self.batcher.close()  # its threads hold the last reference: the session is freed with them
 
 
 def batcher_of(

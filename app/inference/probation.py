@@ -1,11 +1,13 @@
-"""The first images of a version that has just taken over from another one."""
+"""A watch over the first images of a version that has just taken over from another one."""
 
 from collections.abc import Callable
 
 
 class Probation:
-    """Counts what becomes of the first `images` images, and calls `on_failure` as soon as more than that share of
-    `images`, `error_rate`, has failed. Used by the event loop's thread alone."""
+    """A count of the first `images` images and of those that the model failed on.
+
+    It calls `on_failure` as soon as more than `error_rate * images` have failed. For the event loop's thread alone.
+    """
 
     def __init__(self, images: int, error_rate: float, on_failure: Callable[["Probation"], None]) -> None:
         self._images = images
@@ -14,12 +16,12 @@ class Probation:
         self.restart()
 
     def restart(self) -> None:
-        """Begins anew with the next image."""
+        """Counts from zero again, beginning with the next image."""
         self._seen = 0
         self._failed = 0
 
     def count(self, failed: bool) -> None:
-        """One image was answered, or the model failed on it."""
+        """Counts one image, which the model answered or failed on."""
         if self._seen >= self._images or self._failed > self._allowed:
             return
         self._seen += 1
@@ -29,5 +31,5 @@ class Probation:
 
     @property
     def reason(self) -> str:
-        """What an operator is told of it."""
+        """The reason for going back, for the operator."""
         return f"the model failed on {self._failed} of the first {self._seen} images after it went live"

@@ -1,4 +1,4 @@
-"""What a deployment has done since it went live."""
+"""Counts of what a deployment has done since it went live."""
 
 import threading
 import time
@@ -8,52 +8,43 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-
-@dataclass(frozen=True, slots=True)
-class Stages:
-    """Where one image's time went, in seconds."""
-
-    decode: float
-    queue: float
-    inference: float
+from app.observability.timing import Timing
 
 
 @dataclass(slots=True)
 class Total:
-    """How often, and seconds in all."""
+    """A number of times, and their seconds in all."""
 
     count: int = 0
     seconds: float = 0.0
 
     def add(self, seconds: float) -> None:
-        """Once more."""
+        """Counts one more."""
         self.count += 1
         self.seconds += seconds
 
 
 @dataclass(slots=True)
 class Statistics:
-    """Sums over requests, whatever protocol they came by, and over runs of the model.
+    """Sums over the requests of all protocols, and over the runs of the model.
 
-    Runs are counted in the batcher's threads, one at a time, the rest in the event loop's.
+    Runs are counted in the batcher's threads, which take turns by a lock; all else in the event loop's thread.
     """
 
-    images: int = 0  # answered
-    last: float = 0.0  # seconds since the epoch, of the last request that was answered
+    images: int = 0  # that were answered
+    last: float = 0.0  # when the last request was answered, in seconds since the epoch
     success: Total = field(default_factory=Total)
     fail: Total = field(default_factory=Total)
     queue: Total = field(default_factory=Total)
     decode: Total = field(default_factory=Total)
-    inference: Total = field(default_factory=Total)
+    infer: Total = field(default_factory=Total)
     running: threading.Lock = field(default_factory=threading.Lock)
-    runs: dict[int, Total] = field(
-        default_factory=dict
-    )  # by the size that was run, filled up where a provider wants it
+    runs: dict[int, Total] = field(default_factory=dict)  # by the number of rows that ran, padding included
 
     def counted(
         self, run: Callable[[NDArray[np.uint8], bool], NDArray[np.float32]]
     ) -> Callable[[NDArray[np.uint8], bool], NDArray[np.float32]]:
-        """`run`, counted when it succeeds."""
+        """Wraps `run`, so that each run that succeeds is counted."""
 
         def count(images: NDArray[np.uint8], alone: bool) -> NDArray[np.float32]:
             begun = time.perf_counter()
@@ -64,15 +55,16 @@ class Statistics:
 
         return count
 
-    def succeeded(self, images: Sequence[Stages], seconds: float) -> None:
-        """A request of at least one answered image; its stages are the longest of its images'."""
+    def succeeded(self, images: Sequence[Timing], seconds: float) -> None:
+        """Counts a request by its answered images, at least one; it took `seconds`."""
         self.images += len(images)
         self.last = time.time()
         self.success.add(seconds)
-        self.decode.add(max(image.decode for image in images))
-        self.queue.add(max(image.queue for image in images))
-        self.inference.add(max(image.inference for image in images))
+        longest = Timing.longest(images)
+        self.decode.add(longest.decode)
+        self.queue.add(longest.queue)
+        self.infer.add(longest.infer)
 
     def failed(self, seconds: float) -> None:
-        """A request without one."""
+        """Counts a request without an answered image; it took `seconds`."""
         self.fail.add(seconds)

@@ -1,1 +1,1 @@
-"""What the service says about itself: metrics, traces, logs."""
+"""The service's reports on itself: metrics, traces, logs."""

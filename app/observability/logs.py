@@ -1,4 +1,4 @@
-"""The log on stderr: text for people, or JSON for programs, one object a line and then also one for each request."""
+"""The log on stderr: text for people, or JSON for programs, one object a line. In JSON each request has a line, too."""
 
 import contextlib
 import json
@@ -13,16 +13,17 @@ from typing import Self
 from starlette.types import Scope
 
 from app.observability.observation import CURRENT, Observation
+from app.observability.timing import Timing
 from app.settings import Settings
 
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-GATHER_S = 0.1  # what comes in this time is written at once
-ATOMIC_BYTES = 4096  # a pipe takes so many in one piece (POSIX: at least 512), whoever else writes to it
-LIMIT = 10_000  # lines that may wait for a reader that is slow: some seconds of all that one process can answer
+GATHER_S = 0.1  # lines that come within this time are written together
+ATOMIC_BYTES = 4096  # Linux writes this much to a pipe in one piece, whoever else writes (POSIX: at least 512)
+LIMIT = 10_000  # lines that may wait for a slow reader: some seconds of all that one process can answer
 
 
 def configure(settings: Settings) -> None:
-    """The log of this process, as the settings have it."""
+    """Sets up the log of this process."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if settings.log == "json" else logging.Formatter(TEXT))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
@@ -30,7 +31,7 @@ def configure(settings: Settings) -> None:
 
 
 class JsonLines(logging.Formatter):
-    """A message as a JSON object; with the id of the request that it came in, if any. Times are Unix seconds."""
+    """Messages as JSON objects, with the id of the request that logged them, if any. Times are Unix seconds."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -49,7 +50,7 @@ class JsonLines(logging.Formatter):
 class RequestLog:
     """A line for each request, written in a thread of its own from entering the context to leaving it.
 
-    A reader that does not keep up costs lines, never requests; how many is in the log then.
+    A reader that does not keep up costs lines, never requests; the log then says how many.
     """
 
     def __init__(self, file: int = 2) -> None:
@@ -67,10 +68,10 @@ class RequestLog:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._ending.set()
         self._some.set()
-        self._thread.join(1)  # longer where nobody reads
+        self._thread.join(1)  # no longer: perhaps nobody reads
 
     def note(self, scope: Scope, route: str, request: Observation, seconds: float) -> None:
-        """Puts down a request that is over. For the event loop's thread alone."""
+        """Writes down a request that is over. For the event loop's thread alone."""
         if len(self._lines) >= LIMIT:
             self._dropped += 1
             return
@@ -79,7 +80,7 @@ class RequestLog:
             self._some.set()
 
     def _work(self) -> None:
-        with contextlib.suppress(OSError):  # nobody reads any more, and there is no other place to say so
+        with contextlib.suppress(OSError):  # nobody reads any more, and there is no other place to report it
             while not self._ending.is_set():
                 self._some.wait()
                 self._ending.wait(GATHER_S)
@@ -103,14 +104,18 @@ class RequestLog:
 
 
 def request_line(scope: Scope, route: str, request: Observation, seconds: float) -> str:
-    """By hand: `json.dumps` takes four times as long. An id needs no quoting, see `Requests`; a path may."""
+    """Returns a request's line. It is put together by hand, since `json.dumps` takes four times as long.
+
+    An id needs no quotes (`Requests` sees to that), a path may.
+    """
     path = "" if scope["path"] == route else f',"path":{json.dumps(scope["path"][:512])}'
     model = f',"version":{request.version}' if request.version else ""
-    if request.images:
+    if request.timings:
+        timing = Timing.longest(request.timings)
         model += (
             f',"images":{request.images},"receive_ms":{1e3 * (request.received - request.started):.3f}'
-            f',"decode_ms":{1e3 * request.decode:.3f},"queue_ms":{1e3 * (request.waited + request.queue):.3f}'
-            f',"infer_ms":{1e3 * request.infer:.3f}'
+            f',"decode_ms":{1e3 * timing.decode:.3f},"queue_ms":{1e3 * timing.queue:.3f}'
+            f',"infer_ms":{1e3 * timing.infer:.3f}'
         )
     trace = f',"trace_id":"{request.span.get_span_context().trace_id:032x}"' if request.span else ""
     return (

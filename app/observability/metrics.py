@@ -1,4 +1,4 @@
-"""Every gauge, counter and histogram, named once."""
+"""The service's gauges, counters and histograms, each named once."""
 
 import asyncio
 import contextlib
@@ -20,28 +20,29 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 from app import __version__
-from app.observability.observation import Batch, Closed, Observation
+from app.observability.observation import Batch, Closed, Dropped, Observation
 from app.observability.tally import Tally
+from app.observability.timing import Timing
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
-# prometheus_client's own switch, read when it is imported: values lie in files there, and add up over processes
+# prometheus_client's own switch, read when it is imported: values lie in this folder's files and add up over processes
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-CARRY_S = 1.0  # until another process can see what this one has counted
+CARRY_S = 1.0  # how often this process shows its counts to the others
 
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
 ROLLBACKS = ("load", "errors")
-DROPS = ("rejected", "expired", "cancelled")
+DROPPED: tuple[Dropped, ...] = ("rejected", "expired", "cancelled")
 CLOSED: tuple[Closed, ...] = ("idle", "full", "delay")
 STAGES = ("receive", "decode", "queue", "infer")
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each, of when it was first counted
+disable_created_metrics()  # type: ignore[no-untyped-call]  # else each has one more series, with the time of its first count
 
 
 class Metrics:
     """The service's metrics, in a registry of its own. Requests are counted in the event loop's thread, batches in any.
 
-    What a request passes is counted here, and carried over into prometheus_client's metrics when somebody asks.
+    Counts of requests and batches are kept here and carried over into prometheus_client's metrics when somebody asks.
     """
 
     def __init__(self) -> None:
@@ -56,7 +57,7 @@ class Metrics:
         self._live: Gauge | None = None
         service = Gauge(
             "resnext_service_info",
-            "1, of the service's own version",
+            "1 for the service's own version",
             ["version"],
             registry=registry,
             multiprocess_mode="livemax",
@@ -65,12 +66,12 @@ class Metrics:
         self.swaps = Counter("resnext_swaps", "Versions that took over from another one", registry=registry)
         self.rollbacks = Counter(
             "resnext_rollbacks",
-            "Times that the service went back by itself, because a version did not load or failed on images",
+            "Automatic returns to an earlier version, because one did not load or failed on images",
             ["reason"],
             registry=registry,
         )
         for reason in ROLLBACKS:
-            self.rollbacks.labels(reason)  # there from the start: the first one must be an increase
+            self.rollbacks.labels(reason)  # there from the start, so that the first rollback shows as an increase
         self.load_failures = Counter("resnext_load_failures", "Loads of a version that failed", registry=registry)
         self._queued = 0
         self._queue = Gauge(
@@ -93,14 +94,14 @@ class Metrics:
         )
         self._seconds = Histogram(
             "resnext_request_seconds",
-            "From a request's first byte to the last one of its answer, where that was a success",
+            "Seconds from a request's first byte to its answer's last byte, for successes",
             ["method", "route"],
             buckets=SECONDS,
             registry=registry,
         )
         stages = Histogram(
             "resnext_stage_seconds",
-            "Of one request that used the model: each stage, the longest of its images",
+            "Seconds of each stage of a request that used the model, the longest of its images",
             ["stage"],
             buckets=SECONDS,
             registry=registry,
@@ -121,8 +122,8 @@ class Metrics:
         self._images = Counter("resnext_images", "Images that the model has answered", registry=registry)
         self._failed = Counter("resnext_images_failed", "Images in runs that failed", registry=registry)
         self._stages = [Tally(stages.labels(stage), SECONDS) for stage in STAGES]
-        self._receive, self._decode, self._waited, self._infer = self._stages
-        self.rejected, self.expired, self._cancelled = (dropped.labels(reason) for reason in DROPS)
+        self._receive, self._decode, self._queue_wait, self._infer = self._stages
+        self._dropped = {reason: dropped.labels(reason) for reason in DROPPED}
         self._batching = threading.Lock()  # guards the next two
         self._batches = {closed: Tally(batches.labels(closed), IMAGES) for closed in CLOSED}
         self._ran = {False: 0, True: 0}  # images, by whether their run failed
@@ -131,7 +132,7 @@ class Metrics:
 
     @contextlib.asynccontextmanager
     async def carried(self) -> AsyncIterator[None]:
-        """In this context the other processes, where there are any, can see what this one counts."""
+        """Lets the other processes, if any, see what this one counts for the length of the block."""
         carrying = asyncio.create_task(self._carry_on()) if FOLDER in os.environ else None
         try:
             yield
@@ -141,18 +142,18 @@ class Metrics:
             self._carry()
 
     def show_queue(self, images: int) -> None:
-        """So many are admitted and not yet answered."""
+        """Shows how many images are admitted and not yet answered."""
         self._queued = images
 
     def show_model(self, name: str, version: int, precision: str, provider: str) -> None:
-        """Names the live version, in place of the one before."""
+        """Shows the version that this process serves, in place of the one before."""
         if self._live:
             self._live.set(0)
         self._live = self._model.labels(name, str(version), precision, provider)
         self._live.set(1)
 
     def count_request(self, method: str, route: str, request: Observation, seconds: float) -> None:
-        """One that was answered."""
+        """Counts a request that is over; it took `seconds`."""
         key = (method, route, request.status, request.version)
         self._counts[key] = self._counts.get(key, 0) + 1
         if request.status < 400:
@@ -160,24 +161,25 @@ class Metrics:
             if latency is None:
                 latency = self._latencies[method, route] = Tally(self._seconds.labels(method, route), SECONDS)
             latency.observe(seconds)
-        elif request.status == 499:
-            self._cancelled.inc()
-        if request.images:
+        if request.dropped:
+            self._dropped[request.dropped].inc()
+        if request.timings:
+            timing = Timing.longest(request.timings)
             self._receive.observe(request.received - request.started)
-            self._decode.observe(request.decode)
-            self._waited.observe(request.waited + request.queue)
-            self._infer.observe(request.infer)
+            self._decode.observe(timing.decode)
+            self._queue_wait.observe(timing.queue)
+            self._infer.observe(timing.infer)
 
     def count_batch(self, batch: Batch) -> None:
-        """One run of the model. In any thread."""
+        """Counts a run of the model. May be called in any thread."""
         with self._batching:
             self._batches[batch.closed].observe(batch.images)
             self._ran[batch.failed] += batch.images
 
     def render(self, asked: Iterable[Metric] = ()) -> bytes:
-        """The text that Prometheus reads, of type MEDIA_TYPE; of all processes where there are several.
+        """Returns the text that Prometheus reads, of type MEDIA_TYPE; where there are several processes, for all.
 
-        `asked` are metrics that nobody keeps: they were found out for this scrape.
+        `asked` are metrics that nobody keeps: they were measured for this scrape.
         """
         self._carry()
         whole = self._registry
@@ -217,5 +219,5 @@ class _Asked(Collector):
 
 
 def forget_process(pid: int, folder: str) -> None:
-    """Takes a process that has ended out of the gauges; what it counted stays."""
+    """Takes a process that has ended out of the gauges; its counts stay."""
     mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]  # it has no types

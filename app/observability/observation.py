@@ -1,79 +1,63 @@
-"""What becomes known of a request and of a batch while they are under way: for the metrics, the log and the trace."""
+"""Notes on a request and on a batch, taken while they are under way, for the metrics, the log and the trace."""
 
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from app.observability.timing import Decoding, Timing
+
 Closed = Literal["idle", "full", "delay"]
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """Of one image, in seconds: its wait for a thread, when it began (`time.perf_counter`), and how long it took."""
-
-    waited: float
-    begun: float
-    seconds: float
+# why a request was not answered: the queue was full, the deadline passed, its client left
+Dropped = Literal["rejected", "expired", "cancelled"]
 
 
 @dataclass(slots=True, eq=False)
 class Observation:
-    """One request. Seconds are of `time.perf_counter`; a stage's are the longest of the request's images."""
+    """One request. Moments are of `time.perf_counter`."""
 
     id: str
     started: float
-    received: float = 0.0  # when its body had come, and it was admitted
+    received: float = 0.0  # when its body had been read, and a version was leased for it
     status: int = 0
-    images: int = 0  # that the model has answered
-    version: str = ""  # of the model that it leased
-    waited: float = 0.0  # for a thread that decodes
-    decode: float = 0.0
-    queue: float = 0.0
-    infer: float = 0.0
-    span: Any = None  # OpenTelemetry's, where it is traced; that is an extra
-    decodes: list[Decoding] | None = None  # where it is traced: of each image
+    version: str = ""  # the leased version of the model
+    timings: list[Timing] = field(default_factory=list)  # of each image that the model has answered
+    dropped: Dropped | None = None  # written by whoever drops the request, counted at its end
+    span: Any = None  # Any: OpenTelemetry's, which is an extra; None where the request is not traced
+
+    @property
+    def images(self) -> int:
+        """The number of images that the model has answered."""
+        return len(self.timings)
 
     def leased(self, version: str) -> None:
-        """It will be answered by this version; there is nothing left to read of it."""
+        """Notes that this version will answer the request, whose body has been read."""
         self.version = version
         self.received = time.perf_counter()
 
-    def decoded(self, decoding: Decoding) -> None:
-        """One image of it is pixels now."""
-        if decoding.waited > self.waited:  # max() takes longer than all else here
-            self.waited = decoding.waited
-        if decoding.seconds > self.decode:
-            self.decode = decoding.seconds
-        if self.decodes is not None:
-            self.decodes.append(decoding)
-
-    def answered(self, queue: float, infer: float) -> None:
-        """One image of it has run."""
-        self.images += 1
-        if queue > self.queue:
-            self.queue = queue
-        if infer > self.infer:
-            self.infer = infer
+    def drop(self, reason: Dropped) -> None:
+        """Notes why the request is not answered; the first reason counts."""
+        self.dropped = self.dropped or reason
 
 
-# of the request that the current task works for; whoever is below the routes finds it here, whatever the route
+# the request that the current task works for: code below the routes finds it here, whatever the route
 CURRENT: ContextVar[Observation | None] = ContextVar("observation", default=None)
 
 
 class Queued(Protocol):
-    """An image that was in the queue."""
+    """An image that was in the queue from `since` on, after its decoding, if any."""
 
     since: float
     request: Observation | None
+    decoding: Decoding | None
 
 
 @dataclass(slots=True, eq=False)
 class Batch:
     """One run of the model. `closed` says why it was not larger: the model was idle, the batch full, the delay over.
 
-    `queued` holds its images; whoever keeps a batch keeps them.
+    `queued` holds the images themselves, so whoever keeps a batch keeps them in memory.
     """
 
     images: int

@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry, which is an extra: nothing here is imported where none are asked for."""
+"""Traces by OpenTelemetry, which is an extra: this module is imported only where traces are asked for."""
 
 import time
 
@@ -13,21 +13,22 @@ from starlette.types import Scope
 from app import __version__
 from app.observability.observation import Batch, Observation
 
-EXPORT_S = 3.0  # for a collector to take what there is; the end of the process waits for it
-# probes and scrapes, the most frequent and least telling of requests
+EXPORT_S = 3.0  # for a collector to take the spans; the end of the process waits as long
+# probes and scrapes are the most frequent requests, and say the least
 UNTRACED = ("/health", "/v2/health", "/grpc.health.", "/metrics")
 
 
 def exporter(endpoint: str) -> SpanProcessor:
-    """Sends spans to a collector by OTLP over HTTP, from a thread of its own; drops what does not fit its queue."""
+    """Returns a processor that sends spans by OTLP over HTTP, from its own thread. When its queue is full, it drops
+    spans."""
     return BatchSpanProcessor(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_S))
 
 
 class Tracing:
-    """A span for each request, below it one for each stage, and one for each run of the model, linked with the requests
-    whose images were in it.
+    """A span for each request, one below it for each stage, and one for each run of the model, with links to the
+    requests whose images were in it.
 
-    The sampler and the resource are OpenTelemetry's own, and set by its environment variables.
+    The sampler and the resource are OpenTelemetry's own; its environment variables set them.
     """
 
     def __init__(self, processor: SpanProcessor) -> None:
@@ -36,11 +37,11 @@ class Tracing:
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("resnext-service", __version__)
         self._headers = TraceContextTextMapPropagator()
-        # of `time.perf_counter` from 1970; read once, so that spans which touch do touch
+        # from `time.perf_counter` to nanoseconds since 1970; read once, so that one span ends where the next begins
         self._offset = time.time_ns() - time.perf_counter_ns()
 
     def begin(self, scope: Scope, request: Observation) -> None:
-        """Its span begins, below the one that a `traceparent` names."""
+        """Begins the request's span, below the one that a `traceparent` header names."""
         if scope["path"].startswith(UNTRACED):
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -51,19 +52,17 @@ class Tracing:
             {"http.request.method": scope["method"], "url.path": scope["path"], "resnext.request_id": request.id},
             start_time=self._at(request.started),
         )
-        if span.is_recording():  # else it is not in the sample
-            request.span, request.decodes = span, []
+        if span.is_recording():  # else the request is not in the sample
+            request.span = span
 
     def end(self, scope: Scope, route: str, request: Observation, seconds: float) -> None:
-        """It is answered."""
+        """Ends the span of a request that is over."""
         if not request.span:
             return
         span: Span = request.span
         at = self._at
         if request.received:
             self._stage(span, "receive", at(request.started), at(request.received))
-        for decoding in request.decodes or ():
-            self._stage(span, "decode", at(decoding.begun), at(decoding.begun + decoding.seconds))
         span.update_name(f"{scope['method']} {route}")
         span.set_attributes({"http.route": route, "http.response.status_code": request.status})
         if request.version:
@@ -73,8 +72,9 @@ class Tracing:
         span.end(at(request.started + seconds))
 
     def show_batch(self, batch: Batch) -> None:
-        """In the first request's trace, so that it is in the sample when one of them is; linked with each of them."""
-        traced = [(image.request.span, image.since) for image in batch.queued if image.request and image.request.span]
+        """Adds a run of the model to the trace of the first sampled request in it, with links to all of them; adds the
+        stages of its images to their requests."""
+        traced = [(image.request.span, image) for image in batch.queued if image.request and image.request.span]
         if not traced:
             return
         at = self._at
@@ -90,16 +90,18 @@ class Tracing:
         if batch.failed:
             run.set_status(StatusCode.ERROR)
         run.end(ended)
-        for span, since in traced:
-            self._stage(span, "queue", at(since), begun)
+        for span, image in traced:
+            if decoding := image.decoding:
+                self._stage(span, "decode", at(decoding.begun), at(decoding.ended))
+            self._stage(span, "queue", at(image.since), begun)
             self._stage(span, "infer", begun, ended, Link(run.get_span_context()))
 
     def close(self) -> None:
-        """Sends what there is."""
+        """Sends the spans that are left."""
         self._provider.shutdown()
 
     def _at(self, seconds: float) -> int:
-        """OpenTelemetry's nanoseconds of a moment of `time.perf_counter`."""
+        """Returns a moment of `time.perf_counter` in OpenTelemetry's nanoseconds."""
         return self._offset + int(seconds * 1e9)
 
     def _stage(self, span: Span, name: str, begun: int, ended: int, *links: Link) -> None:

@@ -1,1 +1,1 @@
-"""A version on its way to being live, and back."""
+"""The way of a version to being live, and the way back from a bad one."""

@@ -1,4 +1,4 @@
-"""What became of the attempt to load the version that ACTIVE names, and when it is tried again."""
+"""The failed tries to load the version that ACTIVE names, and when to try again."""
 
 import math
 import time
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from training.contract.manifest import MANIFEST_FILE
 from training.contract.repository import ModelRepository
 
 LONGEST_PAUSE_S = 60
@@ -14,26 +13,21 @@ LONGEST_PAUSE_S = 60
 
 @dataclass(frozen=True)
 class ActiveState:
-    """The version that ACTIVE names, and when its manifest changed (ns; 0 where it has none): a changed one is new."""
+    """The version that ACTIVE names, and its manifest's stamp: a version whose manifest changed is a new one."""
 
     version: int
-    changed: int
+    stamp: int
 
 
 def find_active(repository: ModelRepository) -> ActiveState | None:
-    """None when no version is active. Raises ContractError when ACTIVE can not be read."""
+    """Returns None when no version is active. Raises ContractError when ACTIVE cannot be read."""
     version = repository.active()
-    if version is None:
-        return None
-    try:
-        return ActiveState(version, (repository.folder / str(version) / MANIFEST_FILE).stat().st_mtime_ns)
-    except FileNotFoundError:
-        return ActiveState(version, 0)
+    return None if version is None else ActiveState(version, repository.manifest_stamp(version))
 
 
 @dataclass(frozen=True)
 class LoadFailure:
-    """A version that should be live and can not be."""
+    """A version that should be live and cannot be."""
 
     version: int | None
     reason: str
@@ -41,7 +35,7 @@ class LoadFailure:
 
 
 class Attempts:
-    """Remembers the state that failed last. `pause` is in seconds; it doubles while the same state goes on failing."""
+    """A memory of the state that failed last. `pause`, in seconds, doubles while the same state goes on failing."""
 
     def __init__(self, pause: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._first_pause = pause
@@ -51,16 +45,16 @@ class Attempts:
         self._until = 0.0
 
     def forbid(self, state: ActiveState) -> bool:
-        """Whether it is too early, or of no use, to try this state."""
+        """Whether it is too early to try this state, or of no use."""
         return state == self._state and self._clock() < self._until
 
     def failed(self, state: ActiveState, *, momentary: bool) -> None:
-        """It is tried again after a pause where the moment was to blame, else not at all."""
+        """Notes a failure. A `momentary` one is tried again after a pause, any other never."""
         again = state == self._state
         self._pause = min(LONGEST_PAUSE_S, 2 * self._pause) if again else self._first_pause
         self._state = state
         self._until = self._clock() + self._pause if momentary else math.inf
 
     def clear(self) -> None:
-        """Any state may be tried."""
+        """Forgets the failure, so that any state may be tried."""
         self._state = None

@@ -1,4 +1,4 @@
-"""Going back from a version that is not fit to be served."""
+"""The way back from a version that is not fit to be served."""
 
 import errno
 import logging
@@ -12,21 +12,22 @@ from app.inference.probation import Probation
 from training.contract.repository import ModelRepository, VersionMissing
 from training.errors import ContractError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Cause = Literal["load", "errors"]
 
-# a file that should lie in a version and does not; all other numbers are the machine's, as EMFILE or ENOSPC
+# errors of a version that lacks a file; all other numbers are the machine's, like EMFILE or ENOSPC
 VERSIONS_FAULT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
-# ONNX Runtime has no exception of its own for these
+# words for which ONNX Runtime has no exception of its own
 OUT_OF_MEMORY = ("bad_alloc", "failed to allocate", "out of memory")
 
 
 @dataclass(frozen=True)
 class RollbackPolicy:
-    """Whether the service goes back by itself, and for how many failed images of a new version's first ones.
+    """A choice: whether the service goes back automatically, and after how many failed images of a new version.
 
-    `error_rate` is a fraction of `probation_images`; 0 of these is no probation.
+    More than the fraction `error_rate` of its first `probation_images` is too many. With 0 `probation_images` there is
+    no probation.
     """
 
     enabled: bool = True
@@ -34,7 +35,7 @@ class RollbackPolicy:
     error_rate: float = 0.05
 
     def probation(self, on_failure: Callable[[Probation], None]) -> Probation | None:
-        """For a version that takes over from another one."""
+        """Returns the probation of a version that takes over from another one, if there is one."""
         if not (self.enabled and self.probation_images):
             return None
         return Probation(self.probation_images, self.error_rate, on_failure)
@@ -42,7 +43,7 @@ class RollbackPolicy:
 
 @dataclass(frozen=True)
 class Rollback:
-    """The service went back by itself."""
+    """An automatic return to an earlier version."""
 
     from_version: int
     to_version: int
@@ -51,10 +52,10 @@ class Rollback:
 
 
 def is_momentary(error: BaseException) -> bool:
-    """Whether the moment is to blame and not the version: too many open files, a full disk or memory, and the like.
+    """Whether the moment is to blame and not the version: too many open files, a full disk, no memory, and the like.
 
-    A version's folder that is not there counts too: on a file system that several machines share, or that is copied
-    from another one, ACTIVE may be in sight before it. Going back would take a good version from all of them.
+    A version's folder that is missing counts too. On a file system that several machines share, or that is a copy,
+    ACTIVE may appear before the folder. Going back would take a good version from all of them.
     """
     if isinstance(error, MemoryError | VersionMissing):
         return True
@@ -67,7 +68,7 @@ def is_momentary(error: BaseException) -> bool:
 
 @dataclass(frozen=True)
 class WayBack:
-    """Where to. `model` is None where that version serves already; `written` says whether ACTIVE names it now."""
+    """The version to go back to. `model` is None where that version is live; `written` says whether ACTIVE names it."""
 
     to: int
     model: Model | None
@@ -83,22 +84,23 @@ def go_back(
     serving: int | None,
     describe: Callable[[Exception], str],
 ) -> WayBack | None:
-    """Sets ACTIVE back from a bad version, to the one that serves or else to the nearest earlier one that loads.
+    """Sets ACTIVE back from a bad version: to `serving`, or if that is None, to the nearest earlier one that loads.
 
-    None when there is no such version, and when another process has moved ACTIVE meanwhile. Loads, so call it off the
-    event loop. Raises ContractError when the history can not be read, and what `load` raises by fault of the moment.
+    Returns None when there is no such version, and when another process has moved ACTIVE meanwhile. It may load a
+    version, so call it off the event loop. Raises ContractError when the history cannot be read, and what `load` raises
+    when the moment is to blame.
     """
     bad = {version: reason}
     model = None
     if serving is None and (model := _load_earlier(repository, load, bad, describe)) is None:
-        log.error("there is no earlier version to go back to from version %d: %s", version, reason)
+        logger.error("there is no earlier version to go back to from version %d: %s", version, reason)
         return None
     to = model.version if model else serving
     try:
         active = repository.roll_back(to, bad=bad)
     except (ContractError, OSError):
-        log.exception("ACTIVE can not be set back from version %d to version %s", version, to)
-        # a repository that may only be read: better an earlier version than none
+        logger.exception("ACTIVE cannot be set back from version %d to version %s", version, to)
+        # a read-only repository: better an earlier version than none
         return WayBack(model.version, model, written=False) if model else None
     return WayBack(active, model, written=True) if active == to else None
 
@@ -106,7 +108,7 @@ def go_back(
 def _load_earlier(
     repository: ModelRepository, load: Callable[[int], Model], bad: dict[int, str], describe: Callable[[Exception], str]
 ) -> Model | None:
-    """The nearest earlier version that loads; those that do not are added to `bad`."""
+    """Returns the nearest earlier version that loads, if any; adds those that do not to `bad`."""
     for version in repository.predecessors():
         try:
             return load(version)
@@ -114,5 +116,5 @@ def _load_earlier(
             if is_momentary(error):
                 raise
             bad[version] = describe(error)
-            log.error("version %d can not be served either: %s", version, bad[version])
+            logger.error("version %d cannot be served either: %s", version, bad[version])
     return None

@@ -1,4 +1,4 @@
-"""Which version is live: load it off the hot path, verify it, swap, drain the old one, go back from a bad one."""
+"""The live version: loaded and checked off the hot path, swapped in, drained when replaced, left when it is bad."""
 
 import asyncio
 import contextlib
@@ -20,40 +20,40 @@ from app.rollout.rollback import Cause, Rollback, RollbackPolicy, go_back, is_mo
 from training.contract.repository import ModelRepository
 from training.errors import ContractError, StorageUnavailable, words_of
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Serving:
-    """Follows the repository's ACTIVE, from entering the context to leaving it.
+    """The live version of a model, which follows the repository's ACTIVE from entering the context to leaving it.
 
-    `load` makes a version ready to run, in a thread; it raises on one that is not fit to be served. `observe` is told
-    of each batch, by default for the metrics alone.
+    `load` makes a version ready to run, in a thread; it raises when the version is not fit to be served. `observe` is
+    called with each batch, in the thread that ran it. `poll_interval` and `batch_delay` are in seconds.
     """
 
     def __init__(
         self,
         repository: ModelRepository,
         load: Callable[[int], Model],
-        poll_interval: float = 1.0,
-        batch_delay: float = 0.0,
-        policy: RollbackPolicy | None = None,
-        metrics: Metrics | None = None,
-        observe: Callable[[Batch], None] | None = None,
+        poll_interval: float,
+        batch_delay: float,
+        policy: RollbackPolicy,
+        metrics: Metrics,
+        observe: Callable[[Batch], None],
     ) -> None:
         self.repository = repository
         self.live: Deployment | None = None
         self.failure: LoadFailure | None = None
-        self.rollback: Rollback | None = None  # the last one, until a version is activated by hand
+        self.rollback: Rollback | None = None  # the last one, until somebody activates a version
         self.loading = False
-        self.settled = asyncio.Event()  # the first look at the repository is over, with its load
+        self.settled = asyncio.Event()  # set when the first look at the repository is over, with its load
         self._load = load
         self._poll_interval = poll_interval
         self._batch_delay = batch_delay
-        self._swapping = asyncio.Lock()  # one load at a time: each needs memory for a second model
+        self._swapping = asyncio.Lock()  # one load at a time, since each needs memory for a second model
         self._attempts = Attempts(poll_interval)
-        self._policy = policy or RollbackPolicy()
-        self.metrics = metrics or Metrics()
-        self._observe = observe or self.metrics.count_batch
+        self._policy = policy
+        self.metrics = metrics
+        self._observe = observe
         self._leaving: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -66,20 +66,20 @@ class Serving:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self.live:
-            self.live.batcher.close()  # whatever still holds a lease has had its time
+            self.live.batcher.close()  # a request that still holds a lease has had its time
             await asyncio.to_thread(self.live.batcher.join)
             self.live = None
 
     def deployment(self) -> Deployment:
-        """What serves a request that comes now. Raises NoModel."""
+        """Returns the deployment for a request that comes now. Raises NoModel."""
         if self.live is None:
             raise NoModel(self.why_none())
         return self.live
 
     async def refresh(self) -> None:
-        """Makes the version that ACTIVE names live, when it is not; goes back from one that is not fit to be served.
+        """Makes the version that ACTIVE names live, unless it is; goes back from one that is not fit to be served.
 
-        What is live stays meanwhile. The same version in the same state is not tried twice.
+        The live version stays meanwhile. The same version in the same state is not tried twice.
         """
         async with self._swapping:
             try:
@@ -90,18 +90,18 @@ class Serving:
             if state is None or self._attempts.forbid(state):
                 return
             if self.live and self.live.model.version == state.version:
-                self._settle()  # ACTIVE came back to what serves
+                self._settle()  # ACTIVE came back to the live version
                 return
             try:
                 model = await asyncio.to_thread(self._try_load, state.version)
-            except Exception as error:  # whatever it is, the service goes on with what it has
+            except Exception as error:  # whatever it is, the live version goes on
                 await self._load_failed(state, error)
             else:
                 self._go_live(model)
                 self._settle()
 
     async def activate(self, version: int) -> None:
-        """Loads and verifies a version, writes ACTIVE, then swaps; ACTIVE is not touched by a version that fails.
+        """Loads a version and checks it, writes ACTIVE, then swaps. A version that fails leaves ACTIVE as it is.
 
         Raises VersionNotFound, VersionUnusable, StorageUnavailable.
         """
@@ -111,9 +111,9 @@ class Serving:
             if not (self.live and self.live.model.version == version):
                 try:
                     model = await asyncio.to_thread(self._try_load, version)
-                except Exception as error:  # whatever makes it unusable is the answer
-                    log.exception("version %d can not be activated", version)
-                    raise VersionUnusable(f"version {version} can not be served: {self.reason(error)}") from error
+                except Exception as error:  # whatever makes the version unusable is the answer
+                    logger.exception("version %d cannot be activated", version)
+                    raise VersionUnusable(f"version {version} cannot be served: {self.reason(error)}") from error
             with self._writing():
                 await asyncio.to_thread(self.repository.activate, version)
             self.rollback = None
@@ -135,17 +135,17 @@ class Serving:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """As KServe mounts it, the repository may be there to be read alone."""
+        """Raises StorageUnavailable when the block cannot write: KServe mounts the repository read-only."""
         try:
             yield
         except OSError as error:
-            raise StorageUnavailable(f"the model repository can not be written: {words_of(error)}") from error
+            raise StorageUnavailable(f"the model repository cannot be written: {words_of(error)}") from error
 
     async def _follow(self) -> None:
         while True:
             await self.refresh()
             if not (self.settled.is_set() or self.live or self.failure):
-                log.warning("nothing is served from %s yet: %s", self.repository.folder.parent, self.why_none())
+                logger.warning("nothing is served from %s yet: %s", self.repository.root, self.why_none())
             self.settled.set()
             await asyncio.sleep(self._poll_interval)
 
@@ -161,17 +161,17 @@ class Serving:
 
     def _go_live(self, model: Model, *, proven: bool = False) -> None:
         old = self.live
-        # nothing to go back to at the start of the process: what was live before was live in another one
+        # at the start of the process there is nothing to go back to: the version before was live in another process
         probation = self._policy.probation(self._fail_probation) if old and not proven else None
         self.live = Deployment(model, self._batch_delay, probation, self._observe)
         self.metrics.show_model(model.name, model.version, model.precision, PROVIDERS[model.provider].name)
-        log.info("version %d is live%s", model.version, f", after version {old.model.version}" if old else "")
+        logger.info("version %d is live%s", model.version, f", after version {old.model.version}" if old else "")
         if old:
             self.metrics.swaps.inc()
             old.retire()
 
     def _settle(self) -> None:
-        """What serves is what ACTIVE names."""
+        """Notes that the live version is the one that ACTIVE names."""
         self.failure = None
         self._attempts.clear()
 
@@ -184,15 +184,15 @@ class Serving:
         serving = self.live.model.version if self.live else None
         try:
             await self._go_back(state.version, self.reason(error), "load", serving)
-        except Exception as second:  # as if there were no way back
-            log.exception("no way back from version %d", state.version)
+        except Exception as second:  # it counts as no way back
+            logger.exception("no way back from version %d", state.version)
             self._attempts.failed(state, momentary=is_momentary(second))
 
     def _fail_probation(self, probation: Probation) -> None:
         self._leaving = asyncio.create_task(self._leave(probation))
 
     async def _leave(self, probation: Probation) -> None:
-        """Goes back from the live version, when it is still the one that failed its probation and ACTIVE names it."""
+        """Goes back from the live version, if it is still the one that failed its probation and ACTIVE names it."""
         async with self._swapping:
             if not (self.live and self.live.probation is probation):
                 return
@@ -200,10 +200,12 @@ class Serving:
             try:
                 state = await asyncio.to_thread(find_active, self.repository)
                 if state and state.version == version:
-                    self._attempts.failed(state, momentary=False)  # not loaded again where ACTIVE can not be written
+                    self._attempts.failed(
+                        state, momentary=False
+                    )  # else it would be loaded again where ACTIVE cannot be written
                     await self._go_back(version, probation.reason, "errors")
-            except Exception:  # it goes on serving, and is judged by its next images
-                log.exception("no way back from version %d, though %s", version, probation.reason)
+            except Exception:  # it goes on serving, and its next images judge it
+                logger.exception("no way back from version %d, though %s", version, probation.reason)
                 probation.restart()
 
     async def _go_back(self, version: int, reason: str, cause: Cause, serving: int | None = None) -> None:
@@ -218,9 +220,10 @@ class Serving:
             self._settle()
         self.rollback = Rollback(version, way.to, reason, datetime.now(UTC))
         self.metrics.rollbacks.labels(cause).inc()
-        log.error("went back from version %d to version %d: %s", version, way.to, reason)
+        logger.error("went back from version %d to version %d: %s", version, way.to, reason)
 
     async def require(self, version: int) -> None:
+        """Raises VersionNotFound when the repository does not have this version."""
         versions = await asyncio.to_thread(self.repository.versions)
         if version not in versions:
             has = ", ".join(map(str, versions)) or "none"
@@ -230,17 +233,16 @@ class Serving:
         reason = self.reason(error)
         if self.failure is None or (self.failure.version, self.failure.reason) != (version, reason):
             self.failure = LoadFailure(version, reason, datetime.now(UTC))
-            log.error("version %s can not be served: %s", version, reason, exc_info=error)
+            logger.error("version %s cannot be served: %s", version, reason, exc_info=error)
 
     def reason(self, error: Exception) -> str:
-        """What went wrong, with paths from the repository's root on."""
-        text = str(error) or type(error).__name__
-        return text.replace(f"{self.repository.folder.parent}/", "")
+        """Returns the error's message, with paths that begin at the repository's root."""
+        return self.repository.shorten(str(error) or type(error).__name__)
 
     def why_none(self) -> str:
-        """Why nothing is live, and what to do."""
+        """Returns the reason why no version is live, and what to do."""
         if self.failure:
-            return f"version {self.failure.version} can not be served: {self.failure.reason}"
+            return f"version {self.failure.version} cannot be served: {self.failure.reason}"
         if self.loading:
             return "the model is being loaded; try again in a moment"
         return (

@@ -1,1 +1,1 @@
-"""`python -m app tune`: the settings that are fastest on this machine."""
+"""`python -m app tune`: a search for the fastest settings on this machine."""

@@ -1,10 +1,9 @@
-"""The active version under other settings, timed on this machine."""
+"""A sweep: the active version under other settings, timed on this machine."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from app.execution.cores import usable_cores
 from app.execution.latency import powers_of_two
 from app.execution.loading import load_model
 from app.execution.model import Model
@@ -19,11 +18,11 @@ from training.contract.manifest import Precision
 from training.contract.repository import ModelRepository
 
 ROUNDS = 3
-LAST_ROUNDS = 5  # of the winner against what is set now: the best of many is also the luckiest of many
+LAST_ROUNDS = 5  # of the best against the present settings: the best of many is also the luckiest
 
 
 class NothingToTune(Exception):
-    """There is no active version; the message is one line for the operator."""
+    """There is no active version. The message is one line for the operator."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,13 @@ class Stage:
     measured: Mapping[Candidate, Figures]
 
     def compare(self, new: Candidate, old: Candidate) -> Comparison:
+        """Compares two candidates of this stage."""
         return Comparison.of(self.measured[new], self.measured[old])
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """Settings that differ from those of now, and what they gave."""
+    """Settings that differ from the present ones, and how they compare."""
 
     settings: dict[str, str]
     comparison: Comparison
@@ -47,10 +47,10 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a sweep came to.
+    """The result of a sweep.
 
-    `best` is what to set; None where what is set now is as good. `for_load_alone` gives more images/s, and makes a lone
-    client wait.
+    `best` is what to set, None where the present settings are as good. `for_load_alone` gives more images/s and makes a
+    lone client wait longer.
     """
 
     stages: list[Stage]
@@ -59,9 +59,10 @@ class Outcome:
 
 
 class Sweep:
-    """The settings that are left at auto are tried, what is set stays as it is.
+    """A search among the settings that are left at auto; what is set stays as it is.
 
-    Not all with all: precision with threads, then batches and decoding threads one at a time from the best of these.
+    It does not try all with all: first each precision with each number of threads, then, from the best of these,
+    batches and decoding threads one at a time.
     """
 
     def __init__(
@@ -70,9 +71,13 @@ class Sweep:
         seconds: float,
         clients: int,
         image_size: tuple[int, int],
+        cores: int,
         tell: Callable[[str], object],
     ) -> None:
-        """`seconds` of measuring, about; `image_size` is width and height. Raises NothingToTune, ProviderError."""
+        """Takes about `seconds` for measuring; `image_size` is width and height. Calls `tell` with its progress.
+
+        Raises NothingToTune, ProviderError.
+        """
         self.repository = ModelRepository(settings.models, settings.model)
         version = self.repository.active()
         if version is None:
@@ -83,7 +88,7 @@ class Sweep:
         self.version = version
         self.settings = settings
         self.provider = choose_provider(settings.provider)
-        self.cores = usable_cores()
+        self.cores = cores
         self.clients = min(clients, settings.queue_size)
         self.image_size = image_size
         self.pinned = [name for name in TUNED if getattr(settings, name) != "auto"]
@@ -141,7 +146,7 @@ class Sweep:
         return [self.cores] if PROVIDERS[self.provider].nvidia else powers_of_two(self.cores)
 
     def _what_is_set(self) -> Candidate:
-        """What the service runs with now: it takes the precision that is fastest one by one."""
+        """Returns the present settings; of the precisions the service takes the one that is fastest image by image."""
         threads = max(count for _, count in self._models)
         speeds = {p: model.measured.speeds[p] for (p, count), model in self._models.items() if count == threads}
         max_batch = None if self.settings.max_batch == "auto" else self.settings.max_batch
@@ -155,9 +160,9 @@ class Sweep:
         return replace(now, precision=precision, threads=threads, auto_batch=auto_batch)
 
     def _variations(self, best: Candidate) -> list[Candidate]:
-        """The best with another batch or other decoding threads."""
+        """Returns the best candidate with another batch or other decoding threads."""
         sizes: list[int] = []
-        if "max_batch" not in self.pinned:  # no batch is larger than there are clients
+        if "max_batch" not in self.pinned:  # a batch has at most an image of each client
             curve = self._models[best.precision, best.threads].measured.crowd.seconds
             sizes = [n for n in curve if best.batch != n <= self.clients]
         counts: list[int] = []
@@ -166,7 +171,7 @@ class Sweep:
         return [*(replace(best, max_batch=n) for n in sizes), *(replace(best, decode_threads=n) for n in counts)]
 
     def _measure(self, name: str, candidates: Sequence[Candidate], rounds: int = ROUNDS) -> Stage:
-        """Each in turn, so many times: whatever else the machine does should not hit one of them alone."""
+        """Measures the candidates in turn, `rounds` times, so that whatever else the machine does hits all of them."""
         measured = {candidate: Figures([], [], []) for candidate in candidates}
         for number in range(rounds):
             self._tell(f"{name}: round {number + 1} of {rounds}")
@@ -182,7 +187,10 @@ class Sweep:
         return drive(self._photos, model, candidate, self.settings.batch_delay / 1000, clients, self._load_seconds())
 
     def _load_seconds(self) -> float:
-        """Of one load, so that all take `seconds`; how many stages there are and how wide shows only on the way."""
+        """Returns the seconds for one load, so that all take about the time asked for.
+
+        It estimates: how many stages there are, and of how many candidates, shows only on the way.
+        """
         batches = max(len(model.measured.crowd.seconds) for model in self._models.values())
         candidates = len(self._models) + batches + self.cores.bit_length()
         return self._seconds / (2 * (ROUNDS * candidates + 2 * LAST_ROUNDS))

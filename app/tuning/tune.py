@@ -1,4 +1,4 @@
-"""`python -m app tune`: sweeps the settings that decide the speed on this machine, and says which to set."""
+"""`python -m app tune`: tries the settings that decide the speed on this machine, and says which to set."""
 
 import argparse
 import json
@@ -6,35 +6,44 @@ import re
 import sys
 from typing import Any
 
+from app.execution.cores import usable_cores
 from app.execution.provider import PROVIDERS
 from app.settings import read_settings
 from app.tuning.recommendation import WORTHWHILE, Candidate, Comparison, Figures, percentile
 from app.tuning.sweep import Outcome, Proposal, Stage, Sweep
 from training.limits import ENV_PREFIX
 
-SHARES = (0.5, 0.99)  # of the latencies
+SHARES = (0.5, 0.99)  # the percentiles of latency that are shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's flags."""
-    parser.add_argument("--seconds", type=_positive, default=90, help="of measuring, about (default: 90)")
-    parser.add_argument("--clients", type=_positive, default=16, help="that ask at once (default: 16; more for a GPU)")
+    """Adds the command's flags."""
+    parser.add_argument("--seconds", type=_positive, default=90, help="seconds of measuring, about (default: 90)")
     parser.add_argument(
-        "--image-size", type=_size, default=(4032, 3024), help="of the JPEGs that are sent (default: 4032x3024)"
+        "--clients", type=_positive, default=16, help="clients that ask at once (default: 16; more for a GPU)"
+    )
+    parser.add_argument(
+        "--image-size",
+        type=_size,
+        default=(4032, 3024),
+        help="size of the JPEGs that the clients send (default: 4032x3024)",
     )
     parser.add_argument("--json", action="store_true", help="print everything that was measured as JSON")
 
 
 def tune(options: argparse.Namespace) -> None:
-    """Raises SettingsError, ProviderError, NothingToTune, ContractError, ModelError, InferenceFailed, ImageError."""
-    sweep = Sweep(read_settings(), options.seconds, options.clients, options.image_size, _tell)
+    """Runs the command.
+
+    Raises SettingsError, ProviderError, NothingToTune, ContractError, ModelError, InferenceFailed, ImageError.
+    """
+    sweep = Sweep(read_settings(), options.seconds, options.clients, options.image_size, usable_cores(), _tell)
     outcome = sweep.run()
     text = json.dumps(as_json(sweep, outcome), indent=1) if options.json else as_text(sweep, outcome)
     sys.stdout.write(f"{text}\n")
 
 
 def as_text(sweep: Sweep, outcome: Outcome) -> str:
-    """Tables, and lines to paste with their reasons as comments."""
+    """Returns tables, and lines to paste with their reasons as comments."""
     width, height = sweep.image_size
     lines = [
         f"{sweep.repository.name} version {sweep.version}, {PROVIDERS[sweep.provider].name}, "
@@ -46,7 +55,7 @@ def as_text(sweep: Sweep, outcome: Outcome) -> str:
 
 
 def as_json(sweep: Sweep, outcome: Outcome) -> dict[str, Any]:  # Any: JSON
-    """Everything that was measured, and what to set."""
+    """Returns everything that was measured, and what to set."""
     return {
         "model": sweep.repository.name,
         "version": sweep.version,
@@ -64,7 +73,7 @@ def as_json(sweep: Sweep, outcome: Outcome) -> dict[str, Any]:  # Any: JSON
 
 
 def verdict(outcome: Outcome, clients: int, pinned: list[str]) -> list[str]:
-    """Lines for an environment file: what to set, and why as comments. `pinned`: settings that were not tried."""
+    """Returns lines for an environment file: what to set, and why, as comments. `pinned` settings were not tried."""
     lines = []
     if outcome.best:
         lines += [f"{name}={value}" for name, value in outcome.best.settings.items()]

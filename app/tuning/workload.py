@@ -1,4 +1,4 @@
-"""Clients that keep the service's own path busy, without HTTP: decode in threads, batch, run."""
+"""Clients that keep the path of a request busy, without HTTP: decode in threads, batch, run."""
 
 import asyncio
 import contextlib
@@ -22,12 +22,12 @@ from training.images.decode import decode
 
 PHOTOS = 4
 JPEG_QUALITY = 90
-SENSOR_NOISE = 6  # of 255: without noise a photo's file is too small, and decodes too fast
+SENSOR_NOISE = 6  # of 255; without noise a file is too small, and decodes too fast
 
 
 @dataclass(frozen=True)
 class Load:
-    """Images a second, and the seconds of each request, of some clients that ask without a pause."""
+    """Images a second, and the latency of each request in seconds, of clients that ask without a pause."""
 
     rate: float
     latencies: list[float]
@@ -36,7 +36,7 @@ class Load:
 def drive(
     photos: Sequence[bytes], model: Model, candidate: Candidate, delay: float, clients: int, seconds: float
 ) -> Load:
-    """So many clients for about so many seconds, longer where that is no time for two images each.
+    """Lets `clients` clients ask for about `seconds`, longer where that is too short for two images each.
 
     `delay` is the batcher's, in seconds. Raises InferenceFailed, ImageError.
     """
@@ -70,7 +70,7 @@ async def _drive(
             await batcher.submit(image if model.streams else await loop.run_in_executor(decoders, image))
             ends.append(time.perf_counter())
             latencies.append(ends[-1] - asked)
-            # each client's first answer is not counted: the queue fills, and the caches
+            # each client's first answer is not counted: meanwhile the queue and the caches fill
             if ends[-1] - begun > seconds and len(ends) > 2 * clients:
                 enough.set()
 
@@ -87,13 +87,13 @@ async def _drive(
 
 
 def photos(width: int, height: int) -> list[bytes]:
-    """JPEGs of soft colours with a sensor's noise: they take as long to decode as a camera's of that size."""
+    """Returns JPEGs of soft colors with a sensor's noise, which decode as slowly as a camera's photos of that size."""
     return [_photo(width, height, np.random.default_rng(seed)) for seed in range(PHOTOS)]
 
 
 def _photo(width: int, height: int, random: np.random.Generator) -> bytes:
-    colours = Image.fromarray(random.integers(0, 256, (12, 16, 3), np.uint8))
-    pixels = np.asarray(colours.resize((width, height), Image.Resampling.BICUBIC), np.int16)
+    colors = Image.fromarray(random.integers(0, 256, (12, 16, 3), np.uint8))
+    pixels = np.asarray(colors.resize((width, height), Image.Resampling.BICUBIC), np.int16)
     noisy = pixels + random.integers(-SENSOR_NOISE, SENSOR_NOISE + 1, pixels.shape, np.int16)
     file = io.BytesIO()
     Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=JPEG_QUALITY)

@@ -1,4 +1,4 @@
-"""What several tests of the service do with it: load, serve, damage and wait for versions, read metrics."""
+"""Steps that several tests of the service share: load, serve, damage and wait for versions, read metrics."""
 
 import asyncio
 import functools
@@ -15,6 +15,8 @@ from app.rollout.rollback import RollbackPolicy
 from app.rollout.serving import Serving
 from training.contract.manifest import MODEL_FILE
 from training.contract.repository import ModelRepository
+
+POLICY = RollbackPolicy()
 
 
 class Loader:
@@ -37,10 +39,18 @@ class Loader:
 def serving_of(
     repository: ModelRepository,
     load: Callable[[int], Model] | None = None,
-    policy: RollbackPolicy | None = None,
-    metrics: Metrics | None = None,
+    policy: RollbackPolicy = POLICY,
 ) -> Serving:
-    return Serving(repository, load or Loader(repository), poll_interval=0.01, policy=policy, metrics=metrics)
+    metrics = Metrics()
+    return Serving(
+        repository,
+        load or Loader(repository),
+        poll_interval=0.01,
+        batch_delay=0,
+        policy=policy,
+        metrics=metrics,
+        observe=metrics.count_batch,
+    )
 
 
 def live_version(serving: Serving) -> int | None:

@@ -35,6 +35,7 @@ class ModelRepository:
     """
 
     def __init__(self, root: Path, name: str) -> None:
+        self.root = root
         self.name = name
         self.folder = root / name
         self._activations = Activations(self.folder)
@@ -87,6 +88,17 @@ class ModelRepository:
             raise ContractError(f"{path} is missing") from None
         except ValidationError as error:
             raise ContractError(f"{path} is not a valid manifest: {error}") from error
+
+    def manifest_stamp(self, version: int) -> int:
+        """Returns a number that changes when a version's manifest is written again; 0 while there is none."""
+        try:
+            return (self.folder / str(version) / MANIFEST_FILE).stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+    def shorten(self, message: str) -> str:
+        """Returns a message whose paths begin with the model's name instead of the root's."""
+        return message.replace(f"{self.root}/", "")
 
     def verify_files(self, version: int, names: Iterable[str] | None = None) -> None:
         """Raises ContractError when a file, of all or of `names`, is missing or its SHA-256 is not the manifest's."""

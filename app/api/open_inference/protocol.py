@@ -9,8 +9,9 @@ from app import __version__
 from app.api.open_inference.tensors import InferRequest, Output, Requested
 from app.errors import InvalidRequest, ModelNotFound, NotSupported, VersionNotFound, VersionNotLive
 from app.execution.model import Model
+from app.inference.batcher import Answer
 from app.inference.deployment import Deployment
-from app.inference.infer import Outcome, most_likely
+from app.inference.infer import most_likely
 from app.inference.statistics import Statistics, Total
 from app.rollout.serving import Serving
 from app.services import Services
@@ -101,7 +102,7 @@ def model_statistics(live: Deployment) -> dict[str, object]:
             "fail": _duration(done.fail),
             "queue": _duration(done.queue),
             "compute_input": _duration(done.decode),
-            "compute_infer": _duration(done.inference),
+            "compute_infer": _duration(done.infer),
             "compute_output": _duration(Total(done.success.count)),
             "cache_hit": none,
             "cache_miss": none,
@@ -178,7 +179,7 @@ async def model_infer(
             f"got {len(request.images)}"
         )
     outcomes = await services.inference.infer(list(request.images), live, until, partial=False)
-    rows = [outcome.probabilities for outcome in outcomes if isinstance(outcome, Outcome)]
+    rows = [outcome.probabilities for outcome in outcomes if isinstance(outcome, Answer)]
     return [_output(rows, asked, live.model.labels) for asked in request.outputs]
 
 

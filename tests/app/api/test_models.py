@@ -107,5 +107,5 @@ async def test_a_repository_that_can_only_be_read_says_so(serve: Serve, reposito
         lock.mkdir()  # the tests may run as root, whom no permission stops
         for answer in (await client.post("/models/2/activate"), await client.delete("/models/2")):
             assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
-            assert "the model repository can not be written" in answer.json()["detail"]
+            assert "the model repository cannot be written" in answer.json()["detail"]
         assert (await client.get("/health")).json()["model"]["version"] == 1

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from app.errors import InferenceFailed
-from app.inference.batcher import Answer, Batcher
+from app.inference.batcher import Answer, Batcher, Task, next_task
 from app.observability.observation import CURRENT, Batch, Observation
+from app.observability.timing import Decoding
 from tests.process import until
 from training.images.decode import ImageError
 
@@ -23,7 +25,7 @@ def image(value: int) -> NDArray[np.uint8]:
 
 
 class Network:
-    """Answers [first pixel, 2 * first pixel]; each run waits for the gate; a 255 in the batch makes it fail."""
+    """A model that answers [first pixel, 2 * first pixel]. Each run waits for the gate; a 255 in the batch fails it."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -46,7 +48,7 @@ class Network:
         return np.stack([values, 2 * values], axis=1)
 
     async def started(self) -> None:
-        """Until one more run has begun."""
+        """Waits until one more run has begun."""
         assert await asyncio.to_thread(self.running.acquire, timeout=30)
 
 
@@ -62,7 +64,7 @@ def batcher_of(network: Network, max_batch: int = 4, **options: object) -> Itera
 
 
 async def submit_all(batcher: Batcher, values: list[int]) -> list[asyncio.Task[object]]:
-    """Tasks that have all put their image into the queue, in order."""
+    """Returns a task for each value; all have put their image into the queue, in order."""
     tasks: list[asyncio.Task[object]] = [asyncio.create_task(_first(batcher, value)) for value in values]
     await asyncio.sleep(0)  # one round of the loop: each runs up to its wait
     return tasks
@@ -71,6 +73,40 @@ async def submit_all(batcher: Batcher, values: list[int]) -> list[asyncio.Task[o
 async def _first(batcher: Batcher, value: int) -> object:
     async with asyncio.timeout(30):  # a thread that died answers nobody
         return float((await batcher.submit(image(value))).probabilities[0])
+
+
+@pytest.mark.parametrize(
+    ("queued", "encoded", "decoding", "running", "alone", "expected"),
+    [
+        # two streams, each with batches of up to three images
+        (0, 0, 0, 0, False, None),
+        (0, 0, 1, 0, False, None),  # another thread decodes it
+        (0, 1, 0, 0, False, "decode"),
+        (2, 1, 0, 0, False, "decode"),  # not yet enough for a batch
+        (3, 1, 0, 0, False, "crowd"),  # enough: the rest is decoded after it
+        (3, 1, 0, 2, False, "decode"),  # enough, and no stream is free
+        (3, 1, 0, 1, True, "decode"),
+        (1, 0, 0, 0, False, "alone"),
+        (1, 0, 0, 1, True, None),  # all cores are taken
+        (1, 0, 0, 1, False, "crowd"),
+        (1, 0, 0, 2, False, None),
+        (2, 0, 0, 0, False, "crowd"),
+        (1, 0, 1, 0, False, "crowd"),  # the one that is being decoded counts
+        (4, 2, 2, 0, False, "crowd"),
+    ],
+)
+def test_next_task_of_a_thread(
+    queued: int, encoded: int, decoding: int, running: int, alone: bool, expected: Task | None
+) -> None:
+    assert next_task(queued, encoded, decoding, running, alone, streams=2, stream_batch=3) == expected
+
+
+@pytest.mark.parametrize(
+    ("queued", "encoded", "running", "expected"),
+    [(1, 0, 0, "alone"), (9, 0, 0, "alone"), (9, 9, 0, "alone"), (0, 1, 0, "decode"), (9, 9, 1, "decode")],
+)
+def test_one_stream_runs_every_batch_on_all_cores(queued: int, encoded: int, running: int, expected: Task) -> None:
+    assert next_task(queued, encoded, 0, running, running > 0, streams=1, stream_batch=1) == expected
 
 
 async def test_idle_model_runs_at_once_and_what_gathers_meanwhile_is_the_next_batch() -> None:
@@ -84,14 +120,25 @@ async def test_idle_model_runs_at_once_and_what_gathers_meanwhile_is_the_next_ba
     assert network.batches == [[1], [2, 3, 4, 5], [6]]
 
 
-async def test_answer_tells_where_the_time_went() -> None:
+async def test_answer_says_where_the_time_went() -> None:
     network = Network()
-    network.gate.set()
+    asked = time.perf_counter()
     with batcher_of(network) as batcher:
-        answer = await batcher.submit(image(7))
-    assert answer.probabilities.tolist() == [7, 14]
-    assert answer.queue_seconds >= 0
-    assert answer.inference_seconds > 0
+        running = asyncio.create_task(batcher.submit(image(7)))
+        await network.started()
+        waiting = asyncio.create_task(batcher.submit(image(8)))
+        await asyncio.sleep(0)
+        queued = time.perf_counter()
+        await asyncio.to_thread(lambda: None)  # some time
+        opened = time.perf_counter()
+        network.gate.set()
+        first, second = await asyncio.gather(running, waiting)
+        answered = time.perf_counter()
+    assert second.probabilities.tolist() == [8, 16]
+    assert first.timing.infer >= opened - queued
+    assert second.timing.queue >= opened - queued
+    assert second.timing.queue + second.timing.infer <= answered - asked
+    assert first.timing.decode == second.timing.decode == 0
 
 
 async def test_failed_run_reaches_all_who_wait_for_it_and_the_next_batch_runs() -> None:
@@ -209,7 +256,7 @@ async def test_streams_run_one_image_each_as_soon_as_enough_wait_for_all_of_them
         first = await submit_all(batcher, [1])
         await network.started()
         rest = await submit_all(batcher, [2, 3, 4])
-        assert network.batches == [[1]]  # it has the processor to itself: the other stream waits
+        assert network.batches == [[1]]  # it runs alone: the other stream waits
         network.gate.set()
         assert await asyncio.gather(*first, *rest) == [1, 2, 3, 4]
     assert sorted(network.batches) == [[1], [2], [3], [4]]
@@ -286,13 +333,25 @@ async def test_an_image_is_decoded_while_another_runs() -> None:
         await network.started()
         (asked,) = await ask(batcher, [second])
         assert await asyncio.to_thread(second.begun.wait, 30)
+        begun = time.perf_counter()
+        await asyncio.to_thread(lambda: None)  # some time
+        opened = time.perf_counter()
         second.gate.set()
         network.gate.set()
         answer = await asked
         await asyncio.gather(*first)
     assert answer.probabilities.tolist() == [2, 4]
-    assert answer.decoding
-    assert min(answer.decoding.waited, answer.decoding.seconds, answer.queue_seconds) > 0
+    assert answer.timing.decode >= opened - begun
+    assert answer.timing.queue > 0
+
+
+async def test_a_wait_for_a_decoder_elsewhere_is_part_of_the_queue() -> None:
+    network = Network()
+    network.gate.set()
+    with batcher_of(network) as batcher:
+        answer = await batcher.submit(image(1), Decoding(waited=100, begun=0, seconds=20))
+    assert answer.timing.decode == 20
+    assert 100 < answer.timing.queue < 130
 
 
 async def test_what_is_no_image_harms_no_other() -> None:
@@ -327,7 +386,7 @@ async def test_what_waits_is_decoded_before_it_runs_in_one_batch() -> None:
 
 
 async def test_what_is_being_decoded_counts_as_waiting() -> None:
-    """A run in all threads would share the cores with the one that decodes."""
+    """A run on all cores would share them with the thread that decodes."""
     network, other = Network(), Encoded(2)
     network.gate.set()
     with batcher_of(network, streams=2) as batcher:
@@ -352,8 +411,8 @@ async def test_a_client_that_left_costs_no_decoding() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_everyone_gets_the_own_answer(seed: int) -> None:
-    """Random clients, batch sizes, cancellations and padding; each answer is the one of a solo run."""
+async def test_each_client_gets_its_own_answer(seed: int) -> None:
+    """Random clients, batch sizes, cancellations and padding: each answer is that of a run with this image alone."""
     random = np.random.default_rng(seed)
     weights = random.normal(size=(12, 5)).astype(np.float32)
 
@@ -388,25 +447,25 @@ async def test_everyone_gets_the_own_answer(seed: int) -> None:
 
 
 @pytest.mark.parametrize(("delay", "closed"), [(0.0, ["idle", "full", "idle"]), (0.01, ["delay", "full", "delay"])])
-async def test_each_batch_tells_its_size_and_why_it_was_no_larger(delay: float, closed: list[str]) -> None:
-    network, told = Network(), list[Batch]()
-    with batcher_of(network, delay=delay, observe=told.append) as batcher:
+async def test_each_batch_says_its_size_and_why_it_was_no_larger(delay: float, closed: list[str]) -> None:
+    network, seen = Network(), list[Batch]()
+    with batcher_of(network, delay=delay, observe=seen.append) as batcher:
         first = await submit_all(batcher, [1])
         await network.started()
         rest = await submit_all(batcher, [2, 3, 4, 5, 6])
         network.gate.set()
         await asyncio.gather(*first, *rest)
-    assert [batch.closed for batch in told] == closed
-    assert [batch.images for batch in told] == [1, 4, 1]
-    assert not any(batch.failed for batch in told)
-    assert all(batch.seconds > 0 for batch in told)
+    assert [batch.closed for batch in seen] == closed
+    assert [batch.images for batch in seen] == [1, 4, 1]
+    assert not any(batch.failed for batch in seen)
+    assert all(batch.seconds > 0 for batch in seen)
 
 
 async def test_a_batch_that_failed_says_so_and_whose_images_were_in_it() -> None:
-    network, told = Network(), list[Batch]()
+    network, seen = Network(), list[Batch]()
     network.gate.set()
     request = Observation("mine", 0)
     CURRENT.set(request)
-    with batcher_of(network, observe=told.append) as batcher, pytest.raises(InferenceFailed):
+    with batcher_of(network, observe=seen.append) as batcher, pytest.raises(InferenceFailed):
         await batcher.submit(image(255))
-    assert (told[0].failed, [image.request for image in told[0].queued]) == (True, [request])
+    assert (seen[0].failed, [image.request for image in seen[0].queued]) == (True, [request])

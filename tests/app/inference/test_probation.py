@@ -2,7 +2,7 @@ from app.inference.probation import Probation
 
 
 def counted(images: int, error_rate: float, outcomes: str) -> list[str]:
-    """The reasons given while these images come: x failed, o did not."""
+    """Returns the reasons given while these images come: x failed, o did not."""
     reasons: list[str] = []
     probation = Probation(images, error_rate, lambda p: reasons.append(p.reason))
     for outcome in outcomes:

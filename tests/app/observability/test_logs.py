@@ -14,6 +14,7 @@ from starlette.types import Scope
 
 from app.observability.logs import LIMIT, JsonLines, RequestLog, request_line
 from app.observability.observation import CURRENT, Observation
+from app.observability.timing import Timing
 from tests.app.conftest import Serve
 from tests.app.network import encoded, network, publish, random_images
 from tests.process import answers, service, until
@@ -30,7 +31,7 @@ def parsed(text: str) -> list[Line]:
 
 @contextmanager
 def request_log() -> Iterator[tuple[RequestLog, int]]:
-    """Running, and the end of the pipe that it writes to."""
+    """Yields a running log, and the reading end of the pipe that it writes to."""
     out, into = os.pipe()
     with RequestLog(into) as log:
         yield log, out
@@ -39,7 +40,7 @@ def request_log() -> Iterator[tuple[RequestLog, int]]:
 
 
 def read(out: int, lines: int) -> list[Line]:
-    """Waits for so many."""
+    """Waits for this many lines."""
     text = b""
     while text.count(b"\n") < lines:
         text += os.read(out, 65536)
@@ -47,7 +48,8 @@ def read(out: int, lines: int) -> list[Line]:
 
 
 def test_a_request_is_one_line_with_its_stages() -> None:
-    request = Observation("mine", 10.0, 10.001, 200, images=2, version="7", waited=0.001, decode=0.002, queue=0.003)
+    timings = [Timing(0.002, 0.001, 0.0), Timing(0.001, 0.004, 0.0)]
+    request = Observation("mine", 10.0, 10.001, 200, version="7", timings=timings)
     line = json.loads(request_line({**GET, "path": "/predict"}, "/predict", request, 0.01))
     assert line.pop("time") > 1e9
     assert line == {
@@ -123,7 +125,7 @@ def test_a_message_has_the_id_of_its_request_and_its_exception() -> None:
 
 
 def log_of(root: Path, **settings: str) -> str:
-    """What a service prints that answers two requests, one of them by a fault, and ends."""
+    """Returns what a service prints while it answers two requests, one of them with an error, and ends."""
     with service(root, **settings) as (process, port):
         url = f"http://127.0.0.1:{port}"
         until(lambda: answers(f"{url}/health/ready", 200))

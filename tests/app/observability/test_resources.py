@@ -1,6 +1,8 @@
+import ast
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,10 +10,11 @@ from prometheus_client.metrics_core import Metric
 
 from app.observability.resources import gpu_metrics, process_metrics, room_metrics, serving_processes
 
-# two GPUs, the second of which does not tell its load
+needs_compiler = pytest.mark.skipif(not shutil.which("cc"), reason="a stand-in for the driver has to be compiled")
+# two GPUs, the second of which does not report its load
 DRIVER = """
 typedef unsigned long long u64;
-int nvmlInit_v2(void) { return 0; }
+int nvmlInitWithFlags(unsigned flags) { return 0; }
 int nvmlDeviceGetCount_v2(unsigned *count) { *count = 2; return 0; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { *device = (void *)(u64)(index + 1); return 0; }
 int nvmlDeviceGetMemoryInfo(void *device, u64 *memory) {
@@ -22,8 +25,25 @@ int nvmlDeviceGetUtilizationRates(void *device, unsigned *load) {
 
 
 def shown(metrics: list[Metric]) -> dict[str, float]:
-    """Value by name and label."""
+    """Returns the values by name and label."""
     return {" ".join([s.name, *s.labels.values()]): s.value for metric in metrics for s in metric.samples}
+
+
+def compile_driver(folder: Path, source: str) -> None:
+    library = folder / "libnvidia-ml.so.1"
+    subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", library], input=source.encode(), check=True)
+
+
+def shown_beside(libraries: Path) -> dict[str, float]:
+    """Returns the GPUs that a process shows when it looks for shared libraries in this folder first."""
+    code = (
+        "from app.observability.resources import gpu_metrics; from tests.app.observability.test_resources import shown;"
+        "print(shown(gpu_metrics()))"
+    )
+    found = {"LD_LIBRARY_PATH": str(libraries)}  # the loader reads it when a process starts
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | found, capture_output=True, check=True)
+    metrics: dict[str, float] = ast.literal_eval(done.stdout.decode())
+    return metrics
 
 
 def test_a_process_that_is_gone_is_left_out() -> None:
@@ -38,7 +58,7 @@ def test_a_process_that_is_gone_is_left_out() -> None:
 
 
 def resident() -> int:
-    """Bytes, by another file than the one that is read."""
+    """Returns resident memory in bytes, from another file than the one under test."""
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS"))
 
@@ -50,7 +70,7 @@ def test_processes_that_share_metrics_are_found_by_their_files(tmp_path: Path) -
     assert serving_processes(None) == [os.getpid()]
 
 
-def test_the_memory_limit_is_the_containers_and_of_none_nothing_is_said(tmp_path: Path) -> None:
+def test_the_memory_limit_is_the_containers_and_is_left_out_where_there_is_none(tmp_path: Path) -> None:
     limit = tmp_path / "memory.max"
     assert shown(room_metrics({}, limit)) == {}  # the host's own cgroup has no such file
     limit.write_text("max\n")
@@ -59,7 +79,7 @@ def test_the_memory_limit_is_the_containers_and_of_none_nothing_is_said(tmp_path
     assert shown(room_metrics({}, limit)) == {"resnext_memory_limit_bytes": 2**32}
 
 
-def test_free_space_is_told_of_folders_that_are_there(tmp_path: Path) -> None:
+def test_free_space_is_shown_for_folders_that_exist(tmp_path: Path) -> None:
     found = shown(room_metrics({"models": tmp_path, "datasets": tmp_path / "none"}, tmp_path / "none"))
     system = os.statvfs(tmp_path)
     assert found == {"resnext_disk_free_bytes models": pytest.approx(system.f_bavail * system.f_frsize, rel=0.05)}
@@ -69,11 +89,16 @@ def test_without_a_driver_there_are_no_gpus() -> None:
     assert shown(gpu_metrics("libnosuchdriver.so.1")) == {}
 
 
-@pytest.mark.skipif(not shutil.which("cc"), reason="a stand-in for the driver has to be compiled")
+@needs_compiler
+def test_a_driver_that_does_not_start_shows_no_gpus(tmp_path: Path) -> None:
+    compile_driver(tmp_path, "int nvmlInitWithFlags(unsigned flags) { return 9; }")
+    assert shown_beside(tmp_path) == {}
+
+
+@needs_compiler
 def test_gpus_are_read_from_the_driver(tmp_path: Path) -> None:
-    library = tmp_path / "libdriver.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", library], input=DRIVER.encode(), check=True)
-    assert shown(gpu_metrics(str(library))) == {
+    compile_driver(tmp_path, DRIVER)
+    assert shown_beside(tmp_path) == {
         "resnext_gpu_memory_used_bytes 0": 30,
         "resnext_gpu_memory_used_bytes 1": 60,
         "resnext_gpu_memory_total_bytes 0": 80,

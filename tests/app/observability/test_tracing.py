@@ -26,7 +26,7 @@ Span = Any  # a protobuf, where there are any
 
 
 class Collector:
-    """What OpenTelemetry's collector does with traces: takes them by OTLP over HTTP."""
+    """A stand-in for OpenTelemetry's collector: it takes traces by OTLP over HTTP."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
@@ -37,7 +37,7 @@ class Collector:
         return [span for span in self.spans if span.name == name]
 
     def below(self, parent: Span) -> dict[str, list[Span]]:
-        """By name."""
+        """Returns the spans below a span, by name."""
         found = defaultdict(list)
         for span in self.spans:
             if span.parent_span_id == parent.span_id:

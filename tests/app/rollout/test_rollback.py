@@ -91,13 +91,13 @@ async def test_start_with_nothing_that_works_changes_nothing(repository: ModelRe
         await until(lambda: load.loads == [2, 1])
         for _ in range(3):
             await serving.refresh()
-        with pytest.raises(NoModel, match=r"version 2 can not be served: .*SHA-256"):
+        with pytest.raises(NoModel, match=r"version 2 cannot be served: .*SHA-256"):
             serving.deployment()
         assert load.loads == [2, 1]
         assert (repository.active(), repository.failures(), serving.rollback) == (2, {}, None)
 
 
-async def test_repository_that_can_not_be_written_is_served_from_an_earlier_version(
+async def test_repository_that_cannot_be_written_is_served_from_an_earlier_version(
     repository: ModelRepository,
 ) -> None:
     load = Loader(repository)
@@ -125,7 +125,7 @@ async def test_switched_off_the_live_one_stays_and_active_too(repository: ModelR
 
 
 class Unlucky(Loader):
-    """Fails as the machine does, as often as `bad_luck` has an error left."""
+    """A load that first fails with each error of `bad_luck`, as a machine in trouble does."""
 
     def __init__(self, repository: ModelRepository) -> None:
         super().__init__(repository)
@@ -188,7 +188,7 @@ def test_is_momentary(error: Exception, momentary: bool) -> None:
 
 @pytest.mark.parametrize("fault", ["fragile", "blind"])
 async def test_version_that_fails_on_images_is_taken_back(repository: ModelRepository, fault: str) -> None:
-    """Its golden images are fine: only traffic shows it."""
+    """Its golden images are fine: only traffic shows the fault."""
     publish(repository, 1)
     async with serving_of(repository, policy=STRICT) as serving:
         await until(lambda: live_version(serving) == 1)
@@ -210,7 +210,7 @@ async def test_version_that_fails_on_images_is_taken_back(repository: ModelRepos
 
 
 async def test_nobody_but_the_failed_images_notices(repository: ModelRepository) -> None:
-    """Clients with good images send them all the while, and each gets the answer of one version."""
+    """Clients send good images all the while, and each answer is that of one version."""
     images = random_images(6, seed=9)
     publish(repository, 1)
     expected = {1: reference(network(1), images), 2: reference(network(2), images)}
@@ -254,7 +254,7 @@ async def test_version_at_the_start_is_not_on_probation(repository: ModelReposit
 
 
 async def fragile_takes_over(repository: ModelRepository, serving: Serving) -> int:
-    """Version 1 goes live, and then one that fails on bright images, whose number comes back."""
+    """Lets version 1 go live, then one that fails on bright images; returns the number of the second."""
     await until(lambda: live_version(serving) == 1)
     bad = publish(repository, 2, model=network(2, fragile=True))
     await until(lambda: live_version(serving) == bad)
@@ -291,7 +291,7 @@ async def test_way_back_that_is_barred_for_a_moment_is_taken_at_the_next_failure
         await until(lambda: live_version(serving) == 1)
 
 
-async def test_failing_version_is_left_for_good_where_active_can_not_be_written(repository: ModelRepository) -> None:
+async def test_failing_version_is_left_for_good_where_active_cannot_be_written(repository: ModelRepository) -> None:
     load = Loader(repository)
     publish(repository, 1)
     async with serving_of(repository, load, STRICT) as serving:

@@ -173,7 +173,7 @@ async def test_activate_of_a_bad_version_leaves_active_alone(repository: ModelRe
     break_file(repository, bad)
     async with serving_of(repository) as serving:
         await until(lambda: live_version(serving) == 1)
-        with pytest.raises(VersionUnusable, match=r"version 2 can not be served: .*SHA-256"):
+        with pytest.raises(VersionUnusable, match=r"version 2 cannot be served: .*SHA-256"):
             await serving.activate(bad)
         with pytest.raises(VersionNotFound, match="has no version 7, it has 1, 2"):
             await serving.activate(7)

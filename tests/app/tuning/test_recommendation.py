@@ -19,7 +19,7 @@ def test_changes_are_the_variables_to_set() -> None:
 
 
 def test_comparison_is_round_by_round() -> None:
-    """A machine that was half as fast in the second round says nothing of either."""
+    """A machine that was half as fast in the second round says nothing about either candidate."""
     comparison = Comparison.of(figures(110, 55, 121), figures(100, 50, 110))
     assert (comparison.rate, comparison.worst_rate, comparison.best_rate) == pytest.approx((1.1, 1.1, 1.1))
     assert comparison.alone == 1
@@ -35,7 +35,7 @@ def test_comparison_is_round_by_round() -> None:
         (figures(150, 150, 150, alone=0.0221), False),  # a lone client waits more than 10 % longer
         (figures(100, 100, 100, alone=0.018), True),  # as many images, and a lone client waits less
         (figures(100, 100, 100, alone=0.019), False),
-        (figures(95, 95, 95, alone=0.010), False),  # that is paid for by those who come in a crowd
+        (figures(95, 95, 95, alone=0.010), False),  # the price is paid by clients that come in a crowd
     ],
 )
 def test_what_pays(new: Figures, pays: bool) -> None:

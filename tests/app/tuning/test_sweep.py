@@ -8,10 +8,10 @@ from tests.app.network import network, publish, random_images, reference
 from training.contract.repository import ModelRepository
 
 
-def sweep_of(root: Path, **settings: object) -> tuple[Sweep, list[str]]:
+def sweep_of(root: Path, cores: int = 2, **settings: object) -> tuple[Sweep, list[str]]:
     told: list[str] = []
     values = {"models": root, "provider": "cpu"} | settings
-    return Sweep(Settings.model_validate(values), 1, 2, (32, 24), told.append), told
+    return Sweep(Settings.model_validate(values), 1, 2, (32, 24), cores, told.append), told
 
 
 def tried(outcome: Outcome) -> list[set[tuple[str, int, int | None, int]]]:
@@ -22,8 +22,7 @@ def tried(outcome: Outcome) -> list[set[tuple[str, int, int | None, int]]]:
 
 def test_all_that_is_left_at_auto_is_tried(repository: ModelRepository, tmp_path: Path) -> None:
     publish(repository, int8=network())
-    sweep, told = sweep_of(tmp_path)
-    sweep.cores = 3
+    sweep, told = sweep_of(tmp_path, cores=3)
     outcome = sweep.run()
     first, second = tried(outcome)[:2]
     assert first == {(precision, threads, None, 3) for precision in ("fp32", "int8") for threads in (1, 2, 3)}

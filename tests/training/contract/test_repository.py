@@ -93,6 +93,23 @@ def test_missing_file_is_found(repository: ModelRepository) -> None:
         repository.verify_files(1)
 
 
+def test_stamp_of_a_manifest_changes_with_it(repository: ModelRepository) -> None:
+    assert repository.manifest_stamp(1) == 0
+    publish(repository)
+    first = repository.manifest_stamp(1)
+    assert first == repository.manifest_stamp(1) > 0
+    os.utime(repository.path(1) / MANIFEST_FILE, ns=(0, first + 1))
+    assert repository.manifest_stamp(1) == first + 1
+
+
+def test_a_message_is_shortened_to_paths_below_the_root(repository: ModelRepository) -> None:
+    publish(repository, b"weights")
+    (repository.path(1) / MODEL_FILE).unlink()
+    with pytest.raises(ContractError) as caught:
+        repository.verify_files(1)
+    assert repository.shorten(str(caught.value)) == f"flowers/1/{MODEL_FILE} is named in the manifest and missing"
+
+
 def test_unknown_version_names_the_known_ones(repository: ModelRepository) -> None:
     with pytest.raises(ContractError, match="has no version 3; it has: none"):
         repository.path(3)

@@ -164,7 +164,7 @@ BAD_REQUESTS: dict[str, tuple[Json, str]] = {
     "ragged": ({"json": {"inputs": [pixels(data=[[1], [1, 2]])]}}, "ragged"),
     "not base64": ({"json": {"inputs": [texts() | {"shape": [1], "data": ["\xff?"]}]}}, "base64"),
     "empty batch": ({"json": {"inputs": [texts()]}}, "expected [n] for BYTES, got [0]"),
-    "not an image": ({"json": {"inputs": [texts(encoded(IMAGES[0]), b"no")]}}, "image 1 can not be used, not_an_image"),
+    "not an image": ({"json": {"inputs": [texts(encoded(IMAGES[0]), b"no")]}}, "image 1 cannot be used, not_an_image"),
     "timeout": ({"json": {"inputs": [pixels()], "parameters": {"timeout": -1}}}, "'timeout' should be"),
     "header length": ({"content": b"{}", "headers": {"Inference-Header-Content-Length": "3"}}, "up to the body's 2"),
     "too little": (
@@ -189,7 +189,7 @@ BAD_REQUESTS: dict[str, tuple[Json, str]] = {
     "NaN": ({"content": json.dumps({"inputs": [pixels(data=[float("nan")] * 2304)]})}, "from 0 to 255"),
     "an image cut off": (
         {"json": {"inputs": [texts(encoded(IMAGES[0])[:100])]}},
-        "image 0 can not be used, corrupt_image",
+        "image 0 cannot be used, corrupt_image",
     ),
     "timeout of many digits": (
         {"json": {"inputs": [pixels()], "parameters": {"timeout": 10**400}}},
@@ -318,7 +318,7 @@ async def test_repository(serve: Serve, repository: ModelRepository) -> None:
         assert "'config'" in error_of(await client.post(load, json={"parameters": {"config": "{}"}}), 400)
         assert error_of(await client.post("/v2/repository/models/other/load"), 404)
         (repository.folder / "2" / "model.onnx").write_bytes(b"")
-        assert "can not be served" in error_of(await client.post(load, json={"parameters": {"version": 2}}), 400)
+        assert "cannot be served" in error_of(await client.post(load, json={"parameters": {"version": 2}}), 400)
         refused = await client.post("/v2/repository/models/resnext50/unload", json={"parameters": {}})
         assert "stays loaded" in error_of(refused, 501)
         assert services.ready

@@ -145,7 +145,7 @@ def test_errors(client: Client, module: Any) -> None:
     fails("version 2 is not at ready state", "503" if http else "UNAVAILABLE", model_version="2")
     wrong = [pixels(module, random_images(1).transpose(0, 3, 1, 2).copy())]
     fails("unexpected shape", "400" if http else "INVALID_ARGUMENT", inputs=wrong)
-    fails("image 0 can not be used", "400" if http else "INVALID_ARGUMENT", inputs=[files(module, b"no image")])
+    fails("image 0 cannot be used", "400" if http else "INVALID_ARGUMENT", inputs=[files(module, b"no image")])
     fails(
         "no answer within 1e-06 s",
         "503" if http else "UNAVAILABLE",
