@@ -1,4 +1,4 @@
-"""What Grafana's dashboard asks of Prometheus."""
+"""The queries that Grafana's dashboard sends to Prometheus."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ def dashboard() -> Json:
 
 
 def targets() -> Iterator[tuple[str, str]]:
-    """The place of each query, as "Memory B" or "annotation Swaps", and the query as it is written."""
+    """Yields the place of each query, such as "Memory B" or "annotation Swaps", and the query as written."""
     loaded = dashboard()
     for panel in loaded["panels"]:
         for target in panel.get("targets", []):
@@ -26,5 +26,5 @@ def targets() -> Iterator[tuple[str, str]]:
 
 
 def queries() -> dict[str, str]:
-    """Each query by its place, its variables filled in as Grafana does for all instances and the shortest interval."""
+    """Returns each query by its place, with variables filled in for all instances and the shortest interval."""
     return {place: query.replace("$instance", ".*").replace("$__rate_interval", "1m") for place, query in targets()}

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own, from Debian's package, on a socket of its own."""
+"""A PostgreSQL server for the tests, from Debian's package, on a port of its own."""
 
 import os
 import pwd
@@ -17,7 +17,7 @@ REQUIRED = "REQUIRE_POSTGRES"
 
 
 def programs() -> Path:
-    """The folder of `initdb` and `pg_ctl`. Skips the test where there is none, unless REQUIRE_POSTGRES is set."""
+    """Returns the folder of `initdb` and `pg_ctl`; without one, skips the test, or fails it under REQUIRE_POSTGRES."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
         assert not os.environ.get(REQUIRED), f"{REQUIRED} is set and there is no PostgreSQL in /usr/lib/postgresql"
@@ -52,8 +52,8 @@ class Server:
 
 @contextmanager
 def postgres() -> Iterator[Server]:
-    """A new, empty server for as long as the block."""
-    folder = Path(tempfile.mkdtemp(prefix="postgres-"))  # not under pytest's, where only this user may go
+    """Starts a new, empty server, and removes it after the block."""
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))  # not in pytest's folder, which only this user may enter
     try:
         server = Server(folder)
         server.start()

@@ -1,4 +1,4 @@
-"""The service as its operator runs it: a process of its own."""
+"""The service in a process of its own, as an operator runs it."""
 
 import os
 import socket
@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Waits until the condition holds, and fails the test if that takes longer."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
@@ -36,7 +37,7 @@ def free_port() -> int:
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """This process' environment with these settings of the service and no others."""
+    """Returns this process's environment, with these settings of the service and no others."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RESNEXT_")}
     return inherited | {f"RESNEXT_{name.upper()}": value for name, value in settings.items()}
 
@@ -54,7 +55,7 @@ def run(**settings: str) -> subprocess.Popen[str]:
 
 @contextmanager
 def service(root: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """The process and its port, once it is live."""
+    """Starts the service and yields the process and its port once it is live; kills it in the end."""
     port = free_port()
     places = {"models": str(root), "datasets": f"{root}-datasets", "state": f"{root}-state"}
     process = run(**places | {"port": str(port), "threads": "1", "poll_interval": "0.05"} | settings)

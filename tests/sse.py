@@ -1,4 +1,4 @@
-"""Server-sent events as a client reads them."""
+"""Reads server-sent events as a client does."""
 
 import json
 from collections.abc import Iterator

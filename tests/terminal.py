@@ -1,4 +1,4 @@
-"""A command in a terminal, and the screen that a person sees."""
+"""Runs a command in a terminal and reads the screen as a person sees it."""
 
 import fcntl
 import os
@@ -18,12 +18,12 @@ import pyte
 from tests.process import ROOT
 
 ROWS = 50
-HISTORY = 10_000  # lines that have left the screen at its top
+HISTORY = 10_000  # lines that have scrolled off the screen
 END_OF_TEXT = b"\x03"  # Ctrl-C
 
 
 class Terminal:
-    """A command that runs on a pseudo-terminal of its own. Leaving the block ends the command."""
+    """A command on a pseudo-terminal of its own. Leaving the block kills it."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Terminal:
         cwd: Path = ROOT,
         seconds: float = 300,
     ) -> None:
-        """`seconds` is how long the command may take in all."""
+        """Starts the command, which may take `seconds` in all."""
         self.transcript = b""
         self.frames: list[str] = []  # the screen after each piece of output
         self.ends = time.monotonic() + seconds
@@ -43,7 +43,7 @@ class Terminal:
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
         variables = {name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
-            # Ctrl-C is the signal of a terminal that controls its process, and a shell's `&` has it ignored
+            # Ctrl-C reaches only a process that the terminal controls; and a shell's `&` makes the process ignore it
             ["env", "--default-signal=INT", "setsid", "--ctty", *map(str, command)],
             stdin=terminal,
             stdout=terminal,
@@ -65,7 +65,7 @@ class Terminal:
 
     @property
     def lines(self) -> list[str]:
-        """What is on the screen and what has scrolled off it, without the blanks at the ends of lines."""
+        """The lines on the screen and those that scrolled off it, without trailing blanks."""
         history = ["".join(row[i].data for i in range(self._screen.columns)) for row in self._screen.history.top]
         return "\n".join(line.rstrip() for line in (*history, *self._screen.display)).rstrip("\n").split("\n")
 
@@ -79,7 +79,7 @@ class Terminal:
             assert self._read(), f"the command ended first:\n{self.text}"
 
     def to_end(self) -> int:
-        """Reads to the end of the command; returns its exit status."""
+        """Reads to the end of the command, and returns its exit status."""
         while self._read():
             pass
         return self.process.wait()
@@ -88,7 +88,7 @@ class Terminal:
         os.write(self._keyboard, keys)
 
     def _read(self) -> bool:
-        """Reads what the command has written; False at its end."""
+        """Reads what the command has written; returns False at its end."""
         ready, _, _ = select.select([self._keyboard], [], [], max(0, self.ends - time.monotonic()))
         assert ready, f"the command should have ended by now:\n{self.text}"
         try:

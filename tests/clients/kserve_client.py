@@ -1,6 +1,6 @@
-"""KServe's own client against a service that is running: `make check-clients`. It is too large for the suite.
+"""Asks a running service with KServe's own client: `make check-clients`. The client is too large for the suite.
 
-With it come KServe's and Kubernetes' own models, which the InferenceService of docs/clients.md has to fit.
+It brings KServe's and Kubernetes' own models, which the InferenceService of docs/clients.md has to fit.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ PAGE = Path(__file__).parents[2] / "docs/clients.md"
 
 
 def manifest() -> None:
-    """It has no field that its part of the schema does not know, and none of another type."""
+    """Asserts that each field of the InferenceService is in the schema, and has its type."""
     (text,) = re.findall(r"^```yaml\n(apiVersion: .*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     service = yaml.safe_load(text)
     predictor = service["spec"]["predictor"]
@@ -50,7 +50,7 @@ def manifest() -> None:
 
 
 async def main(url: str) -> None:
-    """Every way to send an image should give the same answer."""
+    """Asserts that each way to send an image gives the same answer."""
     async with InferenceRESTClient(RESTConfig(protocol="v2", timeout=30)) as client:
         assert await client.is_server_live(url)
         assert await client.is_server_ready(url)

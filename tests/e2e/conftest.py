@@ -1,4 +1,4 @@
-"""The starter's job, shared: it takes two minutes. It runs in a terminal, as it does for a person."""
+"""The starter's training, which all tests here share: it takes a minute. It runs in a terminal, as for a person."""
 
 import sys
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from tests.terminal import Terminal
 
 
 def command(*arguments: object, **variables: str) -> Terminal:
-    """A command of the command line, on 80 columns, to its good end."""
+    """Runs a command in a terminal of 80 columns, and asserts that it succeeds."""
     with Terminal(sys.executable, "-m", "training", *arguments, environment=environment() | variables) as terminal:
         assert terminal.to_end() == 0, terminal.text
     return terminal
@@ -22,7 +22,7 @@ class Starter:
     """`folder` holds `digits`, a run of the starter's config cut to three epochs, and the `models` it published."""
 
     folder: Path
-    terminal: Terminal  # as the training has left it
+    terminal: Terminal  # as the training left it
 
 
 @pytest.fixture(scope="session")

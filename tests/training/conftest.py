@@ -1,4 +1,4 @@
-"""One small training run on real digits, shared by the tests that look at its parts."""
+"""One small training run on real digits, which many tests share."""
 
 import io
 import shutil
