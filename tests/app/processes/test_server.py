@@ -109,8 +109,8 @@ def test_the_log_of_a_start_without_a_model_says_what_to_do(tmp_path: Path) -> N
     assert f"nothing is served from {tmp_path} yet: no version of 'resnext50' is active" in line
     assert "resnext train DIR" in line
     assert f"serving on http://127.0.0.1:{port} (Ctrl-C ends it)" in log
-    assert "RESNEXT_WORKERS sets nothing; RESNEXT_WORKER is the nearest that does" in log
-    assert "RESNEXT_IMAGE_SIZE sets nothing" in log
+    assert "RESNEXT_WORKERS is no setting; did you mean RESNEXT_WORKER?" in log
+    assert "RESNEXT_IMAGE_SIZE is no setting" in log
     assert "RESNEXT_NAME" not in log
 
 
