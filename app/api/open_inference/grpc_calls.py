@@ -15,7 +15,7 @@ from app.errors import DOMAIN, ClientError, ClientGone, MalformedBody, NotSuppor
 from app.observability.observation import Observation
 from app.observability.requests import OTHER, Requests
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 OPEN_CALLS = (
     "/inference.GRPCInferenceService/ServerLive",
@@ -76,7 +76,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
             except NotImplementedError:  # also the base class' answer to what is not here
                 error = NotSupported(f"{details.method} is not supported")
             except Exception:  # gRPC would tell the client its text
-                log.exception("%s failed", details.method)
+                logger.exception("%s failed", details.method)
                 error = ServiceError("the service failed on this request; its log says why")
             request.status = protocol_status(status_and_code(type(error))[0])
             code = CODES.get(request.status, grpc.StatusCode.INTERNAL)

@@ -14,7 +14,7 @@ from app.api.open_inference.grpc_service import Health, InferenceService
 from app.observability.requests import Requests
 from app.services import Services
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class GrpcServer:
@@ -43,7 +43,7 @@ class GrpcServer:
         self._server.add_insecure_port(f"{host}:{settings.grpc_port}")
         await self._server.start()
         self._stopping = asyncio.create_task(self._stop())
-        log.info("gRPC on %s:%d", host, settings.grpc_port)
+        logger.info("gRPC on %s:%d", host, settings.grpc_port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
