@@ -1,4 +1,4 @@
-"""The gRPC port of the Open Inference Protocol."""
+"""The gRPC server of the Open Inference Protocol."""
 
 import asyncio
 import logging
@@ -18,8 +18,10 @@ logger = logging.getLogger(__name__)
 
 
 class GrpcServer:
-    """Serves from entering the context until the ports close or it is left. Calls in flight then get the drain's time,
-    which runs at once with that of requests over HTTP."""
+    """A server that runs from entering the context until the drain closes the ports or the context is left.
+
+    Calls in flight then have `drain_timeout` to finish, at the same time as requests over HTTP.
+    """
 
     def __init__(self, services: Services, requests: Requests, keys: Keys) -> None:
         self._services = services
@@ -33,7 +35,7 @@ class GrpcServer:
             options=[
                 ("grpc.max_receive_message_length", int(settings.max_upload)),
                 ("grpc.max_send_message_length", -1),
-                # several processes share the port; one alone must not take it from another service
+                # several processes share the port; a single process must not share it with another service
                 ("grpc.so_reuseport", int(settings.processes > 1)),
             ],
         )
