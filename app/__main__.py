@@ -1,9 +1,9 @@
-"""`python -m app`, also `resnext serve`: the service, until SIGTERM; with `tune` it looks for its best settings."""
+"""The command line: `python -m app`, also `resnext serve`, serves until SIGTERM; `tune` finds the best settings."""
 
 from training.system.interrupt import INTERRUPT
 
 if __name__ == "__main__":
-    INTERRUPT.watch()  # the imports below take a second, in which Ctrl-C may come
+    INTERRUPT.watch()  # the imports below take a second, during which Ctrl-C may come
 
 import argparse
 import contextlib
@@ -29,7 +29,7 @@ from app.tuning.tune import add_arguments, tune
 from training.errors import TrainingError
 from training.system import lifeline
 
-# longer than the minute that load balancers keep a connection: they should be the ones to close it
+# longer than the minute for which load balancers keep a connection, so that they are the ones to close it
 KEEP_ALIVE_S = 75
 
 log = logging.getLogger(__name__)
@@ -38,11 +38,11 @@ log = logging.getLogger(__name__)
 def main(arguments: Sequence[str]) -> int:
     """Runs the service, or `tune`. Returns the exit status: 0 after a drain, 2 for settings that cannot work."""
     parser = argparse.ArgumentParser(
-        prog="resnext", description="Serves the active version. docs/settings.md says what may be set."
+        prog="resnext", description="Serves the active version. docs/settings.md lists the settings."
     )
     parser.add_argument(MEMBER, action="store_true", dest="member", help=argparse.SUPPRESS)
     commands = parser.add_subparsers(dest="command")
-    help_line = "measure on this machine, with the active version, which settings are best"
+    help_line = "find the best settings for this machine by measuring the active version"
     add_arguments(commands.add_parser("tune", prog="resnext tune", help=help_line, description=help_line))
     options = parser.parse_args(arguments)
     return _tune(options) if options.command == "tune" else _serve(options.member)
@@ -69,32 +69,32 @@ def _serve(member: bool) -> int:
             return serve_in_processes(settings)
         serve(settings, member)
     except (SettingsError, ProviderError) as error:
-        print(f"resnext-service can not start: {error}", file=sys.stderr)  # noqa: T201  a command's own output
+        print(f"resnext-service cannot start: {error}", file=sys.stderr)  # noqa: T201  a command's own output
         return BAD_SETTINGS
     return 0
 
 
 def serve(settings: Settings, member: bool) -> None:
-    """The service in this process, to the end of its drain; a `member` shares its port and ends with its starter."""
-    sockets = sockets_of(settings) if member else listening_sockets(settings)  # before anything that takes its time
+    """Serves in this process until it is drained. A `member` shares its port and ends when its starter ends."""
+    sockets = sockets_of(settings) if member else listening_sockets(settings)  # first, since the rest takes seconds
     app = create_app(settings)
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        log_config=None,  # uvicorn's messages join ours
+        log_config=None,  # uvicorn logs through our handlers
         log_level=settings.log_level,
-        access_log=settings.log_level == "debug" and settings.log == "text",  # JSON has a line of ours
+        access_log=settings.log_level == "debug" and settings.log == "text",  # with JSON, RequestLog writes the line
         server_header=False,
-        proxy_headers=False,  # nothing here asks who the client is
+        proxy_headers=False,  # nothing here uses the client's address
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.drain_timeout,
     )
-    # uvicorn drains, then raises the signal again: a drained exit is no failure
+    # uvicorn drains and then raises the signal again; an exit after a drain is no failure
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if member:
         lifeline.follow(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    INTERRUPT.leave()  # Ctrl-C is a drain from here on
+    INTERRUPT.leave()  # from here on Ctrl-C drains
     with contextlib.suppress(KeyboardInterrupt):
         DrainingServer(config, services_of(app).drain, settings.drain_delay).run(sockets)
 

@@ -1,4 +1,4 @@
-"""All that an operator may set, read from the environment once, at start."""
+"""The settings of the service, read once at start from the environment and from files of secrets."""
 
 import difflib
 import os
@@ -24,12 +24,12 @@ from training.contract.names import Name
 from training.jobs.settings import SecretUnreadable, SharedSettings
 from training.limits import ENV_PREFIX
 
-# of the worker, and of docker-compose.yml
+# variables that the worker and docker-compose.yml read
 ELSEWHERE = {"RESNEXT_NAME", "RESNEXT_API_KEYS_FILE", "RESNEXT_DATABASE_FILE"}
 
 
 class SettingsError(Exception):
-    """An environment that does not make valid settings; the message is one line for the operator."""
+    """The environment does not make valid settings. The message is one line for the operator."""
 
 
 class Settings(SharedSettings):
@@ -37,114 +37,128 @@ class Settings(SharedSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
-    model: Name = Field(MODEL_NAME, description="name of the model to serve from it")
-    provider: Provider | Literal["auto"] = Field(
+    model: Name = Field(MODEL_NAME, description="name of the model to serve")
+    provider: Literal["auto", Provider] = Field(
         "auto",
-        description="execution provider; auto is CUDA or OpenVINO where it works, else CPU; "
-        "one named and absent stops the start",
+        description="execution provider; auto is CUDA or OpenVINO where one works, else CPU. A provider that is named "
+        "and does not work stops the start. tensorrt has not been tried on real hardware yet",
     )
-    precision: Precision | Literal["auto"] = Field(
-        "auto", description="which of a version's files to serve; auto is the one measured fastest here, at each load"
+    precision: Literal["auto", Precision] = Field(
+        "auto", description="precision to serve; auto measures at each load which of a version's files is fastest here"
     )
     cuda_graphs: bool = Field(
         True,
-        description="with CUDA, replay each batch size as one graph; left out where a version can not be captured",
+        description="with CUDA, replay each batch size as one graph; not done for a version that cannot be captured",
     )
     threads: PositiveInt | Literal["auto"] = Field(
-        "auto", description="threads of one model run on the CPU; auto is the process' share of the cores"
+        "auto", description="threads of one model run on the CPU; auto is this process' share of the cores"
     )
     decode_threads: PositiveInt | Literal["auto"] = Field(
         "auto",
-        description="threads that decode images where those of the model do not; auto is the process' share of the "
-        "cores",
+        description="threads that decode images on a GPU, on OpenVINO, or with RESNEXT_THREADS=1; otherwise the "
+        "model's threads decode. auto is this process' share of the cores",
     )
 
     processes: PositiveInt = Field(
         1,
-        description="processes that serve on the port, each with a model and a queue of its own and its share of the "
-        "cores; more than one pays for a small model, or a GPU that one can not keep busy",
+        description="processes that serve on the port, each with its own model, its own queue and its share of the "
+        "cores. More than one helps with a small model, or a GPU that one process cannot keep busy",
     )
 
     max_batch: PositiveInt | Literal["auto"] = Field(
-        "auto", description="images in one model run, at most; auto is measured at each load"
+        "auto", description="most images in one model run; auto is measured at each load"
     )
     batch_delay: float = Field(
-        0.0, ge=0, le=1000, description="milliseconds that an idle model waits for a batch to fill; 0 never waits"
+        0.0,
+        ge=0,
+        le=1000,
+        description="milliseconds that an idle model waits for a batch to fill; with 0 it never waits",
     )
-    queue_size: PositiveInt = Field(256, description="images admitted at one time; beyond it the answer is 503")
+    queue_size: PositiveInt = Field(
+        256, description="most images admitted at one time; a request beyond that is answered with 503"
+    )
     request_timeout: float = Field(
-        30.0, gt=0, description="seconds from the end of the upload to the answer; beyond it the answer is 504"
+        30.0, gt=0, description="most seconds from the end of the upload to the answer; after that the answer is 504"
     )
     max_upload: ByteSize = Field(
-        ByteSize(32 * 1024**2), gt=0, description="bytes of a request's body, at most (plain, or as 32MiB)"
+        ByteSize(32 * 1024**2), gt=0, description="most bytes of a request's body, as a number or as 32MiB"
     )
-    max_files: PositiveInt = Field(64, description="images in one request, at most")
+    max_files: PositiveInt = Field(64, description="most images in one request")
     max_dataset_upload: ByteSize = Field(
-        ByteSize(10 * 1024**3), gt=0, description="bytes of an archive that is uploaded as a dataset, at most"
+        ByteSize(10 * 1024**3), gt=0, description="most bytes of an archive that is uploaded as a dataset"
     )
-    max_dataset_files: PositiveInt = Field(1_000_000, description="files and folders in such an archive, at most")
+    max_dataset_files: PositiveInt = Field(1_000_000, description="most files and folders in an uploaded archive")
     max_dataset_bytes: ByteSize = Field(
-        ByteSize(50 * 1024**3), gt=0, description="bytes that come out of such an archive, at most"
+        ByteSize(50 * 1024**3), gt=0, description="most bytes that an uploaded archive may unpack to"
     )
 
-    worker: bool = Field(False, description="keep a training worker alive beside the service; `make serve` sets it")
+    worker: bool = Field(
+        False, description="whether to keep a training worker running beside the service; `make serve` sets it"
+    )
 
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
-        description="keys, separated by commas; when set, all but /, /health* and /docs asks for one of them",
+        description="API keys, separated by commas. When set, every path except /, /health*, /v2/health*, /docs and "
+        "/openapi.json needs one of them",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="origins, separated by commas, whose pages a browser lets call this service"
+        (), description="origins, separated by commas, whose pages may call this service from a browser"
     )
 
     host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; with 0, any free one")
     root_path: str = Field(
         "",
         pattern=r"^(/[A-Za-z0-9._~-]+)*$",
-        description="prefix under which a proxy serves this service, as /vision; whether the proxy takes it off or not",
+        description="prefix under which a proxy serves this service, as /vision, whether or not the proxy removes it",
     )
     grpc_port: int | None = Field(
         None,
         ge=1,
         le=65535,
-        description="TCP port of the Open Inference Protocol over gRPC, on the same address; none by default. "
-        "It needs the extra `grpc`",
+        description="TCP port of the Open Inference Protocol over gRPC, on the same address; without it there is no "
+        "gRPC. Needs the extra `grpc`",
     )
     log: Literal["text", "json"] = Field(
-        "text", description="form of the log on stderr; json is an object a line, and a line for each request"
+        "text", description="form of the log on stderr; json writes one object a line, and a line for each request"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="least severe message that is logged; debug adds a line for each request"
+        "info", description="lowest level that is logged; debug adds a line for each request"
     )
     otlp_endpoint: str | None = Field(
         None,
         pattern=r"^https?://[^/]",
-        description="OpenTelemetry collector that traces are sent to by OTLP over HTTP, as http://host:4318; "
-        "needs the extra `otel`",
+        description="OpenTelemetry collector to send traces to, by OTLP over HTTP, as http://host:4318. "
+        "Needs the extra `otel`",
     )
-    poll_interval: float = Field(1.0, gt=0, description="seconds between two looks at which version is ACTIVE")
+    poll_interval: float = Field(1.0, gt=0, description="seconds between two reads of ACTIVE")
     rollback: bool = Field(
-        True, description="whether the service goes back by itself from a version that does not load or fails on images"
+        True,
+        description="whether the service goes back to the previous version when one does not load or fails on images",
     )
     probation_images: NonNegativeInt = Field(
-        200, description="first images of a version after a swap, in which its failures are counted; 0 counts none"
+        200, description="number of a version's first images after a swap whose failures are counted; 0 counts none"
     )
     probation_error_rate: float = Field(
-        0.05, ge=0, lt=1, description="share of RESNEXT_PROBATION_IMAGES that may fail; one more, and it goes back"
+        0.05,
+        ge=0,
+        lt=1,
+        description="share of RESNEXT_PROBATION_IMAGES that may fail; one failure more, and the service goes back",
     )
     drain_delay: float = Field(
         0.0,
         ge=0,
-        description="seconds between SIGTERM (/health/ready says 503 at once) and closing the port; "
-        "set it to what the load balancer needs to notice",
+        description="seconds between SIGTERM, when /health/ready turns to 503, and closing the port; set it to the "
+        "time that the load balancer needs to notice",
     )
-    drain_timeout: int = Field(30, ge=1, description="seconds that requests in flight get to finish after that")
+    drain_timeout: int = Field(
+        30, ge=1, description="seconds that requests in flight get to finish once the port is closed"
+    )
 
     @field_validator("api_keys", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:  # Any: a validator's input is whatever came
-        """At commas, and at the ends of a file's lines."""
+        """Splits at commas and, since a value may come from a file, at line ends."""
         if not isinstance(value, str):
             return value
         return tuple(part.strip() for part in value.replace("\n", ",").split(",") if part.strip())
@@ -152,7 +166,7 @@ class Settings(SharedSettings):
     @field_validator("root_path", mode="before")
     @classmethod
     def _with_one_slash(cls, value: Any) -> Any:  # Any: a validator's input is whatever came
-        """`vision`, `/vision` and `/vision/` are the same prefix; `/` is none."""
+        """Returns `/vision` for `vision`, `/vision` and `/vision/`, and no prefix for `/`."""
         if not isinstance(value, str):
             return value
         return f"/{bare}" if (bare := value.strip("/")) else ""
@@ -166,14 +180,14 @@ class Settings(SharedSettings):
         return self
 
     def environment(self) -> dict[str, str]:
-        """Returns this process' environment with the shared settings: for a process that works in the same folders."""
+        """Returns this process' environment with the shared settings, for a child that works in the same folders."""
         shared = {name: getattr(self, name) for name in SharedSettings.model_fields}
         shared["database"] = self.database and self.database.get_secret_value()
         return {**os.environ, **{ENV_PREFIX + name.upper(): str(value or "") for name, value in shared.items()}}
 
 
 def read_settings() -> Settings:
-    """The settings that the environment and the files of secrets make. Raises SettingsError."""
+    """Reads the settings from the environment and the files of secrets. Raises SettingsError."""
     try:
         return Settings()
     except ValidationError as error:
@@ -183,7 +197,7 @@ def read_settings() -> Settings:
 
 
 def unknown_variables(names: Iterable[str]) -> list[str]:
-    """Returns a complaint for each variable that looks like a setting and is not one: mostly it is a typing error."""
+    """Returns a complaint for each variable that looks like a setting and is not one, mostly a typing error."""
     known = [name.upper() for name in Settings.model_fields]
     complaints = []
     for name in sorted(names):
@@ -191,13 +205,13 @@ def unknown_variables(names: Iterable[str]) -> list[str]:
         if bare in known or name.upper() in ELSEWHERE or not name.upper().startswith(ENV_PREFIX):
             continue
         nearest = difflib.get_close_matches(bare, known, 1)
-        meant = f"; {ENV_PREFIX}{nearest[0]} is the nearest that does" if nearest else ""
-        complaints.append(f"{name} sets nothing{meant} (docs/settings.md has all settings)")
+        meant = f"; did you mean {ENV_PREFIX}{nearest[0]}?" if nearest else ""
+        complaints.append(f"{name} is no setting{meant} (docs/settings.md lists all settings)")
     return complaints
 
 
 def _one_line(error: ValidationError) -> str:
-    """`RESNEXT_PORT: Input should be ..., got '99999'`, for each bad field; a union's complaints are joined."""
+    """Returns `RESNEXT_PORT: Input should be ..., got '99999'` for each bad field. A union's complaints are joined."""
     complaints: dict[str, list[str]] = {}
     got: dict[str, str] = {}
     for item in error.errors():

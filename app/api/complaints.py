@@ -12,7 +12,7 @@ Item = Mapping[str, Any]  # Any: pydantic's own type of one complaint
 
 
 class Complaint(NamedTuple):
-    """`field` is as "body.gate.tolerance"; `got` is None where a value would say nothing more."""
+    """What is wrong with one field, as "body.gate.tolerance". `got` is None where the message already has the value."""
 
     field: str
     message: str
@@ -33,17 +33,19 @@ def complaints_of(error: RequestValidationError) -> list[Complaint]:
 def _of_json(item: Item, document: str) -> Complaint:
     at = item["loc"][1]
     line, column = document.count("\n", 0, at) + 1, at - document.rfind("\n", 0, at)
-    message = f"should be JSON, it is not at line {line}, column {column}: {item['ctx']['error']}"
+    message = f"should be JSON, but is not at line {line}, column {column}: {item['ctx']['error']}"
     return Complaint("body", message, repr(document[at : at + 20]) if document[at:] else "its end")
 
 
 def _of_field(item: Item, body: object) -> Complaint:
     place, *path = item["loc"]
-    rule = item["type"] == "value_error" and not path  # between fields: its message names them and their values
+    rule = (
+        item["type"] == "value_error" and not path
+    )  # a rule between fields, whose message names them and their values
     missing = item["type"] == "missing"
-    if place == "body" and body is not None:  # a route's own complaint comes without
+    if place == "body" and body is not None:  # a route's own complaint has no body
         path = _written(path, body, missing=missing)
-    # without what pydantic writes before the words of a rule of ours
+    # pydantic puts this before the message of a rule of ours
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "model_attributes_type":
         message = "Input should be an object"
@@ -55,7 +57,7 @@ def _of_field(item: Item, body: object) -> Complaint:
 
 
 def _written(path: Sequence[str | int], body: object, *, missing: bool) -> list[str | int]:
-    """The steps of a path that lead somewhere in the body: pydantic names the branches of a union among them."""
+    """Returns the steps of a path that exist in the body; pydantic puts the branches of a union between them."""
     written = []
     value: Any = body
     for step in path:
@@ -73,5 +75,5 @@ def _shown(value: object, *, as_json: bool) -> str:
 
 
 def _printable(text: str) -> str:
-    """JSON may name half a character, which no answer can carry."""
+    """Escapes half a character, which JSON can name and no answer can carry."""
     return text.encode(errors="backslashreplace").decode()

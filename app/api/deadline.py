@@ -1,4 +1,4 @@
-"""An end to work that nobody waits for any more."""
+"""Ends work that nobody waits for any more."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from app.errors import ClientGone, DeadlineExceeded
 
 @contextlib.asynccontextmanager
 async def deadline(request: Request, seconds: float | None) -> AsyncIterator[None]:
-    """Cancels the block after that time, if any, or when the client leaves. Its body must have been read before.
+    """Cancels the block after `seconds`, if given, or when the client leaves. Read the request's body before.
 
     Raises DeadlineExceeded, ClientGone.
     """
@@ -23,7 +23,7 @@ async def deadline(request: Request, seconds: float | None) -> AsyncIterator[Non
             pass
         if not scope.expired():
             left = True
-            scope.reschedule(0)  # a time long past: the block is cancelled in the loop's next round
+            scope.reschedule(0)  # a time in the past: the loop's next round cancels the block
 
     watcher = asyncio.create_task(watch())
     scope = asyncio.timeout(seconds)

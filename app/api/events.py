@@ -1,8 +1,8 @@
-"""A training job's events as they happen: each line of its `progress.jsonl` and each change of its state, once.
+"""Streams a training job's events as they happen: each line of its `progress.jsonl` and each change of its state, once.
 
-Both are one sequence to a client, so that every event's id says where it stands in both: `<offset>-<attempt>-<state>`,
-the byte offset that follows the last line, and the state that was told last. From it the sequence goes on, on any
-replica of the service, after any pause.
+A client gets both as one sequence, so every event's id holds a position in both: `<offset>-<attempt>-<state>`, the byte
+offset after the last line, and the state that was sent last. With an id, any replica of the service can continue the
+sequence, after a pause of any length.
 """
 
 import asyncio
@@ -28,29 +28,29 @@ Line = tuple[int, dict[str, Any]]  # Any: what JSON holds
 
 
 class Cursor(NamedTuple):
-    """What a client has seen; it is the id of each event."""
+    """How much a client has seen: the offset after the last line, and the last state. It is the id of each event."""
 
     offset: int = 0
-    told: JobStatus | None = None
+    seen: JobStatus | None = None
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """An id, or a byte offset alone. Raises ValueError."""
+        """Parses an event's id, or a byte offset alone. Raises ValueError."""
         if not (match := CURSOR.fullmatch(text)):
             raise ValueError("should be the id of one of this job's events")
         offset, attempt, state = match.groups()
         return cls(int(offset), JobStatus(int(attempt), cast(JobState, state)) if state else None)
 
     def __str__(self) -> str:
-        return f"{self.offset}-{self.told.attempt}-{self.told.state}" if self.told else str(self.offset)
+        return f"{self.offset}-{self.seen.attempt}-{self.seen.state}" if self.seen else str(self.offset)
 
     def lacks(self, status: JobStatus) -> bool:
-        """Whether this status is news. One that comes before what was told is an older answer of the database."""
-        return self.told is None or _order(status) > _order(self.told)
+        """Whether the client has yet to see this status. An earlier status is an old answer of the database."""
+        return self.seen is None or _order(status) > _order(self.seen)
 
 
 class Events:
-    """The events of one job, from `path` and `states`. Ends early once `draining` says so."""
+    """The events of one job, read from the file `path` and from `states`. They end early once `draining` is true."""
 
     def __init__(
         self,
@@ -70,31 +70,32 @@ class Events:
         self._keep_alive_s = keep_alive_s
 
     async def over(self, cursor: Cursor) -> bool:
-        """Whether there is nothing to come.
+        """Whether no event will follow the cursor.
 
         Raises ValueError when no line ends at the cursor, JobNotFound, JobsUnavailable.
         """
         status = await self._states.now(self._id)
         if not await asyncio.to_thread(_ends_a_line, self._path, cursor.offset):
-            raise ValueError(f"should be the id of one of this job's events, none ends at byte {cursor.offset}")
+            raise ValueError(f"should be the id of one of this job's events; no event ends at byte {cursor.offset}")
         if status.state in UNFINISHED or cursor.lacks(status):
             return False
         return not await asyncio.to_thread(new_lines, self._path, cursor.offset)
 
     async def follow(self, cursor: Cursor) -> AsyncIterator[bytes]:
-        """What comes after the cursor, encoded. The last state comes when all lines are told, and ends it."""
-        spoken = time.monotonic()
+        """Yields the encoded events after the cursor. The job's last state follows all lines and ends the stream."""
+        sent = time.monotonic()
         while True:
             try:
-                status = await self._status()  # before the lines: when the job was over then, they are all there
+                # read before the lines: if the job is over now, all its lines are written
+                status = await self._status()
             except JobNotFound:
-                return  # pruned
+                return  # the job was pruned
             if status and status.state in UNFINISHED and cursor.lacks(status):
-                cursor, spoken = Cursor(cursor.offset, status), time.monotonic()
+                cursor, sent = Cursor(cursor.offset, status), time.monotonic()
                 yield _state(cursor, status)
             lines = await asyncio.to_thread(new_lines, self._path, cursor.offset)
             for offset, fields in lines:
-                cursor, spoken = Cursor(offset, cursor.told), time.monotonic()
+                cursor, sent = Cursor(offset, cursor.seen), time.monotonic()
                 yield _encoded(cursor, str(fields["event"]), fields)
             if self._draining():
                 return
@@ -104,13 +105,13 @@ class Events:
                 if cursor.lacks(status):
                     yield _state(Cursor(cursor.offset, status), status)
                 return
-            if time.monotonic() - spoken >= self._keep_alive_s:
-                spoken = time.monotonic()
+            if time.monotonic() - sent >= self._keep_alive_s:
+                sent = time.monotonic()
                 yield KEEPALIVE_COMMENT
             await asyncio.sleep(self._poll_s)
 
     async def _status(self) -> JobStatus | None:
-        """None while the database does not answer: the lines go on without it."""
+        """Returns the job's status, or None while the database does not answer. The lines go on without it."""
         try:
             return await self._states.of(self._id, self._poll_s)
         except JobsUnavailable:
@@ -118,13 +119,13 @@ class Events:
 
 
 def new_lines(path: Path, offset: int) -> list[Line]:
-    """The whole lines from an offset on, or the first of them, each with the offset that follows it; NaN is None."""
-    # a browser takes no NaN
+    """Returns complete lines from an offset on, not always all, each with the offset after it. NaN becomes None."""
+    # browsers cannot parse NaN
     return [(end, json.loads(line, parse_constant=lambda _: None)) for end, line in next_lines(path, offset)]
 
 
 def _ends_a_line(path: Path, offset: int) -> bool:
-    """Also one that is not there yet: another replica has seen more of a shared file."""
+    """Whether a line ends at the offset, or the file does not reach it: another replica may have seen more."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, offset - 1))

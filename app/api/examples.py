@@ -15,15 +15,15 @@ PREDICTED: Example = {
     ],
 }
 
-# as OpenAPI has several: the first is what "Try it out" begins with
+# OpenAPI allows several examples; "Try it out" begins with the first
 TRAININGS: dict[str, Example] = {
     "usual": {
-        "summary": "a training whose length and size are said",
+        "summary": "a training with a given length and image size",
         "value": {"data": "photos", "name": "resnext50", "image_size": 224, "epochs": 30},
     },
     "least": {"summary": "all defaults", "value": {"data": "photos"}},
     "retrain": {
-        "summary": "from the live version on, on one revision of a dataset",
+        "summary": "continue from the active version, on one revision of a dataset",
         "value": {
             "data": "photos@3",
             "init": "live",
@@ -63,14 +63,14 @@ DATASET: Example = {
     },
 }
 
-# `detail` of each error
+# the `detail` of each error, by its code
 ERRORS = {
     "internal_error": "the service failed on this request; its log says why",
     "malformed_body": "the multipart body should end with its closing boundary, it breaks off",
     "unauthorized": "this needs one of the service's API keys, as `Authorization: Bearer KEY` or `X-API-Key: KEY`",
     "version_not_found": "model 'resnext50' has no version 9, it has 6, 7",
     "model_not_found": "Request for unknown model: 'yolo' is not found; 'resnext50' is served",
-    "unknown_service": "no service 'nothing' is served",
+    "unknown_service": "there is no service 'nothing'",
     "dataset_not_found": "there is no dataset 'photo'; there are: photos",
     "job_not_found": "there is no job '20261127-120000-abcd'",
     "report_not_found": "job 20261127-120000-abcd has no 'other.png' in its report; it has: history.png, test.json",
@@ -95,7 +95,7 @@ ERRORS = {
     "inference_failed": "the model gave probabilities that are not finite numbers",
     "dataset_damaged": "dataset 'photos' is damaged: revision 3 has no summary.json",
     "intake_failed": "the process that unpacks and checks was killed by SIGKILL: out of memory?",
-    "not_supported": "the one model stays loaded",
+    "not_supported": "'resnext50' is the only model of this service and stays loaded",
     "no_model": "the model is being loaded; try again in a moment",
     "version_not_live": "'resnext50' version 6 is not at ready state; version 7 is live",
     "queue_full": "256 images are waiting, the queue holds 256; try again in 3 s",

@@ -1,4 +1,4 @@
-"""GET /health and the probes of an orchestrator."""
+"""GET /health, and the probes for an orchestrator."""
 
 import asyncio
 import dataclasses
@@ -35,9 +35,9 @@ JOBS_LIMIT_S = 0.5
 router = APIRouter(prefix="/health", tags=["health"])
 
 
-@router.get("", summary="The service at a glance")
+@router.get("", summary="The state of the service")
 async def health(services: ServicesDep) -> Health:
-    """Always 200 while the process lives; `status` says how it is."""
+    """Answers 200 as long as the process answers at all; `status` says whether the service is ready."""
     serving, failure = services.serving, services.serving.failure
     return Health(
         status=_status(services),
@@ -55,13 +55,13 @@ async def health(services: ServicesDep) -> Health:
 
 @router.get("/live", summary="Liveness")
 async def live() -> Alive:
-    """200 while the process answers at all."""
+    """Answers 200 as long as the process answers at all."""
     return Alive(status="live")
 
 
 @router.get("/ready", summary="Readiness", responses=documented(NoModel))
 async def ready(services: ServicesDep) -> Alive:
-    """200 when a version is verified and warm; 503 before that and while draining."""
+    """Answers 200 when a version is verified and warm; 503 before that and while the service drains."""
     services.require_ready()
     return Alive(status="ready")
 
@@ -76,7 +76,7 @@ async def _trainer(services: Services) -> TrainerHealth:
     try:
         workers = await asyncio.to_thread(services.jobs.workers)
     except OSError as unreadable:
-        error = f"the signs of life of the workers can not be read: {words_of(unreadable)}"
+        error = f"the workers' signs of life cannot be read: {words_of(unreadable)}"
     return TrainerHealth(
         workers=workers,
         queued=None if states is None else sum(status.state == "queued" for status in states.values()),
@@ -112,7 +112,7 @@ def _model(model: Model) -> ModelHealth:
 
 
 def _points(curve: Curve, runs: int = 1) -> list[LatencyPoint]:
-    """`runs` of each size at once took the curve's seconds."""
+    """Returns the curve as points. Each of its times is that of `runs` runs of one size at once."""
     return [
         LatencyPoint(batch=n, milliseconds=round(1e3 * s, 3), images_per_second=round(runs * n / s, 1))
         for n, s in curve.seconds.items()

@@ -1,7 +1,7 @@
 """Splits a multipart/form-data body (RFC 7578, RFC 2046) into its parts, in the dialects that clients speak.
 
-python-multipart's push parser takes neither a preamble nor a folded header, and leaves `filename*` out. Starlette's
-form parser is made of it, and also takes a body that breaks off for a whole one.
+python-multipart's push parser accepts neither a preamble nor a folded header, and ignores `filename*`. Starlette's form
+parser is built on it, and also accepts a body that breaks off as complete.
 """
 
 import base64
@@ -16,16 +16,16 @@ from python_multipart.multipart import parse_options_header
 
 from app.errors import MalformedBody
 
-BOUNDARY_BYTES = 256  # at most; RFC 2046 allows 70
-HEAD_BYTES = 16 * 1024  # of the headers of one part, at most
+BOUNDARY_BYTES = 256  # the longest; RFC 2046 allows 70
+HEAD_BYTES = 16 * 1024  # most bytes in the headers of one part
 ENCODINGS: dict[bytes, Callable[[bytes], bytes]] = {
-    **dict.fromkeys((b"", b"7bit", b"8bit", b"binary"), bytes),  # as it is; `bytes` copies nothing
+    **dict.fromkeys((b"", b"7bit", b"8bit", b"binary"), bytes),  # unchanged; `bytes` copies nothing
     b"base64": base64.b64decode,
     b"quoted-printable": quopri.decodestring,
 }
-FILE_TYPES = (b"image/", b"application/octet-stream")  # of a part that is a file without a filename
+FILE_TYPES = (b"image/", b"application/octet-stream")  # a part of such a type is a file even without a filename
 
-_end_of_delimiter = re.compile(rb"(--)|[ \t]*(\r?\n)")  # RFC 2046 lets a gateway add blanks
+_end_of_delimiter = re.compile(rb"(--)|[ \t]*(\r?\n)")  # RFC 2046 allows gateways to add blanks
 _fold = re.compile(rb"\r?\n(?=[ \t])")
 
 Headers = dict[bytes, bytes]  # names in lower case
@@ -33,7 +33,7 @@ Headers = dict[bytes, bytes]  # names in lower case
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part. `is_file` is what its headers say; `content` is without its transfer encoding."""
+    """One part. Its headers decide `is_file`; `content` has its transfer encoding removed."""
 
     name: str
     filename: str | None
@@ -42,7 +42,7 @@ class Part:
 
 
 def read_parts(body: bytes, boundary: bytes) -> Iterator[Part]:
-    """Yields the parts in order. Passes over what stands before the first boundary and after the last.
+    """Yields the parts in order. Skips whatever is before the first boundary and after the last.
 
     Raises MalformedBody.
     """
@@ -52,7 +52,7 @@ def read_parts(body: bytes, boundary: bytes) -> Iterator[Part]:
     at = 0 if body.startswith(delimiter) else body.find(b"\n" + delimiter) + 1
     if not body.startswith(delimiter, at):
         raise MalformedBody(
-            f"the multipart body can not be read: it breaks off before a line with its boundary, {text_of(delimiter)!r}"
+            f"the multipart body cannot be read: it breaks off before a line with its boundary, {text_of(delimiter)!r}"
         )
     end = _delimiter_end(body, at + len(delimiter))
     newline = end[2] or b""  # clients that end lines with LF alone do so throughout
@@ -78,8 +78,8 @@ def _delimiter_end(body: bytes, at: int) -> re.Match[bytes]:
     if end := _end_of_delimiter.match(body, at):
         return end
     raise MalformedBody(
-        "the multipart body can not be read: behind its boundary a line should end, or -- follow; it breaks off there, "
-        "or goes on with something else"
+        "the multipart body cannot be read: its boundary should be followed by the end of the line or by --; the body "
+        "breaks off there, or goes on with something else"
     )
 
 
@@ -118,9 +118,9 @@ def _parameter(disposition: bytes, options: dict[bytes, bytes], name: str) -> st
     try:
         value = message.get_param(name, header="Content-Disposition")
         if isinstance(value, tuple):
-            # half a character, which some charsets can name, would be in no answer
+            # some charsets can name half a character, which no answer can carry
             return collapse_rfc2231_value(value, fallback_charset="utf-8").encode(errors="replace").decode()
-    except ValueError as error:  # of a charset, or the number of a piece
+    except ValueError as error:  # a bad charset, or a bad number of a piece
         raise MalformedBody(f"the {name}* of a part's Content-Disposition cannot be read: {error}") from None
     return None if value is None else text_of(value.encode("latin-1"))
 

@@ -1,4 +1,4 @@
-"""What goes over the wire."""
+"""The JSON bodies of requests and answers."""
 
 import re
 from datetime import datetime
@@ -39,28 +39,28 @@ class Classified(BaseModel):
 
 
 class Rejected(BaseModel):
-    """One part that is no usable image; the others are not harmed."""
+    """An image that could not be used, and why. The other images of the request are answered all the same."""
 
     filename: str | None
     error: ImageProblem
 
 
 class ModelRef(BaseModel):
-    """Which model answered."""
+    """The model and the version that answered."""
 
     name: str
     version: int
 
 
 class PredictResponse(BaseModel):
-    """One result for each image, in upload order."""
+    """The live version and one result for each image, in upload order."""
 
     model: ModelRef
     results: list[Classified | Rejected]
 
 
 class LatencyPoint(BaseModel):
-    """One run of the model, as measured when it was loaded."""
+    """The time of one model run, measured when the version was loaded."""
 
     batch: int
     milliseconds: float
@@ -68,15 +68,15 @@ class LatencyPoint(BaseModel):
 
 
 class StreamsHealth(BaseModel):
-    """Runs of one thread side by side, as soon as an image waits for each."""
+    """Several one-thread runs side by side. They are used once an image waits for each of them."""
 
     count: int
-    max_batch: int = Field(description="images in each, at most")
-    latency: list[LatencyPoint] = Field(description="of all of them at once, by images in each")
+    max_batch: int = Field(description="most images in one stream's run")
+    latency: list[LatencyPoint] = Field(description="time of all streams running at once, by images in each")
 
 
 class ModelHealth(BaseModel):
-    """The live version and how it runs."""
+    """The live version, how it runs and how fast."""
 
     name: str
     version: int
@@ -85,22 +85,25 @@ class ModelHealth(BaseModel):
     provider: str
     max_batch: int
     speeds: dict[str, float] = Field(
-        description="images/s of each precision tried at load: on a CPU of one thread, on CUDA in batches of up to 16; "
-        "measured beside whatever else the machine did then"
+        description="images per second of each precision that was tried at load: on a CPU with one thread, on CUDA in "
+        "batches of up to 16. Other work on the machine at that time slowed them down"
     )
     latency: list[LatencyPoint]
-    streams: StreamsHealth | None = Field(description="what many waiting images are run in, unless it is slower")
+    streams: StreamsHealth | None = Field(
+        description="how images run when many wait; null on a GPU, on OpenVINO and with one thread, where streams are "
+        "not used"
+    )
 
 
 class QueueHealth(BaseModel):
-    """Images admitted and not yet answered."""
+    """The images that were admitted and are not yet answered, and how many may be."""
 
     depth: int
     capacity: int
 
 
 class LoadErrorHealth(BaseModel):
-    """Why the version that should be live is not."""
+    """The last version that did not load, and why."""
 
     version: int | None
     reason: str
@@ -108,7 +111,7 @@ class LoadErrorHealth(BaseModel):
 
 
 class RollbackHealth(BaseModel):
-    """The service went back from a version by itself, as it did not load or failed on images."""
+    """A return to an earlier version, made by the service because a version did not load or failed on images."""
 
     from_version: int
     to_version: int
@@ -120,51 +123,59 @@ Status = Literal["ready", "loading", "no_model", "draining"]
 
 
 class TrainerHealth(BaseModel):
-    """The training jobs and who runs them."""
+    """The training jobs and the workers that run them."""
 
     workers: list[WorkerInfo]
-    queued: int | None = Field(description="jobs that wait; null while the jobs' database does not answer")
-    running: list[str] = Field(description="ids of the jobs that run or are being cancelled")
-    error: str | None = Field(description="why jobs can not be read, or the worker does not run")
+    queued: int | None = Field(description="number of jobs that wait; null while the jobs' database does not answer")
+    running: list[str] = Field(description="ids of the jobs that are running or being cancelled")
+    error: str | None = Field(
+        description="why the jobs cannot be read or the worker does not run; null when all is well"
+    )
 
 
 class Health(BaseModel):
-    """The service at a glance."""
+    """The state of the service."""
 
     status: Status
     model: ModelHealth | None
-    why_no_model: str | None = Field(description="why there is none, and what to do")
+    why_no_model: str | None = Field(description="why no model is live, and what to do; null when one is")
     queue: QueueHealth
-    process: int = Field(description="id of the process that answers, which all but `trainer` is about")
+    process: int = Field(
+        description="id of the process that answers. Everything here but `trainer` is about this process"
+    )
     uptime_seconds: float
     load_error: LoadErrorHealth | None
-    rollback: RollbackHealth | None = Field(description="the last one, until a version is activated through the API")
+    rollback: RollbackHealth | None = Field(
+        description="the last rollback; null once a version is activated through the API"
+    )
     trainer: TrainerHealth
     service_version: str
 
 
 class Alive(BaseModel):
-    """The answer of a probe."""
+    """The answer to a probe."""
 
     status: str
 
 
 class VersionSummary(BaseModel):
-    """One version of the repository. `error` stands in place of the rest when its manifest can not be read."""
+    """One version in the repository. When its manifest cannot be read, `error` says why and the rest is missing."""
 
     version: int
-    live: bool = Field(description="serves requests now")
-    active: bool = Field(description="is the version that ACTIVE names")
+    live: bool = Field(description="whether this version serves requests now")
+    active: bool = Field(description="whether ACTIVE names this version")
     created: datetime | None = None
     metrics: dict[str, SplitMetrics] = {}
     variants: dict[str, Variant] = {}
     parity: Parity | None = None
-    failure: Failure | None = Field(None, description="why it was taken back; activating it takes this away")
+    failure: Failure | None = Field(
+        None, description="why the service went back from this version; cleared when the version is activated"
+    )
     error: str | None = None
 
 
 class ModelList(BaseModel):
-    """All versions of the served model, ascending."""
+    """All versions of the served model, in ascending order."""
 
     name: str
     live: int | None
@@ -173,20 +184,20 @@ class ModelList(BaseModel):
 
 
 class DatasetSummary(BaseModel):
-    """One dataset. A mounted one is a folder that the operator put there; it is counted when it is asked for alone."""
+    """One dataset. A mounted dataset is a folder that the operator put there; only GET /datasets/{name} counts it."""
 
     name: str
     source: Literal["uploaded", "mounted"]
-    revision: int | None = Field(None, description="grows with each upload; a mounted dataset has none")
+    revision: int | None = Field(None, description="number that grows with each upload; a mounted dataset has none")
     created: datetime | None = None
-    images: int | None = Field(None, description="readable images")
+    images: int | None = Field(None, description="number of readable images")
     classes: int | None = None
-    bytes: int | None = Field(None, description="of the images' files")
-    error: str | None = Field(None, description="why it can not be trained on")
+    bytes: int | None = Field(None, description="size of the image files")
+    error: str | None = Field(None, description="why the dataset cannot be trained on")
 
 
 class DatasetDetail(DatasetSummary):
-    """One dataset with what `resnext dataset check` reports of it."""
+    """One dataset with its report, as `resnext dataset check` prints it."""
 
     report: DatasetReport | None
 
@@ -198,7 +209,7 @@ class DatasetList(BaseModel):
 
 
 def _reference(data: str) -> str:
-    """A dataset's name, with a revision where `@` follows."""
+    """Checks a dataset's name and the revision that may follow `@`. Returns the text with the name in NFC."""
     name, at, revision = data.partition("@")
     if at and not re.fullmatch(r"[1-9][0-9]{0,8}", revision):
         raise PydanticCustomError("revision", "what follows @ should be the number of a revision, as in photos@3")
@@ -206,19 +217,19 @@ def _reference(data: str) -> str:
 
 
 class TrainRequest(Recipe):
-    """What a training job is asked for; only `data` has to be said."""
+    """The request for a training job. Only `data` is required."""
 
     data: Annotated[str, AfterValidator(_reference)] = Field(
-        description="name of a dataset, `photos`, or one of its revisions, `photos@3`; by default the current one",
+        description="name of a dataset, `photos`, or one of its revisions, `photos@3`; by default its current revision",
     )
     name: Name | None = Field(
         None,
-        description="model name in the repository; by default the model that is served",
+        description="name under which the model is published; by default the model that is served",
     )
 
 
 class JobPage(BaseModel):
-    """Jobs, the newest first; `total` counts those beyond this page too."""
+    """One page of the jobs, newest first. `total` counts all jobs that match, also those on other pages."""
 
     jobs: list[Job]
     total: int

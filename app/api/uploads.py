@@ -1,4 +1,4 @@
-"""A request's body to its images, still encoded."""
+"""Reads the images of a request's body, still encoded."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from app.api.multipart import Part, read_parts, text_of
 from app.errors import MalformedBody, NoFile, TooManyFiles, UnsupportedBody, WrongField
 
 FIELD = "file"
-FIELDS = (FIELD, f"{FIELD}[]")  # the second as forms for PHP and Rails call a field of several files
+FIELDS = (FIELD, f"{FIELD}[]")  # forms for PHP and Rails use the second name for a field with several files
 MAX_TEXT_FIELDS = 64
 EXPECTED = (
     f"one or more multipart/form-data parts named {FIELD!r} (curl -F {FIELD}=@image.jpg), or one image as the body"
@@ -19,7 +19,7 @@ EXPECTED = (
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One image as it came. `filename` is None for a raw body."""
+    """One image as it was sent. `filename` is None for a raw body."""
 
     filename: str | None
     data: bytes
@@ -40,7 +40,7 @@ async def read_form(request: Request, max_files: int) -> Form:
     """
     media_type, options = parse_options_header(request.headers.get("content-type"))
     if not media_type.startswith(b"multipart/"):
-        # whatever it is called: `curl --data-binary` says application/x-www-form-urlencoded
+        # of any content type: `curl --data-binary` sends application/x-www-form-urlencoded
         body = await request.body()
         if not body:
             raise NoFile(f"the body should be {EXPECTED}; it is empty")
@@ -58,7 +58,7 @@ def _form(parts: Iterator[Part], max_files: int) -> Form:
     texts, empty = 0, False
     for part in parts:
         if part.filename == "" and not part.content:
-            empty = True  # what a browser sends for a field in which no file was chosen
+            empty = True  # a browser sends this for a field in which no file was chosen
         elif _is_upload(part):
             uploads.append(Upload(part.filename, part.content))
         else:
@@ -75,8 +75,8 @@ def _form(parts: Iterator[Part], max_files: int) -> Form:
 
 def _without_files(fields: Mapping[str, str], empty: bool) -> str:
     if empty:
-        return "in its field for a file, none was chosen"
-    return f"it has the text fields {', '.join(map(repr, fields))[:200]} alone" if fields else "it has no parts"
+        return "no file was chosen in its file field"
+    return f"it has only the text fields {', '.join(map(repr, fields))[:200]}" if fields else "it has no parts"
 
 
 def _is_upload(part: Part) -> bool:
@@ -94,4 +94,4 @@ def _shown(content: bytes) -> str:
     """Returns the beginning of a text, or the length of anything else."""
     text = content[:40].decode(errors="ignore")
     is_text = all(character.isprintable() or character.isspace() for character in text)
-    return repr(text) if is_text else f"{len(content)} bytes that are no text"
+    return repr(text) if is_text else f"{len(content)} bytes that are not text"

@@ -1,10 +1,13 @@
-"""The end of this process, as far as it has come: one object that every part asks."""
+"""How far the end of this process has come: one object that every part asks."""
 
 import asyncio
 
 
 class Drain:
-    """`begun`: the process is about to end and still answers. `closing`: its ports close, requests in flight finish."""
+    """The two stages of the end.
+
+    `begun`: the process will end soon and still answers. `closing`: its ports close and requests in flight finish.
+    """
 
     def __init__(self) -> None:
         self.begun = False

@@ -1,8 +1,8 @@
-"""Several processes that serve on one port, where one is the limit: kept alive, ended together.
+"""Keeps several processes that serve on one port, for a load that one process cannot carry.
 
-Each is the whole service with a listening socket of its own on the same port (SO_REUSEPORT): the kernel spreads
-connections over those that listen, which each does once its first model is there. With one shared socket, the process
-that wakes first takes all that are waiting.
+Each process is the whole service. It has its own listening socket on the port (SO_REUSEPORT), which it opens once its
+first model is loaded, and the kernel spreads connections over these sockets. With one shared socket, the process that
+wakes first would take all waiting connections.
 """
 
 import asyncio
@@ -27,33 +27,36 @@ MEMBER = "--member"  # of `python -m app`: this process is one of several
 BAD_SETTINGS = 2
 START_FAILED = 3  # uvicorn's
 FATAL = {
-    BAD_SETTINGS: "its settings can not work; it has said why",
-    START_FAILED: "its start failed; it has said why",
+    BAD_SETTINGS: "its settings cannot work; its log says why",
+    START_FAILED: "its start failed; its log says why",
 }
 
 
 def sockets_of(settings: Settings) -> list[socket.socket]:
-    """Sockets on the port, for this process to listen on; others may have theirs. Raises SettingsError."""
+    """Opens sockets on a port that other processes of this service share. Raises SettingsError."""
     with _port_told(settings.host, settings.port, "RESNEXT_PORT"):
         return [_bound(family, address) for family, address in _addresses(settings.host, settings.port)]
 
 
 def listening_sockets(settings: Settings) -> list[socket.socket]:
-    """Sockets of a service of one process, on a port that is its own from now on. Raises SettingsError.
+    """Opens the sockets of a service that is one process; nobody shares the port. Raises SettingsError.
 
-    They listen at once: whoever comes before the service is ready waits, and a second service finds the port taken.
+    The sockets listen at once: a client that connects before the service is ready waits, and a second service finds
+    the port taken.
     """
     require_free_grpc_port(settings)
     found: list[socket.socket] = []
     with _port_told(settings.host, settings.port, "RESNEXT_PORT"):
         for family, (host, _) in _addresses(settings.host, settings.port):
-            port = found[0].getsockname()[1] if found else settings.port  # 0: all on the one that was found first
+            port = (
+                found[0].getsockname()[1] if found else settings.port
+            )  # with 0, every address gets the port that the first one got
             found.append(socket.create_server((host, port), family=family))
     return found
 
 
 def require_free_grpc_port(settings: Settings) -> None:
-    """gRPC opens its port by itself, and too late for an answer in one line. Raises SettingsError."""
+    """Raises SettingsError when the gRPC port is taken. gRPC opens it later, too late for a message of one line."""
     if settings.grpc_port is None:
         return
     with _port_told(settings.host, settings.grpc_port, "RESNEXT_GRPC_PORT"):
@@ -62,15 +65,15 @@ def require_free_grpc_port(settings: Settings) -> None:
 
 
 def shared_folder() -> Path | None:
-    """What the processes that serve on one port have in common, while they do; None where this is the only one."""
+    """Returns the temporary folder that the processes on one port share; None when this is the only process."""
     folder = os.environ.get(FOLDER)
     return Path(folder) if folder else None
 
 
 def serve_in_processes(settings: Settings) -> int:
-    """Keeps `settings.processes` of them, and the training worker, until SIGTERM or Ctrl-C. Returns an exit status.
+    """Keeps `settings.processes` processes and the training worker until SIGTERM or Ctrl-C. Returns an exit status.
 
-    Raises SettingsError when the port can not be had.
+    Raises SettingsError when the port cannot be opened.
     """
     require_free_grpc_port(settings)
     with contextlib.ExitStack() as held:
@@ -111,7 +114,7 @@ async def _keep(settings: Settings, shared: str) -> int:
 
 
 def _reserved(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
-    """Bound and never listening: it keeps the port ours, and finds one for port 0."""
+    """Binds a socket that never listens. It reserves the port, and picks one for port 0. Raises OSError."""
     socket.create_server(address, family=family).close()  # fails where anyone listens, sharing the port or not
     return _bound(family, address)
 
@@ -121,13 +124,13 @@ def _bound(family: socket.AddressFamily, address: tuple[str, int]) -> socket.soc
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if family == socket.AF_INET6:
-        found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as create_server: IPv4 has a socket of its own
+        found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as create_server does: IPv4 has its own socket
     found.bind(address)
     return found
 
 
 def environment_of_member(settings: Settings, shared: str) -> dict[str, str]:
-    """Its share of the cores, the port that was found, the folder that all share; no worker of its own."""
+    """Returns the variables of one process: its share of the cores, the port, the shared folder, and no worker."""
     share = str(max(1, usable_cores() // settings.processes))
     return settings.environment() | {
         "RESNEXT_PORT": str(settings.port),
@@ -150,7 +153,7 @@ def _port_told(host: str, port: int, setting: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            why = f"is in use, by another service or by this one in another terminal; {setting} may name another port"
+            why = f"is in use by another program, or by this service in another terminal; set {setting} to another port"
         else:
             why = f"cannot be opened: {words_of(error)}"
         raise SettingsError(f"port {port} on {host} {why}") from None

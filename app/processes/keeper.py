@@ -1,4 +1,4 @@
-"""A process that is kept alive beside this one: the training worker, or one of several that serve."""
+"""Keeps a process running beside this one: the training worker, or one of several that serve."""
 
 import asyncio
 import logging
@@ -15,23 +15,23 @@ from app.settings import Settings
 
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 30.0
-STEADY_S = 60.0  # a process that lived so long is started again as if it were the first time
+STEADY_S = 60.0  # after a life this long the delay before a restart is FIRST_DELAY_S again
 GRACE_S = 10.0  # between SIGTERM and SIGKILL
 POLL_S = 0.2
 END_POLL_S = 0.02
 
-NICENESS = 10  # of a training beside requests: a ninth of their share, all of it where there are none
+NICENESS = 10  # a training gets a ninth of the requests' processor time, or all of it while there are no requests
 TRAINING_WORKER = (sys.executable, "-m", "training", "worker", "--lifeline", "--nice", str(NICENESS))
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Keeper:
-    """Keeps `command` running from entering the context to leaving it, or until `ending` says so.
+    """A process that runs `command` and is started again when it dies, while the context is open and not `ending`.
 
-    Its stdin is a pipe that closes when this process is gone, however it went; what it prints joins the service's.
-    `name` is what messages call it; `fatal` has the exit statuses after which another start would be of no use, and
-    why; `on_end` is told the process id of each that has ended. Without a command there is nothing to keep.
+    The process' stdin is a pipe that closes when this process ends, in whatever way; its output joins the service's.
+    Messages call the process `name`. `fatal` maps the exit statuses after which a restart would not help to the reason.
+    `on_end` is called with the id of each process that has ended. Without a command nothing is started.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class Keeper:
         return self
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._left = True  # rather than cancel: that would also break off the wait for a process that is ending
+        self._left = True  # not cancel(): that would also break off the wait for a process that is ending
         if self._keeping:
             await self._keeping
 
     async def gave_up(self) -> None:
-        """Returns when there is nothing more to keep."""
+        """Waits until no process is kept any more."""
         if self._keeping:
             await asyncio.wait({self._keeping})
 
@@ -90,17 +90,17 @@ class Keeper:
             if time.monotonic() - started >= self._steady_s:
                 delay = self._first_delay_s
             if isinstance(why, int) and why in self._fatal:
-                self.error = f"the {self._name} can not run: {self._fatal[why]}"
-                log.error(self.error)
+                self.error = f"the {self._name} cannot run: {self._fatal[why]}"
+                logger.error(self.error)
                 return
             how = _described(why)
-            self.error = f"the {self._name} ended with {how}; the service's log has what it said"
-            log.error("the %s ended with %s, it is started again in %g s", self._name, how, delay)
+            self.error = f"the {self._name} ended with {how}; the service's log has its output"
+            logger.error("the %s ended with %s and is started again in %g s", self._name, how, delay)
             await self._pause(delay)
             delay = min(2 * delay, LONGEST_DELAY_S)
 
     async def _run(self, command: Sequence[str]) -> int | str | None:
-        """The status that the process ended with, or why it did not start; None when it was ended from here."""
+        """Returns the exit status, or why the process did not start, or None when it was ended here."""
         try:
             process = self._start(command)
         except OSError as error:
@@ -122,23 +122,23 @@ class Keeper:
                 self._on_end(process.pid)
 
     def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        # a group of its own from the first moment: Ctrl-C in the terminal is for this process, which ends that one. The
-        # event loop offers a session of its own, and Linux shares processors out by session first, so that niceness
-        # would count for nothing
+        # its own process group from the first moment: Ctrl-C in the terminal reaches this process, which then ends the
+        # child. asyncio offers only a new session, and Linux divides processor time between sessions first, so that
+        # niceness would have no effect
         return subprocess.Popen(command, stdin=subprocess.PIPE, env=self._environment, process_group=0)
 
     async def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        # no Event: what `ending` looks at may be set by a signal handler, which can not set one safely
+        # polled, without an Event: what `ending` reads may be set by a signal handler, which cannot set an Event safely
         while not self._ending and (left := end - time.monotonic()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left, POLL_S))
 
     async def _end(self, process: subprocess.Popen[bytes]) -> None:
-        process.terminate()  # nothing happens to one that has ended
+        process.terminate()  # does nothing to a process that has ended
         end = time.monotonic() + self._grace_s
         while process.poll() is None:
             if time.monotonic() > end:
-                log.error("the %s has not ended within %g s of SIGTERM, it is killed", self._name, self._grace_s)
+                logger.error("the %s has not ended within %g s of SIGTERM and is killed", self._name, self._grace_s)
                 process.kill()
                 end = math.inf
             await asyncio.sleep(END_POLL_S)
@@ -147,13 +147,13 @@ class Keeper:
 
 
 def training_worker(settings: Settings, ending: Callable[[], bool]) -> Keeper:
-    """The training worker, where the settings ask for one."""
+    """Returns a keeper of the training worker, which keeps nothing where the settings ask for no worker."""
     return Keeper(
         "training worker",
         TRAINING_WORKER if settings.worker else None,
         settings.environment(),
         ending,
-        {2: "TensorFlow is not installed, the extra `train` brings it"},
+        {2: "TensorFlow is not installed; install the extra `train`"},
     )
 
 

@@ -1,4 +1,4 @@
-"""The end of the process without a lost request."""
+"""Ends the process without losing a request."""
 
 import asyncio
 import logging
@@ -10,13 +10,13 @@ import uvicorn
 
 from app.processes.drain import Drain
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class DrainingServer(uvicorn.Server):
-    """Uvicorn, but SIGTERM makes /health/ready say 503 at once, and the port stays open for `delay` seconds more.
+    """A uvicorn server that drains: after SIGTERM /health/ready says 503 at once and the port stays open for `delay` s.
 
-    Uvicorn alone closes the port first: a load balancer learns of the end from refused connections.
+    Plain uvicorn closes the port first, and a load balancer learns of the end from refused connections.
     """
 
     def __init__(self, config: uvicorn.Config, drain: Drain, delay: float) -> None:
@@ -32,14 +32,16 @@ class DrainingServer(uvicorn.Server):
         await super().startup(sockets)
         if self.started and sockets:  # uvicorn names the address only where it opened the port itself
             host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-            log.info("serving on http://%s:%d (Ctrl-C ends it)", host, sockets[0].getsockname()[1])
+            logger.info("serving on http://%s:%d (Ctrl-C ends it)", host, sockets[0].getsockname()[1])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         end = time.monotonic() + self._delay
-        # a second Ctrl-C ends it; no Event, since a signal handler can not set one safely
+        # a second Ctrl-C ends the wait; polled, since a signal handler cannot set an Event safely
         while time.monotonic() < end and not self.force_exit:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
         self._drain.closing.set()
         await super().shutdown(sockets)
-        if self.force_exit:  # uvicorn then leaves the application as it is, and the loop's end tears it apart
+        if (
+            self.force_exit
+        ):  # uvicorn then skips the application's shutdown, and the end of the loop would tear it apart
             await self.lifespan.shutdown()

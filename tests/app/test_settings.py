@@ -113,7 +113,7 @@ def test_what_the_worker_is_given_leads_to_the_same_settings(secrets: Path, monk
         (
             "RESNEXT_PROVIDER",
             "gpu",
-            "RESNEXT_PROVIDER: Input should be 'auto', 'cuda', 'tensorrt', 'openvino' or 'cpu', got 'gpu'",
+            "RESNEXT_PROVIDER: Input should be 'auto', 'cpu', 'cuda', 'tensorrt' or 'openvino', got 'gpu'",
         ),
         ("RESNEXT_MAX_BATCH", "many", "or Input should be 'auto', got 'many'"),
         ("RESNEXT_MAX_UPLOAD", "0", "RESNEXT_MAX_UPLOAD: Input should be greater than 0"),
@@ -149,10 +149,10 @@ def test_all_bad_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         ("RESNEXT_XYZZY", None),
     ],
 )
-def test_a_variable_that_is_no_setting_is_told_with_the_nearest(name: str, nearest: str | None) -> None:
+def test_a_variable_that_is_no_setting_is_reported_with_the_nearest_setting(name: str, nearest: str | None) -> None:
     (complaint,) = unknown_variables([name, "PATH", "RESNEXT_PORT", "resnext_port", "RESNEXT_NAME"])
-    assert complaint.startswith(f"{name} sets nothing")
-    assert (f"; {nearest} is the nearest" in complaint) if nearest else ("nearest" not in complaint)
+    assert complaint.startswith(f"{name} is no setting")
+    assert (f"; did you mean {nearest}?" in complaint) if nearest else ("did you mean" not in complaint)
 
 
 def test_variables_of_other_parts_of_the_project_are_known() -> None:

@@ -1,1 +1,1 @@
-"""What every request passes before its route, and every answer after it, by pure ASGI."""
+"""Middleware in pure ASGI: every request passes it before its route, and every answer after."""

@@ -1,4 +1,4 @@
-"""Telling clients that the process is about to end."""
+"""Announces to clients that the process will end soon."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -7,7 +7,7 @@ from app.processes.drain import Drain
 
 
 class AnnounceDrain:
-    """Pure ASGI: while draining, every answer closes its connection, so that a client's next request goes elsewhere."""
+    """Middleware that closes the connection of every answer while draining, so that the next request goes elsewhere."""
 
     def __init__(self, app: ASGIApp, drain: Drain) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""A bound on a request's body, kept while it streams in."""
+"""Limits the size of a request's body while it streams in."""
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -8,9 +8,9 @@ from app.errors import UploadTooLarge
 
 
 class BodyLimit:
-    """Pure ASGI. FastAPI's own `max_body_size` does the same and answers in plain text, not with a problem.
+    """Middleware that refuses a body over `limit` bytes, or over `dataset_limit` bytes for `PUT /datasets/{name}`.
 
-    `limit` is in bytes; `dataset_limit` is that of `PUT /datasets/{name}`.
+    FastAPI's own `max_body_size` does the same, but answers in plain text and not with a problem.
     """
 
     def __init__(self, app: ASGIApp, limit: int, dataset_limit: int) -> None:
@@ -25,7 +25,7 @@ class BodyLimit:
         limit = self._dataset_limit if _is_dataset_upload(scope) else self._limit
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isdecimal() and int(announced) > limit:
-            # the connection stays open: closing it with bytes on their way resets it, and the client never reads this
+            # the connection stays open: closing it while the client sends would reset it, and this answer would be lost
             await answer(_error(limit, f"{announced} bytes are announced"), scope["path"])(scope, receive, send)
             return
         received = 0

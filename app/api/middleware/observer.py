@@ -1,4 +1,4 @@
-"""The outermost middleware but for the paths: observes each request over HTTP, and gives its id back."""
+"""Observes each request over HTTP and returns its id in a header. Only OwnPaths is further out."""
 
 import functools
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ KNOWN_PATHS = 1024
 
 
 class Observer:
-    """Pure ASGI. `paths` are the routes', as "/train/{id}": the labels of the metrics; any other is "other"."""
+    """Middleware that observes. `paths` are the routes, as "/train/{id}"; metrics call every other path "other"."""
 
     def __init__(self, app: ASGIApp, requests: Requests, paths: Iterable[str]) -> None:
         self.app = app
@@ -36,7 +36,7 @@ class Observer:
         try:
             await self.app(scope, receive, sent)
         except Exception:
-            request.status = request.status or 500  # nobody in here has answered
+            request.status = request.status or 500  # no inner part has answered
             raise
         finally:
             self._requests.end(scope, self._route_of(scope["path"]), request)

@@ -1,14 +1,14 @@
-"""Addresses as proxies and people write them."""
+"""Normalizes paths, as proxies and people write them."""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class OwnPaths:
-    """Pure ASGI, outside of all that looks at a path: takes off the prefix of a proxy, and a slash at the end.
+    """Middleware that removes a proxy's prefix and a slash at the end. It is outside of everything that reads a path.
 
-    A redirect to the path without its slash would lead to `http://`, also behind a proxy that speaks TLS, and clients
-    lose the body or the key on the way. `prefix` is as "/vision"; a path without it is taken as it is, since many
-    proxies take it off themselves.
+    A redirect to the path without its slash would lead to `http://` even behind a proxy that speaks TLS, and clients
+    lose the body or the key when they follow it. `prefix` is as "/vision"; a path without the prefix is taken as it is,
+    since many proxies remove it themselves.
     """
 
     def __init__(self, app: ASGIApp, prefix: str) -> None:

@@ -1,1 +1,1 @@
-"""The Open Inference Protocol, V2: REST and gRPC, as KServe, Triton and OpenVINO's server speak it."""
+"""The Open Inference Protocol, V2: over REST and gRPC, as KServe, Triton and OpenVINO's server speak it."""

@@ -1,4 +1,4 @@
-"""What every gRPC call passes: it is observed as a request over HTTP is, needs a key, and ends with a status."""
+"""Wraps every gRPC call: it is observed like a request over HTTP, needs a key, and ends with a status."""
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,7 +15,7 @@ from app.errors import DOMAIN, ClientError, ClientGone, MalformedBody, NotSuppor
 from app.observability.observation import Observation
 from app.observability.requests import OTHER, Requests
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 OPEN_CALLS = (
     "/inference.GRPCInferenceService/ServerLive",
@@ -31,7 +31,7 @@ CODES = {
     501: grpc.StatusCode.UNIMPLEMENTED,
     503: grpc.StatusCode.UNAVAILABLE,
 }
-# it travels as a header, each byte of it as up to three: clients refuse more than 8 KB of headers
+# the message travels in a header, where a byte may take three; clients refuse more than 8 KB of headers
 MESSAGE_CHARACTERS = 512
 
 Handler = Any  # grpcio has no types
@@ -40,10 +40,10 @@ Message = Any
 
 
 class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
-    """Methods of one request and one response; any other is UNIMPLEMENTED.
+    """An interceptor for methods with one request and one response; any other method is UNIMPLEMENTED.
 
-    For gRPC they take a stream of requests, which is the same on the wire: so a call is here from its first byte on,
-    and one without a key is refused before its message is read.
+    It registers the methods as taking a stream of requests, which is the same on the wire. So a call arrives here with
+    its first byte, and a call without a key is refused before its message is read.
     """
 
     def __init__(self, requests: Requests, keys: Keys) -> None:
@@ -51,7 +51,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
         self._keys = keys
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Handler]], details: Any) -> Handler:
-        """Makes a handler for this one call."""
+        """Returns a handler for this one call."""
         scope = _scope(details)
         request = self._requests.begin(scope)
         handler = await continuation(details)
@@ -73,10 +73,10 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
                 error = failed
             except tuple(DOMAIN) as failed:
                 error = failed
-            except NotImplementedError:  # also the base class' answer to what is not here
+            except NotImplementedError:  # the base class raises it too, for methods that are not offered
                 error = NotSupported(f"{details.method} is not supported")
-            except Exception:  # gRPC would tell the client its text
-                log.exception("%s failed", details.method)
+            except Exception:  # gRPC would send the exception's text to the client
+                logger.exception("%s failed", details.method)
                 error = ServiceError("the service failed on this request; its log says why")
             request.status = protocol_status(status_and_code(type(error))[0])
             code = CODES.get(request.status, grpc.StatusCode.INTERNAL)
@@ -89,7 +89,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
 
 
 def _scope(details: Any) -> Scope:
-    """A call as ASGI would have it: over HTTP/2 it is a POST to the path of its method."""
+    """Describes a call as an ASGI scope: over HTTP/2 it is a POST to the path of its method."""
     headers = [
         (name.encode(), value if isinstance(value, bytes) else value.encode())
         for name, value in details.invocation_metadata
@@ -98,14 +98,14 @@ def _scope(details: Any) -> Scope:
 
 
 async def _read(context: Context) -> Message:
-    """Raises MalformedBody, ClientGone."""
+    """Reads the call's one message. Raises MalformedBody, ClientGone."""
     try:
         message = await context.read()
     except DecodeError:
-        raise MalformedBody("the message should be the protobuf of this method, it can not be read") from None
+        raise MalformedBody("the message should be this method's protobuf, it cannot be read") from None
     if message is grpc.aio.EOF:
-        # also of one over the limit, whose client gRPC has told so; the two look alike here
-        raise ClientGone("the call ended before its message had come")
+        # also for a message over the limit, which gRPC itself answers; the two cannot be told apart here
+        raise ClientGone("the call ended before its message had arrived")
     return message
 
 

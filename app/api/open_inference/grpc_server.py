@@ -1,4 +1,4 @@
-"""The gRPC port of the Open Inference Protocol."""
+"""The gRPC server of the Open Inference Protocol."""
 
 import asyncio
 import logging
@@ -14,12 +14,14 @@ from app.api.open_inference.grpc_service import Health, InferenceService
 from app.observability.requests import Requests
 from app.services import Services
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class GrpcServer:
-    """Serves from entering the context until the ports close or it is left. Calls in flight then get the drain's time,
-    which runs at once with that of requests over HTTP."""
+    """A server that runs from entering the context until the drain closes the ports or the context is left.
+
+    Calls in flight then have `drain_timeout` to finish, at the same time as requests over HTTP.
+    """
 
     def __init__(self, services: Services, requests: Requests, keys: Keys) -> None:
         self._services = services
@@ -33,7 +35,7 @@ class GrpcServer:
             options=[
                 ("grpc.max_receive_message_length", int(settings.max_upload)),
                 ("grpc.max_send_message_length", -1),
-                # several processes share the port; one alone must not take it from another service
+                # several processes share the port; a single process must not share it with another service
                 ("grpc.so_reuseport", int(settings.processes > 1)),
             ],
         )
@@ -43,7 +45,7 @@ class GrpcServer:
         self._server.add_insecure_port(f"{host}:{settings.grpc_port}")
         await self._server.start()
         self._stopping = asyncio.create_task(self._stop())
-        log.info("gRPC on %s:%d", host, settings.grpc_port)
+        logger.info("gRPC on %s:%d", host, settings.grpc_port)
         return self
 
     async def __aexit__(self, *_: object) -> None:

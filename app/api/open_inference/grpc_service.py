@@ -1,4 +1,4 @@
-"""What is offered over gRPC: the Open Inference Protocol by Triton's stubs, and gRPC's own health protocol."""
+"""The two services offered over gRPC: the Open Inference Protocol, by Triton's stubs, and gRPC's health protocol."""
 
 import asyncio
 import contextlib
@@ -30,33 +30,33 @@ from app.errors import DeadlineExceeded, InvalidRequest, NoModel, UnknownService
 from app.services import Services
 from training.contract.manifest import INPUT_NAME, OUTPUT_NAME
 
-# Kubernetes has one port to ask and tells its probes apart by the name of a service: these two are its documentation's
+# Kubernetes asks one port and tells its probes apart by a service's name: these two names are from its documentation
 LIVENESS = "liveness"
 READINESS = ("", "readiness", "inference.GRPCInferenceService")
 
-# above it they are read in a thread: 64 times 224 x 224 pixels as numbers take 0.4 s
+# more are read in a thread: as numbers, 64 images of 224 x 224 pixels take 0.4 s
 INLINE_NUMBERS = 16_384
 
 Message = Any  # protobuf's generated classes have no types
 
 
 class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # it has no types
-    """What the service has; the rest of Triton's calls is UNIMPLEMENTED by the base class."""
+    """The calls that the service offers. The base class answers the rest of Triton's calls with UNIMPLEMENTED."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._serving = services.serving
 
     async def ServerLive(self, _: Message, __: object) -> Message:
-        """True while the process answers at all."""
+        """Returns true as long as the process answers at all."""
         return pb.ServerLiveResponse(live=True)
 
     async def ServerReady(self, _: Message, __: object) -> Message:
-        """Whether a version is verified and warm, and the service is not about to end."""
+        """Whether a version is verified and warm and the service does not drain."""
         return pb.ServerReadyResponse(ready=self._services.ready)
 
     async def ModelReady(self, request: Message, _: object) -> Message:
-        """Whether that version is the live one."""
+        """Whether the version asked for is live."""
         try:
             await protocol.live_as(self._serving, request.name, request.version)
         except (NoModel, VersionNotLive):
@@ -64,29 +64,29 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         return pb.ModelReadyResponse(ready=self._services.ready)
 
     async def ServerMetadata(self, _: Message, __: object) -> Message:
-        """Name, version and extensions."""
+        """Returns the server's name, its version and the extensions that it supports."""
         return pb.ServerMetadataResponse(**protocol.server_metadata())
 
     async def ModelMetadata(self, request: Message, _: object) -> Message:
-        """Inputs and outputs, their types and shapes."""
+        """Returns the names, datatypes and shapes of the model's input and output."""
         live = await protocol.live_as(self._serving, request.name, request.version)
         return ParseDict(protocol.model_metadata(live.model), pb.ModelMetadataResponse())
 
     async def ModelConfig(self, request: Message, _: object) -> Message:
-        """Triton's ModelConfig."""
+        """Returns the model's configuration in Triton's form."""
         live = await protocol.live_as(self._serving, request.name, request.version)
         config = protocol.model_config(live.model, self._services.settings.max_files)
         return ParseDict({"config": config}, pb.ModelConfigResponse())
 
     async def ModelStatistics(self, request: Message, _: object) -> Message:
-        """Since the version went live, over every protocol."""
+        """Returns what was counted since the version went live, over every protocol."""
         if not request.name and not self._serving.live:
             return pb.ModelStatisticsResponse()
         live = await protocol.live_as(self._serving, request.name, request.version)
         return ParseDict({"model_stats": [protocol.model_statistics(live)]}, pb.ModelStatisticsResponse())
 
     async def RepositoryIndex(self, request: Message, _: object) -> Message:
-        """Every version with its state."""
+        """Lists every version with its state, or the live version alone."""
         index = await protocol.repository_index(self._services, request.ready)
         return ParseDict({"models": index}, pb.RepositoryIndexResponse())
 
@@ -96,12 +96,12 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         return pb.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(self, request: Message, _: object) -> Message:
-        """Refused: one model is served."""
+        """Refuses: the only model stays loaded."""
         protocol.unload(self._serving, request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
     async def ModelInfer(self, request: Message, _: object) -> Message:
-        """As POST /v2/models/{name}/infer; outputs come as raw contents. A client that leaves cancels the call."""
+        """Classifies images, as POST /v2/models/{name}/infer does. Outputs are raw contents; a client may cancel."""
         with (await protocol.live_as(self._serving, request.model_name, request.model_version)).lease() as live:
             asked = await self._parse(request, live.model.shape)
             outputs = await protocol.model_infer(
@@ -118,29 +118,29 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no types
-    """grpc.health.v1, which Kubernetes' gRPC probe and grpc_health_probe ask. Watch is UNIMPLEMENTED: its clients go on
-    without it, as the protocol has it, and a stream that stays open would hold up the drain."""
+    """The service grpc.health.v1, which Kubernetes' gRPC probe and grpc_health_probe call.
+
+    Watch is UNIMPLEMENTED: the protocol has its clients go on without it, and a stream that stays open would delay the
+    drain.
+    """
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
     async def Check(self, request: Message, _: object) -> Message:
-        """As /health/ready, for the whole and by the protocol's name; as /health/live for `liveness`.
-
-        Raises UnknownService.
-        """
+        """Answers for READINESS like /health/ready, and for LIVENESS like /health/live. Raises UnknownService."""
         status = health_pb2.HealthCheckResponse.ServingStatus
         if request.service == LIVENESS:
             return health_pb2.HealthCheckResponse(status=status.SERVING)
         if request.service not in READINESS:
-            raise UnknownService(f"no service {request.service[:40]!r} is served, but {[LIVENESS, *READINESS]}")
+            raise UnknownService(f"there is no service {request.service[:40]!r}; there are {[LIVENESS, *READINESS]}")
         ready = status.SERVING if self._services.ready else status.NOT_SERVING
         return health_pb2.HealthCheckResponse(status=ready)
 
 
 @contextlib.asynccontextmanager
 async def _deadline(seconds: float) -> AsyncIterator[None]:
-    """Cancels the block after that time. Raises DeadlineExceeded."""
+    """Cancels the block after `seconds`. Raises DeadlineExceeded."""
     try:
         async with asyncio.timeout(seconds):
             yield
@@ -148,19 +148,19 @@ async def _deadline(seconds: float) -> AsyncIterator[None]:
         raise DeadlineExceeded(f"no answer within {seconds:g} s; the work that was still queued is dropped") from None
 
 
-def _parameters(parameters: Message) -> dict[str, Any]:  # Any: what its oneof holds
+def _parameters(parameters: Message) -> dict[str, Any]:  # Any: the values of a oneof
     return {
         name: getattr(value, value.WhichOneof("parameter_choice") or "", None) for name, value in parameters.items()
     }
 
 
 def _read(request: Message, shape: tuple[int, int, int]) -> InferRequest:
-    """Raises InvalidRequest."""
+    """Reads a request's message. Raises InvalidRequest."""
     if not request.inputs:
         raise InvalidRequest(f"expected 1 input, {INPUT_NAME!r}, got none")
     if request.raw_input_contents and len(request.raw_input_contents) != len(request.inputs):
         raise InvalidRequest(
-            f"{len(request.inputs)} inputs should have as many raw contents, got {len(request.raw_input_contents)}"
+            f"{len(request.inputs)} inputs should have one raw content each, got {len(request.raw_input_contents)}"
         )
     (item,) = named(request.inputs, INPUT_NAME, "input")
     raw = request.raw_input_contents[0] if request.raw_input_contents else None

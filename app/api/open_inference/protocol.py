@@ -1,4 +1,6 @@
-"""The Open Inference Protocol's answers, whichever way they travel: over REST or gRPC."""
+"""The answers of the Open Inference Protocol, for REST and gRPC alike.
+
+A name with $ is that of an object in the protocol."""
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
@@ -20,19 +22,20 @@ from training.errors import ContractError
 
 SERVER_NAME = "resnext-service"
 PLATFORM = "onnxruntime_onnx"
-# Triton's names of what is whole here; priorities, shared memory, sequences, traces and the like are not
+# Triton's names of the extensions that are complete here; priorities, shared memory, sequences and traces are not
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
 
 
 def server_metadata() -> dict[str, object]:
-    """$metadata_server_response."""
+    """Returns $metadata_server_response."""
     return {"name": SERVER_NAME, "version": __version__, "extensions": EXTENSIONS}
 
 
 async def live_as(serving: Serving, name: str | None = None, version: str | None = None) -> Deployment:
-    """The live deployment, if the name and version that a client gave are its own; none of either is any.
+    """Returns the live deployment if it has the name and the version that the client gave. Either may be left out.
 
-    Raises ModelNotFound, VersionNotFound, VersionNotLive of a version that is there and not loaded, NoModel.
+    Raises InvalidRequest, ModelNotFound, VersionNotFound, NoModel, and VersionNotLive for a version that exists and is
+    not loaded.
     """
     model_known(serving, name)
     if not version:
@@ -47,13 +50,13 @@ async def live_as(serving: Serving, name: str | None = None, version: str | None
 
 
 def model_known(serving: Serving, name: str | None) -> None:
-    """Raises ModelNotFound. One model is served, by its name."""
+    """Raises ModelNotFound unless `name` is that of the one served model, or missing."""
     if name and name != serving.repository.name:
         raise ModelNotFound(f"Request for unknown model: {name!r} is not found; {serving.repository.name!r} is served")
 
 
 def model_metadata(model: Model) -> dict[str, object]:
-    """$metadata_model_response; the input also comes as BYTES [-1], encoded images, which it has no place for."""
+    """Returns $metadata_model_response. It cannot say that the input may also be BYTES [-1], encoded images."""
     return {
         "name": model.name,
         "versions": [str(model.version)],
@@ -64,7 +67,7 @@ def model_metadata(model: Model) -> dict[str, object]:
 
 
 def model_config(model: Model, max_batch: int) -> dict[str, object]:
-    """Triton's ModelConfig as JSON: that of the repository's config.pbtxt, with the batch that this service takes."""
+    """Returns Triton's ModelConfig as JSON: the repository's config.pbtxt, with this service's own batch limit."""
     return {
         "name": model.name,
         "platform": PLATFORM,
@@ -85,9 +88,10 @@ def model_config(model: Model, max_batch: int) -> dict[str, object]:
 
 
 def model_statistics(live: Deployment) -> dict[str, object]:
-    """$model_stat: since the version went live, over every protocol. Preparing an input is its decode.
+    """Returns $model_stat, which counts requests of every protocol since the version went live.
 
-    The three parts of computing have the same count, as perf_analyzer wants it, where one takes no time of its own too.
+    Decoding is `compute_input`. perf_analyzer wants the three parts of computing to have the same count, so
+    `compute_output` has it too, with a time of 0.
     """
     done: Statistics = live.statistics
     none = _duration(Total())
@@ -120,7 +124,7 @@ def model_statistics(live: Deployment) -> dict[str, object]:
 
 
 async def repository_index(services: Services, ready: bool) -> list[dict[str, str]]:
-    """Every version, or the `ready` one."""
+    """Lists every version with its state, or with `ready` the live version alone."""
     serving = services.serving
     live = serving.live.model.version if services.ready and serving.live else None
     versions, reasons = await asyncio.to_thread(_versions, serving)
@@ -137,16 +141,15 @@ async def repository_index(services: Services, ready: bool) -> list[dict[str, st
 
 
 async def load(serving: Serving, name: str, parameters: dict[str, object]) -> None:
-    """Makes a version live, as POST /models/{version}/activate does: `version` among the parameters, else the one that
-    ACTIVE names, else the newest.
+    """Makes a version live, as POST /models/{version}/activate does.
+
+    The version is the parameter `version`, else the active one, else the newest.
 
     Raises ModelNotFound, VersionNotFound, VersionUnusable, InvalidRequest.
     """
     model_known(serving, name)
     if unknown := parameters.keys() - {"version"}:
-        raise InvalidRequest(
-            f"the load parameters {sorted(unknown)} are not supported: a version is loaded as it is; 'version' chooses"
-        )
+        raise InvalidRequest(f"the load parameters {sorted(unknown)} are not supported; 'version' is the only one")
     version = parameters.get("version")
     if version is None:
         await serving.activate(await asyncio.to_thread(_default_version, serving))
@@ -158,10 +161,10 @@ async def load(serving: Serving, name: str, parameters: dict[str, object]) -> No
 
 
 def unload(serving: Serving, name: str) -> None:
-    """Never done. Raises NotSupported, ModelNotFound."""
+    """Refuses: the one model stays loaded. Raises NotSupported, ModelNotFound."""
     model_known(serving, name)
     raise NotSupported(
-        f"{name!r} is the one model of this service and stays loaded: load another version in its place, "
+        f"{name!r} is the only model of this service and stays loaded: load another version in its place, "
         "or stop the service"
     )
 
@@ -169,9 +172,9 @@ def unload(serving: Serving, name: str) -> None:
 async def model_infer(
     request: InferRequest, live: Deployment, services: Services, until: AbstractAsyncContextManager[None]
 ) -> list[Output]:
-    """The outputs as they were asked for. The caller holds a lease on `live`.
+    """Runs the model and returns the outputs that the request asks for. The caller holds a lease on `live`.
 
-    Raises InvalidRequest, NoValidImage, QueueFull, InferenceFailed, what `until` raises.
+    Raises InvalidRequest, NoValidImage, QueueFull, InferenceFailed, and what `until` raises.
     """
     if len(request.images) > services.settings.max_files:
         raise InvalidRequest(
@@ -184,7 +187,7 @@ async def model_infer(
 
 
 def seconds_of(request: InferRequest, services: Services) -> float:
-    """How long the request may take: a client can shorten the service's own bound."""
+    """Returns how long the request may take, in seconds. A client can only shorten the service's own limit."""
     return min(request.timeout or services.settings.request_timeout, services.settings.request_timeout)
 
 

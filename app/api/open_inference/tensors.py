@@ -1,4 +1,4 @@
-"""The Open Inference Protocol on the wire: an inference request out of a body, and back.
+"""Reads an inference request of the Open Inference Protocol from a body, and writes the response.
 
 The protocol: github.com/kserve/open-inference-protocol; binary tensors and classification are Triton's extensions.
 """
@@ -20,19 +20,22 @@ from app.errors import InvalidRequest, MalformedBody
 from training.contract.manifest import INPUT_NAME, OUTPUT_NAME
 
 HEADER_LENGTH = "inference-header-content-length"
-# a raw body of as many bytes as the model's input has is pixels, unless it begins like JPEG, PNG, GIF or WebP
+# a raw body with exactly as many bytes as the model's input is pixels, unless it begins like JPEG, PNG, GIF or WebP
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"RIFF")
 
-# each is a tensor of its own in the answer: without a bound, a small request makes an answer of any size
+# each output is a tensor in the answer: without a limit, a small request could ask for an answer of any size
 MAX_OUTPUTS = 16
-UINT64 = 2**64  # what the protocol's numbers are below; JSON's may have thousands of digits
+UINT64 = 2**64  # the protocol's numbers are below this; in JSON a number may have thousands of digits
 
 Images = Sequence[bytes] | NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """One output as it is asked for: the probabilities, or the `classes` most likely ones; in the body or after it."""
+    """One output that a request asks for: all probabilities, or the `classes` most likely classes.
+
+    `binary` puts its data behind the JSON.
+    """
 
     classes: int = 0
     binary: bool = False
@@ -40,7 +43,7 @@ class Requested:
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """What a client asks. `images` are encoded ones, or uint8 [n, height, width, 3]; `timeout` is in seconds."""
+    """A parsed request. `images` are encoded images, or uint8 [n, height, width, 3]; `timeout` is in seconds."""
 
     images: Images
     outputs: Sequence[Requested] = (Requested(),)
@@ -50,29 +53,29 @@ class InferRequest:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One output: float32 [n, classes], or texts [n][k]."""
+    """One output of the response: float32 [n, classes], or texts [n][k]."""
 
     values: NDArray[np.float32] | list[list[str]]
 
     @property
     def datatype(self) -> str:
-        """The protocol's name of it."""
+        """The protocol's name of the datatype."""
         return "BYTES" if isinstance(self.values, list) else "FP32"
 
     @property
     def shape(self) -> list[int]:
-        """[n, classes], or [n, k]."""
+        """The shape, [n, classes] or [n, k]."""
         return [len(self.values), len(self.values[0])]
 
     def raw(self) -> bytes:
-        """As binary tensor data: little-endian, a text behind its length."""
+        """Returns binary tensor data, little-endian; each text follows its length."""
         if isinstance(self.values, list):
             return pack_bytes([text.encode() for row in self.values for text in row])
         return self.values.astype("<f4", copy=False).tobytes()
 
 
 class _Part(BaseModel):
-    """Parameters are the protocol's $parameters: what is not known is left alone, as Triton does."""
+    """An object of the request with $parameters. Unknown parameters are ignored, as Triton does."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -81,7 +84,7 @@ class _Part(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, value: Any) -> Any:  # Any: a validator's input is whatever came
-        """A client that is made of models writes out what it does not set."""
+        """Drops fields that are null: clients generated from a schema send null for what is not set."""
         return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
@@ -106,7 +109,7 @@ class _Body(_Part):
 
 
 def read_request(body: bytes, header_length: str | None, shape: tuple[int, int, int]) -> InferRequest:
-    """A request's body. `header_length` is the header that says where the JSON ends; `shape` is one image's.
+    """Parses a request's body. `header_length` is the header with the JSON's length, `shape` the shape of one image.
 
     With a `header_length` of 0 the body is one image and nothing else. Raises MalformedBody, InvalidRequest.
     """
@@ -121,7 +124,7 @@ def read_request(body: bytes, header_length: str | None, shape: tuple[int, int, 
         what = "Input should be an object" if first["type"] == "model_type" else first["msg"]
         raise InvalidRequest(f"{where}: {what}") from None
     except ValueError as error:
-        raise MalformedBody(f"the body should be JSON, {length} bytes of it can not be read: {error}") from None
+        raise MalformedBody(f"the body should be JSON, its {length} bytes cannot be read: {error}") from None
     (item,) = named(request.inputs, INPUT_NAME, "input")
     images = _images(item, memoryview(body)[length:], shape)
     binary = bool(request.parameters.get("binary_data_output"))
@@ -137,7 +140,7 @@ def read_request(body: bytes, header_length: str | None, shape: tuple[int, int, 
 def write_response(
     name: str, version: int, request: InferRequest, outputs: Sequence[Output]
 ) -> tuple[bytes, int | None]:
-    """The body, and where its JSON ends when binary data follow."""
+    """Returns the body, and the length of its JSON when binary data follow, else None."""
     tail: list[bytes] = []
     described = []
     for asked, output in zip(request.outputs, outputs, strict=True):
@@ -157,7 +160,7 @@ def write_response(
 
 
 def named(items: Sequence[_Named], name: str, kind: str) -> Sequence[_Named]:
-    """The items, all of which should have that name, inputs be one and outputs not too many. Raises InvalidRequest."""
+    """Returns the items. Raises InvalidRequest for another name, an input that is not alone, or too many outputs."""
     for item in items:
         if item.name != name:
             raise InvalidRequest(f"unexpected inference {kind} {item.name!r}, the model has one: {name!r}")
@@ -169,7 +172,7 @@ def named(items: Sequence[_Named], name: str, kind: str) -> Sequence[_Named]:
 
 
 def requested(parameters: dict[str, Any], binary: bool = False) -> Requested:  # Any: JSON or protobuf values
-    """An output's parameters. Raises InvalidRequest."""
+    """Reads an output's parameters. Raises InvalidRequest."""
     classes = parameters.get("classification", 0)
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 0:
         raise InvalidRequest(f"'classification' should be a number of classes, got {classes!r}")
@@ -178,13 +181,13 @@ def requested(parameters: dict[str, Any], binary: bool = False) -> Requested:  #
 
 
 def refuse_shared_memory(parameters: Container[str]) -> None:
-    """Of an input or an output. Raises InvalidRequest."""
+    """Raises InvalidRequest when the parameters of an input or an output name shared memory."""
     if "shared_memory_region" in parameters:
-        raise InvalidRequest("shared memory is not supported, `extensions` does not name it")
+        raise InvalidRequest("shared memory is not supported, as `extensions` shows")
 
 
 def timeout_of(microseconds: object) -> float | None:
-    """The request parameter `timeout`, in seconds; 0 is none. Raises InvalidRequest."""
+    """Returns the request parameter `timeout` in seconds; None for 0. Raises InvalidRequest."""
     if microseconds is None or microseconds == 0:
         return None
     if isinstance(microseconds, bool) or not isinstance(microseconds, int) or not 0 <= microseconds < UINT64:
@@ -193,7 +196,7 @@ def timeout_of(microseconds: object) -> float | None:
 
 
 def pixels(data: bytes | memoryview, shape: Sequence[int]) -> NDArray[np.uint8]:
-    """UINT8 tensor data of that shape, [n, height, width, 3]. Raises InvalidRequest."""
+    """Returns UINT8 tensor data in that shape, [n, height, width, 3]. Raises InvalidRequest."""
     if len(data) != math.prod(shape):
         raise InvalidRequest(
             f"input {INPUT_NAME!r} of shape {list(shape)} has {math.prod(shape)} bytes, got {len(data)}"
@@ -202,7 +205,7 @@ def pixels(data: bytes | memoryview, shape: Sequence[int]) -> NDArray[np.uint8]:
 
 
 def check_shape(shape: Sequence[int], image: tuple[int, int, int] | None) -> None:
-    """[n, *image] of pixels, [n] or [n, 1] of encoded images, where `image` is None. Raises InvalidRequest."""
+    """Raises InvalidRequest unless the shape is [n, *image], or without `image` [n] or [n, 1], for encoded images."""
     expected = tuple(shape[1:]) == image if image else len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
     if not (expected and len(shape) and shape[0] > 0):
         wanted = f"[n, {', '.join(map(str, image))}] for UINT8" if image else "[n] for BYTES"
@@ -210,12 +213,12 @@ def check_shape(shape: Sequence[int], image: tuple[int, int, int] | None) -> Non
 
 
 def pack_bytes(items: Sequence[bytes]) -> bytes:
-    """BYTES tensor data: each item behind its length."""
+    """Returns BYTES tensor data: each item after its length."""
     return b"".join(part for item in items for part in (struct.pack("<I", len(item)), item))
 
 
 def unpack_bytes(data: bytes | memoryview, n: int) -> list[bytes]:
-    """The n items of BYTES tensor data. Raises InvalidRequest."""
+    """Returns the n items of BYTES tensor data. Raises InvalidRequest."""
     items: list[bytes] = []
     at = 0
     while at + 4 <= len(data):
@@ -226,14 +229,14 @@ def unpack_bytes(data: bytes | memoryview, n: int) -> list[bytes]:
         at += 4 + length
     if at != len(data) or len(items) != n:
         raise InvalidRequest(
-            f"input {INPUT_NAME!r} should be {n} byte strings, each behind its length in 4 bytes; {len(items)} fit, "
-            f"{len(data) - at} bytes are left"
+            f"input {INPUT_NAME!r} should be {n} byte strings, each after its length in 4 bytes; it has {len(items)}, "
+            f"{len(data) - at} bytes are left over"
         )
     return items
 
 
 def of_datatype(datatype: str) -> None:
-    """Raises InvalidRequest for what an image can not come as."""
+    """Raises InvalidRequest for a datatype that cannot carry an image."""
     if datatype not in ("UINT8", "BYTES"):
         raise InvalidRequest(
             f"input {INPUT_NAME!r} should be UINT8, pixels, or BYTES, encoded images; its datatype is {datatype!r}"
@@ -253,7 +256,10 @@ def _raw_image(body: bytes, shape: tuple[int, int, int]) -> Images:
 
 
 def _images(item: _Input, tail: memoryview, image: tuple[int, int, int]) -> Images:
-    """`tail` is what follows the JSON: all of the one input's binary data, or nothing."""
+    """Reads the input's images. `tail`, which follows the JSON, is the binary data of the one input, or empty.
+
+    Raises MalformedBody, InvalidRequest.
+    """
     of_datatype(item.datatype)
     refuse_shared_memory(item.parameters)
     size = item.parameters.get("binary_data_size")
@@ -266,7 +272,7 @@ def _images(item: _Input, tail: memoryview, image: tuple[int, int, int]) -> Imag
 
 
 def _numbers(item: _Input) -> NDArray[np.uint8]:
-    """Flat or nested; numpy alone would take -1, 2.5 and 256 for something."""
+    """Reads pixels from flat or nested numbers. Raises InvalidRequest; numpy alone would convert -1, 2.5 and 256."""
     try:
         array = np.asarray(item.data)
     except ValueError:  # rows of different lengths
@@ -279,7 +285,7 @@ def _numbers(item: _Input) -> NDArray[np.uint8]:
 
 
 def _texts(item: _Input) -> list[bytes]:
-    """Base64: JSON has no bytes."""
+    """Reads encoded images from base64, since JSON has no bytes. Raises InvalidRequest."""
     texts = item.data if isinstance(item.data, list) else []
     texts = [text[0] if isinstance(text, list) and len(text) == 1 else text for text in texts]
     if len(texts) != item.shape[0]:

@@ -142,7 +142,7 @@ async def test_over_means_that_all_was_seen(engine: Engine) -> None:
 
 async def test_a_cursor_stands_between_lines(engine: Engine) -> None:
     id = await finished(engine, 2)
-    with pytest.raises(ValueError, match="none ends at byte 3"):
+    with pytest.raises(ValueError, match="no event ends at byte 3"):
         await events_of(engine, id).over(Cursor(3))
     assert not await events_of(engine, id).over(Cursor(10_000))  # another replica may have seen more
 

@@ -208,7 +208,7 @@ BAD_BODIES: dict[str, tuple[dict[str, Any], int, str, str]] = {  # Any: httpx' a
     "no parts": ({"content": b"--x--\r\n", "headers": BOUNDARY}, 422, "no_file", "it has no parts"),
     "no file chosen": (
         {"content": HEAD.replace(b"a.png", b"") + b"\r\n--x--\r\n", "headers": BOUNDARY},
-        *(422, "no_file", "none was chosen"),
+        *(422, "no_file", "no file was chosen"),
     ),
     "empty body": ({"content": b""}, 422, "no_file", "it is empty"),
     "empty multipart": ({"content": b"", "headers": BOUNDARY}, 400, "malformed_body", "breaks off"),
@@ -218,7 +218,7 @@ BAD_BODIES: dict[str, tuple[dict[str, Any], int, str, str]] = {  # Any: httpx' a
         "malformed_body",
         "boundary",
     ),
-    "garbage": ({"content": b"garbage", "headers": BOUNDARY}, 400, "malformed_body", "can not be read"),
+    "garbage": ({"content": b"garbage", "headers": BOUNDARY}, 400, "malformed_body", "cannot be read"),
     "broken off": (
         {"content": HEAD + encoded(IMAGES[0]) + b"\r\n" + HEAD + b"\x89PNG", "headers": BOUNDARY},
         *(400, "malformed_body", "closing boundary"),
@@ -236,8 +236,8 @@ BAD_BODIES: dict[str, tuple[dict[str, Any], int, str, str]] = {  # Any: httpx' a
         "mixed",
     ),
     "too many files": ({"files": [good(0)] * 9}, 413, "too_many_files", "at most 8"),
-    "text beside alone": ({"files": [("token", (None, b"x"))]}, 422, "no_file", "the text fields 'token' alone"),
-    "pixels as text": ({"files": [("file", (None, PNG))]}, 422, "wrong_field", f"{len(PNG)} bytes that are no text"),
+    "text beside alone": ({"files": [("token", (None, b"x"))]}, 422, "no_file", "it has only the text fields 'token'"),
+    "pixels as text": ({"files": [("file", (None, PNG))]}, 422, "wrong_field", f"{len(PNG)} bytes that are not text"),
     "an image in another field": (
         {"content": b'--x\r\nContent-Disposition: form-data; name="photo"\r\nContent-Type: image/png\r\n\r\n--x--\r\n'}
         | {"headers": BOUNDARY},
@@ -257,7 +257,7 @@ BAD_BODIES: dict[str, tuple[dict[str, Any], int, str, str]] = {  # Any: httpx' a
     ),
     "a line that begins like the boundary": (
         {"content": HEAD + b"\r\n--xy\r\n--x--\r\n", "headers": BOUNDARY},
-        *(400, "malformed_body", "behind its boundary"),
+        *(400, "malformed_body", "its boundary should be followed by"),
     ),
     "long boundary": (
         {"content": b"--", "headers": {"content-type": f"multipart/form-data; boundary={'x' * 300}"}},

@@ -125,7 +125,7 @@ async def test_a_bad_request_names_the_field(serve: Serve, body: object, field: 
 @pytest.mark.parametrize(
     ("body", "status", "detail"),
     [
-        (b"{bad", 422, "body: should be JSON, it is not at line 1, column 2: Expecting property name"),
+        (b"{bad", 422, "body: should be JSON, but is not at line 1, column 2: Expecting property name"),
         (b'{"data": "photos",\n "epochs": }', 422, "at line 2, column 12: Expecting value, got '}'"),
         (b'{"data": "photos"', 422, "got its end"),
         (b'{"data": "photos"} and so on', 422, "column 20: Extra data, got 'and so on'"),

@@ -48,7 +48,7 @@ async def test_what_dies_is_started_again(tmp_path: Path) -> None:
         await becomes(lambda: len(starts(tmp_path)) == 1)
         os.kill(starts(tmp_path)[0], signal.SIGKILL)
         await becomes(lambda: len(starts(tmp_path)) == 2)
-        assert keeper.error == "the pet ended with SIGKILL; the service's log has what it said"
+        assert keeper.error == "the pet ended with SIGKILL; the service's log has its output"
         await becomes(lambda: keeper.pid == starts(tmp_path)[1])  # it may write before it is known here
     assert all(gone(pid) for pid in starts(tmp_path))
 
@@ -68,7 +68,7 @@ async def test_pauses_double_and_begin_anew_after_a_steady_life(
 async def test_after_a_fatal_status_it_is_not_started_again(tmp_path: Path) -> None:
     async with keeper_of(tmp_path, "sys.exit(2)") as keeper:
         await keeper.gave_up()
-        assert keeper.error == "the pet can not run: it has no food"
+        assert keeper.error == "the pet cannot run: it has no food"
     assert len(starts(tmp_path)) == 1
 
 

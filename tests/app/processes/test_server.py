@@ -71,7 +71,7 @@ def test_settings_that_can_not_work_stop_the_start_with_one_line(settings: dict[
     process = run(**settings)
     output, errors = process.communicate(timeout=30)
     assert (process.returncode, output) == (2, "")
-    assert errors.startswith("resnext-service can not start: " + expected)
+    assert errors.startswith("resnext-service cannot start: " + expected)
     assert errors.count("\n") == 1
 
 
@@ -86,8 +86,8 @@ def test_a_port_in_use_stops_the_start_with_one_line(
         process = run(**{"models": str(tmp_path), "processes": processes, "port": "0", setting: port})
         output, errors = process.communicate(timeout=30)
     assert (process.returncode, output) == (2, "")
-    assert errors.startswith(f"resnext-service can not start: port {port} on 127.0.0.1 is in use")
-    assert f"RESNEXT_{setting.upper()} may name another port" in errors
+    assert errors.startswith(f"resnext-service cannot start: port {port} on 127.0.0.1 is in use")
+    assert f"set RESNEXT_{setting.upper()} to another port" in errors
     assert errors.count("\n") == 1
 
 
@@ -96,7 +96,7 @@ def test_an_address_that_cannot_be_had_stops_the_start_with_one_line(tmp_path: P
     process = run(models=str(tmp_path), host=host)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 2
-    assert errors.startswith(f"resnext-service can not start: port 8000 on {host} cannot be opened: ")
+    assert errors.startswith(f"resnext-service cannot start: port 8000 on {host} cannot be opened: ")
     assert errors.count("\n") == 1
 
 
@@ -109,8 +109,8 @@ def test_the_log_of_a_start_without_a_model_says_what_to_do(tmp_path: Path) -> N
     assert f"nothing is served from {tmp_path} yet: no version of 'resnext50' is active" in line
     assert "resnext train DIR" in line
     assert f"serving on http://127.0.0.1:{port} (Ctrl-C ends it)" in log
-    assert "RESNEXT_WORKERS sets nothing; RESNEXT_WORKER is the nearest that does" in log
-    assert "RESNEXT_IMAGE_SIZE sets nothing" in log
+    assert "RESNEXT_WORKERS is no setting; did you mean RESNEXT_WORKER?" in log
+    assert "RESNEXT_IMAGE_SIZE is no setting" in log
     assert "RESNEXT_NAME" not in log
 
 

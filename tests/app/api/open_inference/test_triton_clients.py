@@ -207,7 +207,7 @@ def edited(change: Callable[[Any], object]) -> Any:
 BAD_CALLS: dict[str, tuple[Callable[[Any], object], str]] = {
     "no input": (lambda r: r.ClearField("inputs"), "expected 1 input"),
     "no contents": (lambda r: r.ClearField("raw_input_contents"), "has 2304 bytes, got 0"),
-    "two raw contents": (lambda r: r.raw_input_contents.append(b""), "as many raw contents, got 2"),
+    "two raw contents": (lambda r: r.raw_input_contents.append(b""), "one raw content each, got 2"),
     "cut off": (lambda r: r.raw_input_contents.__setitem__(0, b"1234"), "has 2304 bytes, got 4"),
     "datatype": (lambda r: setattr(r.inputs[0], "datatype", "FP32"), "its datatype is 'FP32'"),
     "negative": (lambda r: r.inputs[0].shape.__setitem__(0, -3), "unexpected shape"),
