@@ -124,7 +124,10 @@ def test_a_kill_of_everything_loses_nothing(starter: Path, models: Path, tmp_pat
         "data": "digits", "image_size": 32, "epochs": 4, "batch_size": 16, "checkpoint_every": 10,
         "deterministic": True, "augment": "none",
     }  # fmt: skip
-    with service(models, **places) as (process, port), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    with (
+        service(models, **places) as (process, port),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+    ):
         job = train(client, **config)
         run = Run(tmp_path / "state" / "jobs" / job)
         until(lambda: (run.checkpoints / "state.json").exists(), seconds=90)
@@ -137,7 +140,10 @@ def test_a_kill_of_everything_loses_nothing(starter: Path, models: Path, tmp_pat
     assert not run.done("training")
     assert ModelRepository(models, "resnext50").versions() == [1]
 
-    with service(models, **places) as (_, port), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    with (
+        service(models, **places) as (_, port),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+    ):
         states = [data["state"] for _, kind, data in follow(client, job) if kind == "state"]
         assert states[-1] == "succeeded"
         until(lambda: client.get("/health").json()["model"]["version"] == 2)
