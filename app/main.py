@@ -3,18 +3,17 @@
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
-from fastapi import FastAPI, Security
+from fastapi import APIRouter, FastAPI, Security
 from fastapi.security import HTTPBearer
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from app import __version__
 from app.api import datasets, health, metrics, models, predict, train
-from app.api.middleware.auth import OPEN_PATHS, ApiKeys, Keys
+from app.api.middleware.auth import ApiKeys, Keys
 from app.api.middleware.drain import AnnounceDrain
 from app.api.middleware.limits import BodyLimit
 from app.api.middleware.observer import Observer
@@ -31,11 +30,10 @@ from app.execution.session import Execution
 from app.inference.admission import Admission
 from app.inference.infer import Inference
 from app.observability.logs import RequestLog
-from app.observability.metrics import Metrics
+from app.observability.metrics import Metrics, shared_folder
 from app.observability.observation import Batch
-from app.observability.requests import Requests
+from app.observability.requests import Requests, Watcher
 from app.processes.drain import Drain
-from app.processes.group import shared_folder
 from app.processes.keeper import training_worker
 from app.rollout.rollback import RollbackPolicy
 from app.rollout.serving import Serving
@@ -47,9 +45,6 @@ from training.contract.repository import ModelRepository
 from training.datasets.store import DatasetStore
 from training.jobs.jobs import Jobs
 
-if TYPE_CHECKING:
-    from app.observability.tracing import Tracing
-
 GUARDED = (
     predict.router,
     models.router,
@@ -58,6 +53,7 @@ GUARDED = (
     metrics.router,
     inference_v2.router,
 )
+OPENAPI_PATH = "/openapi.json"
 OPEN = (health.router, inference_v2.open_router)
 # what a page on another origin may read of an answer; by name: "*" is not for pages that send credentials
 EXPOSED_HEADERS = (
@@ -73,28 +69,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     settings = settings or read_settings()
     keys = [key.get_secret_value() for key in settings.api_keys]
-    tracing = _tracing(settings)
-    services = _make_services(settings, tracing)
-    request_log = RequestLog() if settings.log == "json" else None
-    requests = Requests(
-        services.metrics,
-        on_end=[*([request_log.note] if request_log else []), *([tracing.end] if tracing else [])],
-        on_begin=tracing.begin if tracing else None,
-    )
-    grpc = _grpc_server(services, requests, Keys(keys)) if settings.grpc_port else None
+    watchers = _watchers(settings)
+    services = _make_services(settings, watchers)
+    requests = Requests(services.metrics, watchers)
+    grpc = _grpc_server(services, requests, Keys(keys))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as running:
-            if request_log:
-                running.enter_context(request_log)
+            for watcher in watchers:
+                await running.enter_async_context(watcher)
             await running.enter_async_context(services.metrics.carried())
             await running.enter_async_context(services.trainer)
             await running.enter_async_context(services.serving)
             opening = asyncio.create_task(_open_jobs(services))
             if shared_folder():  # others may serve already: the port opens when this one can, too
                 await services.serving.settled.wait()
-            async with grpc or contextlib.nullcontext():
+            async with grpc:
                 yield
             services.drain.begin()
             if not services.serving.settled.is_set():
@@ -102,13 +93,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await asyncio.wait({opening}, timeout=LIMIT_S)
         services.inference.decoders.shutdown()
         await services.jobs.close()
-        if tracing:
-            await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="ResNeXt Service",
         version=__version__,
         lifespan=lifespan,
+        openapi_url=OPENAPI_PATH,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # OwnPaths takes them off
@@ -122,10 +112,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in unguarded:
         app.include_router(router)
 
-    paths = [route.path for router in (*GUARDED, *unguarded) for route in router.routes if isinstance(route, Route)]
+    open_paths = [*_paths(unguarded), OPENAPI_PATH]
+    paths = [*_paths(GUARDED), *open_paths]
     if settings.root_path and any(f"{path}/".startswith(f"{settings.root_path}/") for path in paths):
         raise SettingsError(f"RESNEXT_ROOT_PATH should not be where a route begins, it is {settings.root_path}")
-    _add_inner_middleware(app, settings, Keys(keys) if keys else None)
+    _add_inner_middleware(app, settings, keys, open_paths)
     install_error_handlers(app)
     _add_outer_middleware(app, services, requests, paths)
     return app
@@ -134,7 +125,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 # of middleware, the last one added sees a request first
 
 
-def _add_inner_middleware(app: FastAPI, settings: Settings, keys: Keys | None) -> None:
+def _add_inner_middleware(app: FastAPI, settings: Settings, keys: list[str], open_paths: list[str]) -> None:
     """Adds the middleware that may fail or refuse a request."""
     app.add_middleware(
         Shortcut,
@@ -142,7 +133,7 @@ def _add_inner_middleware(app: FastAPI, settings: Settings, keys: Keys | None) -
     )
     app.add_middleware(BodyLimit, limit=settings.max_upload, dataset_limit=settings.max_dataset_upload)
     if keys:
-        app.add_middleware(ApiKeys, keys=keys)
+        app.add_middleware(ApiKeys, keys=Keys(keys), open_paths=open_paths)
 
 
 def _add_outer_middleware(app: FastAPI, services: Services, requests: Requests, paths: list[str]) -> None:
@@ -157,8 +148,12 @@ def _add_outer_middleware(app: FastAPI, services: Services, requests: Requests, 
             expose_headers=EXPOSED_HEADERS,
         )
     app.add_middleware(AnnounceDrain, drain=services.drain)
-    app.add_middleware(Observer, requests=requests, paths=[*paths, *OPEN_PATHS])
+    app.add_middleware(Observer, requests=requests, paths=paths)
     app.add_middleware(OwnPaths, prefix=settings.root_path)
+
+
+def _paths(routers: Iterable[APIRouter]) -> list[str]:
+    return [route.path for router in routers for route in router.routes if isinstance(route, Route)]
 
 
 async def _open_jobs(services: Services) -> None:
@@ -167,18 +162,23 @@ async def _open_jobs(services: Services) -> None:
     await services.jobs.open()
 
 
-def _tracing(settings: Settings) -> "Tracing | None":
-    if settings.otlp_endpoint is None:
-        return None
-    try:
-        from app.observability.tracing import Tracing, exporter
-    except ImportError as error:
-        needed = "OpenTelemetry: pip install 'resnext-service[otel]'"
-        raise SettingsError(f"RESNEXT_OTLP_ENDPOINT needs {needed} ({error})") from None
-    return Tracing(exporter(settings.otlp_endpoint))
+def _watchers(settings: Settings) -> list[Watcher]:
+    """Makes what follows each request beside the metrics. Raises SettingsError when an extra is missing."""
+    watchers: list[Watcher] = [RequestLog()] if settings.log == "json" else []
+    if settings.otlp_endpoint is not None:
+        try:
+            from app.observability.tracing import Tracing, exporter
+        except ImportError as error:
+            needed = "OpenTelemetry: pip install 'resnext-service[otel]'"
+            raise SettingsError(f"RESNEXT_OTLP_ENDPOINT needs {needed} ({error})") from None
+        watchers.append(Tracing(exporter(settings.otlp_endpoint)))
+    return watchers
 
 
 def _grpc_server(services: Services, requests: Requests, keys: Keys) -> contextlib.AbstractAsyncContextManager[object]:
+    """Makes the gRPC server, or nothing where no port is set for it. Raises SettingsError when the extra is missing."""
+    if not services.settings.grpc_port:
+        return contextlib.nullcontext()
     try:
         from app.api.open_inference.grpc_server import GrpcServer  # an optional extra; importing it takes 0.3 s
     except ImportError as error:
@@ -186,7 +186,7 @@ def _grpc_server(services: Services, requests: Requests, keys: Keys) -> contextl
     return GrpcServer(services, requests, keys)
 
 
-def _make_services(settings: Settings, tracing: "Tracing | None") -> Services:
+def _make_services(settings: Settings, watchers: list[Watcher]) -> Services:
     cores = usable_cores()
     repository = ModelRepository(settings.models, settings.model)
     load = functools.partial(
@@ -214,8 +214,8 @@ def _make_services(settings: Settings, tracing: "Tracing | None") -> Services:
 
     def observe(batch: Batch) -> None:
         collected.count_batch(batch)
-        if tracing:
-            tracing.show_batch(batch)
+        for watcher in watchers:
+            watcher.batch(batch)
 
     serving = Serving(repository, load, settings.poll_interval, settings.batch_delay / 1000, policy, collected, observe)
     return Services(

@@ -33,6 +33,21 @@ async def deadline(request: Request, seconds: float | None) -> AsyncIterator[Non
     except TimeoutError:
         if left:
             raise ClientGone("the client left before it was answered") from None
-        raise DeadlineExceeded(f"no answer within {seconds:g} s; the work that was still queued is dropped") from None
+        raise expired(seconds) from None
     finally:
         watcher.cancel()
+
+
+@contextlib.asynccontextmanager
+async def time_limit(seconds: float) -> AsyncIterator[None]:
+    """Cancels the block after `seconds`. Raises DeadlineExceeded."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise expired(seconds) from None
+
+
+def expired(seconds: float | None) -> DeadlineExceeded:
+    """Returns the error of a request that was not answered in time."""
+    return DeadlineExceeded(f"no answer within {seconds:g} s; the work that was still queued is dropped")

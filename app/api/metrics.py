@@ -8,9 +8,8 @@ from starlette.responses import PlainTextResponse, Response
 
 from app.api.problems import documented
 from app.errors import Unauthorized
-from app.observability.metrics import MEDIA_TYPE
+from app.observability.metrics import MEDIA_TYPE, shared_folder
 from app.observability.resources import gpu_metrics, process_metrics, room_metrics, serving_processes
-from app.processes.group import shared_folder
 from app.services import ServicesDep
 from app.settings import Settings
 from app.trainer.job_metrics import job_metrics

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from app.api.deadline import deadline
 from app.api.examples import PREDICTED
+from app.api.numbers import whole_number
 from app.api.problems import documented
 from app.api.schemas import Classified, ImageProblem, ModelRef, Prediction, PredictResponse, Rejected
 from app.api.uploads import FIELD, Upload, read_form
@@ -104,9 +105,9 @@ def _top_k(place: str, text: str | None) -> int | None:
     """By hand, not FastAPI's: the route is on the shortcut. Raises InvalidRequest."""
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
-        raise InvalidRequest(f"{place}.top_k: should be a whole number from 1 to 999999999, got {text[:80]!r}")
-    return int(text)
+    if number := whole_number(text):
+        return number
+    raise InvalidRequest(f"{place}.top_k: should be a whole number from 1 to 999999999, got {text[:80]!r}")
 
 
 def _respond(model: Model, uploads: list[Upload], outcomes: list[Answer | ImageError], top_k: int) -> Response:

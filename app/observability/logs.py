@@ -1,5 +1,6 @@
 """The log on stderr: text for people, or JSON for programs, one object a line. In JSON each request has a line, too."""
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -7,12 +8,12 @@ import os
 import threading
 import time
 from collections import deque
-from types import TracebackType
 from typing import Self
 
 from starlette.types import Scope
 
 from app.observability.observation import CURRENT, Observation
+from app.observability.requests import Watcher
 from app.observability.timing import Timing
 from app.settings import Settings
 
@@ -47,7 +48,7 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
-class RequestLog:
+class RequestLog(Watcher):
     """A line for each request, written in a thread of its own from entering the context to leaving it.
 
     A reader that does not keep up costs lines, never requests; the log then says how many.
@@ -61,16 +62,16 @@ class RequestLog:
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="request log", daemon=True)
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._ending.set()
         self._some.set()
-        self._thread.join(1)  # no longer: perhaps nobody reads
+        await asyncio.to_thread(self._thread.join, 1)  # no longer: perhaps nobody reads
 
-    def note(self, scope: Scope, route: str, request: Observation, seconds: float) -> None:
+    def end(self, scope: Scope, route: str, request: Observation, seconds: float) -> None:
         """Writes down a request that is over. For the event loop's thread alone."""
         if len(self._lines) >= LIMIT:
             self._dropped += 1

@@ -5,6 +5,7 @@ import contextlib
 import os
 import threading
 from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -37,6 +38,12 @@ CLOSED: tuple[Closed, ...] = ("idle", "full", "delay")
 STAGES = ("receive", "decode", "queue", "infer")
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # else each has one more series, with the time of its first count
+
+
+def shared_folder() -> Path | None:
+    """Returns the temporary folder that the processes on one port share; None when this is the only process."""
+    folder = os.environ.get(FOLDER)
+    return Path(folder) if folder else None
 
 
 class Metrics:
@@ -133,7 +140,7 @@ class Metrics:
     @contextlib.asynccontextmanager
     async def carried(self) -> AsyncIterator[None]:
         """Lets the other processes, if any, see what this one counts for the length of the block."""
-        carrying = asyncio.create_task(self._carry_on()) if FOLDER in os.environ else None
+        carrying = asyncio.create_task(self._carry_on()) if shared_folder() else None
         try:
             yield
         finally:
@@ -183,7 +190,7 @@ class Metrics:
         """
         self._carry()
         whole = self._registry
-        if FOLDER in os.environ:
+        if shared_folder():
             whole = CollectorRegistry()
             MultiProcessCollector(whole)  # type: ignore[no-untyped-call]  # it has no types
         now = CollectorRegistry()

@@ -1,5 +1,6 @@
 """Traces by OpenTelemetry, which is an extra: this module is imported only where traces are asked for."""
 
+import asyncio
 import time
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -12,6 +13,7 @@ from starlette.types import Scope
 
 from app import __version__
 from app.observability.observation import Batch, Observation
+from app.observability.requests import Watcher
 
 EXPORT_S = 3.0  # for a collector to take the spans; the end of the process waits as long
 # probes and scrapes are the most frequent requests, and say the least
@@ -24,7 +26,7 @@ def exporter(endpoint: str) -> SpanProcessor:
     return BatchSpanProcessor(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_S))
 
 
-class Tracing:
+class Tracing(Watcher):
     """A span for each request, one below it for each stage, and one for each run of the model, with links to the
     requests whose images were in it.
 
@@ -71,7 +73,7 @@ class Tracing:
             span.set_status(StatusCode.ERROR)
         span.end(at(request.started + seconds))
 
-    def show_batch(self, batch: Batch) -> None:
+    def batch(self, batch: Batch) -> None:
         """Adds a run of the model to the trace of the first sampled request in it, with links to all of them; adds the
         stages of its images to their requests."""
         traced = [(image.request.span, image) for image in batch.queued if image.request and image.request.span]
@@ -96,9 +98,9 @@ class Tracing:
             self._stage(span, "queue", at(image.since), begun)
             self._stage(span, "infer", begun, ended, Link(run.get_span_context()))
 
-    def close(self) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Sends the spans that are left."""
-        self._provider.shutdown()
+        await asyncio.to_thread(self._provider.shutdown)
 
     def _at(self, seconds: float) -> int:
         """Returns a moment of `time.perf_counter` in OpenTelemetry's nanoseconds."""

@@ -9,13 +9,11 @@ import asyncio
 import contextlib
 import errno
 import functools
-import os
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from app.execution.cores import usable_cores
 from app.observability.metrics import FOLDER, forget_process
@@ -62,12 +60,6 @@ def require_free_grpc_port(settings: Settings) -> None:
     with _port_told(settings.host, settings.grpc_port, "RESNEXT_GRPC_PORT"):
         for family, address in _addresses(settings.host, settings.grpc_port):
             socket.create_server(address, family=family).close()
-
-
-def shared_folder() -> Path | None:
-    """Returns the temporary folder that the processes on one port share; None when this is the only process."""
-    folder = os.environ.get(FOLDER)
-    return Path(folder) if folder else None
 
 
 def serve_in_processes(settings: Settings) -> int:

@@ -9,8 +9,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api.problems import answer
 from app.errors import Unauthorized
 
-OPEN_PATHS = ("/", "/health", "/v2/health", "/docs", "/openapi.json")
-
 
 class Keys:
     """The service's keys; none of them lets everybody in."""
@@ -33,14 +31,19 @@ class Keys:
 
 
 class ApiKeys:
-    """Pure ASGI: lets a request through that carries one of the keys, or asks for an open path."""
+    """Pure ASGI: lets a request pass that carries a key, or whose path is open.
 
-    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+    `open_paths` are paths of routes; `/docs/{file}` opens all below `/docs/`.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys, open_paths: Sequence[str]) -> None:
         self.app = app
         self._keys = keys
+        self._open = frozenset(open_paths)
+        self._open_below = tuple(path.partition("{")[0] for path in open_paths if "{" in path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not _is_open(scope["path"]):
+        if scope["type"] == "http" and not self._is_open(scope["path"]):
             try:
                 self._keys.admit(Headers(scope=scope))
             except Unauthorized as error:
@@ -48,9 +51,8 @@ class ApiKeys:
                 return
         await self.app(scope, receive, send)
 
-
-def _is_open(path: str) -> bool:
-    return any(path == prefix or path.startswith(f"{prefix}/") for prefix in OPEN_PATHS)
+    def _is_open(self, path: str) -> bool:
+        return path in self._open or path.startswith(self._open_below)
 
 
 def _presented(headers: Mapping[str, str]) -> bytes:

@@ -1,8 +1,7 @@
 """The two services offered over gRPC: the Open Inference Protocol, by Triton's stubs, and gRPC's health protocol."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
+from app.api.deadline import time_limit
 from app.api.open_inference import protocol
 from app.api.open_inference.tensors import (
     Images,
@@ -26,7 +26,7 @@ from app.api.open_inference.tensors import (
     timeout_of,
     unpack_bytes,
 )
-from app.errors import DeadlineExceeded, InvalidRequest, NoModel, UnknownService, VersionNotLive
+from app.errors import InvalidRequest, NoModel, UnknownService, VersionNotLive
 from app.services import Services
 from training.contract.manifest import INPUT_NAME, OUTPUT_NAME
 
@@ -105,7 +105,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         with (await protocol.live_as(self._serving, request.model_name, request.model_version)).lease() as live:
             asked = await self._parse(request, live.model.shape)
             outputs = await protocol.model_infer(
-                asked, live, self._services, _deadline(protocol.seconds_of(asked, self._services))
+                asked, live, self._services, time_limit(protocol.seconds_of(asked, self._services))
             )
             return _response(live.model.name, live.model.version, asked.id, outputs)
 
@@ -136,16 +136,6 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no
             raise UnknownService(f"there is no service {request.service[:40]!r}; there are {[LIVENESS, *READINESS]}")
         ready = status.SERVING if self._services.ready else status.NOT_SERVING
         return health_pb2.HealthCheckResponse(status=ready)
-
-
-@contextlib.asynccontextmanager
-async def _deadline(seconds: float) -> AsyncIterator[None]:
-    """Cancels the block after `seconds`. Raises DeadlineExceeded."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise DeadlineExceeded(f"no answer within {seconds:g} s; the work that was still queued is dropped") from None
 
 
 def _parameters(parameters: Message) -> dict[str, Any]:  # Any: the values of a oneof

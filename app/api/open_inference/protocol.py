@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 import numpy as np
 
 from app import __version__
+from app.api.numbers import whole_number
 from app.api.open_inference.tensors import InferRequest, Output, Requested
 from app.errors import InvalidRequest, ModelNotFound, NotSupported, VersionNotFound, VersionNotLive
 from app.execution.model import Model
@@ -40,10 +41,11 @@ async def live_as(serving: Serving, name: str | None = None, version: str | None
     model_known(serving, name)
     if not version:
         return serving.deployment()
-    if not (version.isascii() and version.isdigit() and len(version) < 10):
+    number = whole_number(version)
+    if number is None:
         raise InvalidRequest(f"a model version should be a number, got {version[:40]!r}")
-    if serving.live is None or serving.live.model.version != int(version):
-        await serving.require(int(version))
+    if serving.live is None or serving.live.model.version != number:
+        await serving.require(number)
         now = f"version {serving.live.model.version} is" if serving.live else "none is"
         raise VersionNotLive(f"{serving.repository.name!r} version {version} is not at ready state; {now} live")
     return serving.live
@@ -154,10 +156,11 @@ async def load(serving: Serving, name: str, parameters: dict[str, object]) -> No
     if version is None:
         await serving.activate(await asyncio.to_thread(_default_version, serving))
         return
-    text = str(version)
-    if isinstance(version, bool) or not (text.isascii() and text.isdigit() and len(text) < 10):
+    text = str(version)  # True is "True"
+    number = whole_number(text)
+    if number is None:
         raise InvalidRequest(f"the load parameter 'version' should be a number, got {text[:40]!r}")
-    await serving.activate(int(text))
+    await serving.activate(number)
 
 
 def unload(serving: Serving, name: str) -> None:

@@ -16,6 +16,7 @@ import pydantic_core
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from app.api.numbers import whole_number
 from app.errors import InvalidRequest, MalformedBody
 from training.contract.manifest import INPUT_NAME, OUTPUT_NAME
 
@@ -244,9 +245,10 @@ def of_datatype(datatype: str) -> None:
 
 
 def _header_length(text: str, length: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= length):
+    number = whole_number(text)
+    if number is None or number > length:
         raise MalformedBody(f"{HEADER_LENGTH} should be a number of bytes up to the body's {length}, got {text[:40]!r}")
-    return int(text)
+    return number
 
 
 def _raw_image(body: bytes, shape: tuple[int, int, int]) -> Images:

@@ -3,8 +3,8 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from training.contract.repository import ModelRepository
 
 Line = dict[str, Any]  # Any: JSON
 IMAGE = encoded(random_images(1)[0])
+pytestmark = pytest.mark.anyio
+
 GET: Scope = {"type": "http", "method": "GET", "path": "/health"}
 
 
@@ -29,11 +31,11 @@ def parsed(text: str) -> list[Line]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-@contextmanager
-def request_log() -> Iterator[tuple[RequestLog, int]]:
+@asynccontextmanager
+async def request_log() -> AsyncIterator[tuple[RequestLog, int]]:
     """Yields a running log, and the reading end of the pipe that it writes to."""
     out, into = os.pipe()
-    with RequestLog(into) as log:
+    async with RequestLog(into) as log:
         yield log, out
     os.close(into)
     os.close(out)
@@ -76,22 +78,22 @@ def test_a_path_that_is_no_route_is_quoted_and_cut() -> None:
     assert "version" not in line
 
 
-def test_lines_are_written_in_order_and_the_last_ones_at_the_end() -> None:
+async def test_lines_are_written_in_order_and_the_last_ones_at_the_end() -> None:
     out, into = os.pipe()
-    with RequestLog(into) as log:
+    async with RequestLog(into) as log:
         for i in range(300):  # more than fits into one write
-            log.note(GET, "/health", Observation(str(i), 0), 0.001)
+            log.end(GET, "/health", Observation(str(i), 0), 0.001)
     os.close(into)
-    with open(out) as pipe:
-        assert [line["request_id"] for line in parsed(pipe.read())] == [str(i) for i in range(300)]
+    assert [line["request_id"] for line in read(out, 300)] == [str(i) for i in range(300)]
+    os.close(out)
 
 
-def test_a_reader_that_is_slow_costs_lines_which_are_counted() -> None:
-    with request_log() as (log, out):
-        log.note(GET, "/health", Observation("first", 0), 0.001)
+async def test_a_reader_that_is_slow_costs_lines_which_are_counted() -> None:
+    async with request_log() as (log, out):
+        log.end(GET, "/health", Observation("first", 0), 0.001)
         total = 2 * LIMIT + 1000
         for _ in range(total):  # a pipe holds some hundreds
-            log.note(GET, "/health", Observation("x", 0), 0.001)
+            log.end(GET, "/health", Observation("x", 0), 0.001)
         lines: list[Line] = []
         while not (lines and "dropped" in lines[-1]):
             lines += read(out, 1)
@@ -99,11 +101,11 @@ def test_a_reader_that_is_slow_costs_lines_which_are_counted() -> None:
         assert len(lines) - 2 + lines[-1]["dropped"] == total
 
 
-def test_without_a_reader_the_writer_ends_quietly(recwarn: pytest.WarningsRecorder) -> None:
+async def test_without_a_reader_the_writer_ends_quietly(recwarn: pytest.WarningsRecorder) -> None:
     out, into = os.pipe()
     os.close(out)
-    with RequestLog(into) as log:
-        log.note(GET, "/health", Observation("x", 0), 0.001)
+    async with RequestLog(into) as log:
+        log.end(GET, "/health", Observation("x", 0), 0.001)
     os.close(into)
     assert not [thread for thread in threading.enumerate() if thread.name == "request log"]
     assert not recwarn.list
