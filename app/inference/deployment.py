@@ -22,8 +22,8 @@ class Deployment:
         self,
         model: Model,
         delay: float,
-        probation: Probation | None = None,
-        observe: Callable[[Batch], None] = lambda _: None,
+        probation: Probation | None,
+        observe: Callable[[Batch], None],
     ) -> None:
         self.model = model
         self.statistics = Statistics()

@@ -81,10 +81,10 @@ def go_back(
     version: int,
     reason: str,
     *,
-    serving: int | None,
+    live: int | None,
     describe: Callable[[Exception], str],
 ) -> WayBack | None:
-    """Sets ACTIVE back from a bad version: to `serving`, or if that is None, to the nearest earlier one that loads.
+    """Sets ACTIVE back from a bad version: to `live`, or if that is None, to the nearest earlier one that loads.
 
     Returns None when there is no such version, and when another process has moved ACTIVE meanwhile. It may load a
     version, so call it off the event loop. Raises ContractError when the history cannot be read, and what `load` raises
@@ -92,10 +92,10 @@ def go_back(
     """
     bad = {version: reason}
     model = None
-    if serving is None and (model := _load_earlier(repository, load, bad, describe)) is None:
+    if live is None and (model := _load_earlier(repository, load, bad, describe)) is None:
         logger.error("there is no earlier version to go back to from version %d: %s", version, reason)
         return None
-    to = model.version if model else serving
+    to = model.version if model else live
     try:
         active = repository.roll_back(to, bad=bad)
     except (ContractError, OSError):

@@ -181,9 +181,9 @@ class Serving:
         self._attempts.failed(state, momentary=momentary)
         if momentary or not self._policy.enabled:
             return
-        serving = self.live.model.version if self.live else None
+        live = self.live.model.version if self.live else None
         try:
-            await self._go_back(state.version, self.reason(error), "load", serving)
+            await self._go_back(state.version, self.reason(error), "load", live)
         except Exception as second:  # it counts as no way back
             logger.exception("no way back from version %d", state.version)
             self._attempts.failed(state, momentary=is_momentary(second))
@@ -200,17 +200,16 @@ class Serving:
             try:
                 state = await asyncio.to_thread(find_active, self.repository)
                 if state and state.version == version:
-                    self._attempts.failed(
-                        state, momentary=False
-                    )  # else it would be loaded again where ACTIVE cannot be written
+                    # else it would be loaded again where ACTIVE cannot be written
+                    self._attempts.failed(state, momentary=False)
                     await self._go_back(version, probation.reason, "errors")
             except Exception:  # it goes on serving, and its next images judge it
                 logger.exception("no way back from version %d, though %s", version, probation.reason)
                 probation.restart()
 
-    async def _go_back(self, version: int, reason: str, cause: Cause, serving: int | None = None) -> None:
+    async def _go_back(self, version: int, reason: str, cause: Cause, live: int | None = None) -> None:
         way = await asyncio.to_thread(
-            go_back, self.repository, self._try_load, version, reason, serving=serving, describe=self.reason
+            go_back, self.repository, self._try_load, version, reason, live=live, describe=self.reason
         )
         if way is None:
             return

@@ -81,7 +81,7 @@ class Comparison:
 
 
 def choose(baseline: Candidate, measured: Mapping[Candidate, Figures]) -> Candidate:
-    """Returns the candidate with the most images/s among those that pay, else the baseline."""
+    """Returns the candidate with the most images/s among those that pay, else the baseline, which is in `measured`."""
     paying = [c for c in measured if c != baseline and Comparison.of(measured[c], measured[baseline]).pays]
     return max(paying, key=lambda candidate: measured[candidate].rate, default=baseline)
 
