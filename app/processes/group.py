@@ -48,9 +48,8 @@ def listening_sockets(settings: Settings) -> list[socket.socket]:
     found: list[socket.socket] = []
     with _port_told(settings.host, settings.port, "RESNEXT_PORT"):
         for family, (host, _) in _addresses(settings.host, settings.port):
-            port = (
-                found[0].getsockname()[1] if found else settings.port
-            )  # with 0, every address gets the port that the first one got
+            # with 0, every address gets the port that the first one got
+            port = found[0].getsockname()[1] if found else settings.port
             found.append(socket.create_server((host, port), family=family))
     return found
 
