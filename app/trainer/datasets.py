@@ -80,10 +80,10 @@ class Intake:
             logger.error("the process that unpacks and checks datasets was killed by %s", error)
             raise IntakeFailed(f"the process that unpacks and checks was killed by {error}{question}") from None
         except ChildFailed as error:
-            _raise_told(str(error), work / LOG_FILE)
+            _raise_failure(str(error), work / LOG_FILE)
 
 
-def _raise_told(last_words: str, log_file: Path) -> NoReturn:
+def _raise_failure(last_words: str, log_file: Path) -> NoReturn:
     name, _, message = last_words.partition(" ")
     if name in FAILURES:
         raise FAILURES[name](message)
