@@ -33,7 +33,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(autouse=True)
 def photos(tmp_path: Path) -> Path:
-    """A folder that the operator put there."""
+    """Makes a folder as an operator would put it there."""
     folder = tmp_path / "datasets" / "photos"
     for label in ("rose", "tulip"):
         (folder / label).mkdir(parents=True)
@@ -144,7 +144,7 @@ async def test_a_bad_request_names_the_field(serve: Serve, body: object, field: 
         (b"[" * 100_000, 400, "the body should be JSON in UTF-8; maximum recursion depth"),
     ],
 )
-async def test_a_body_that_is_wrong_is_told_where_and_what_came(
+async def test_a_wrong_body_is_answered_with_the_place_and_the_value(
     serve: Serve, body: bytes, status: int, detail: str
 ) -> None:
     async with serve() as (client, _):
@@ -186,7 +186,7 @@ async def test_names_of_any_script(serve: Serve, photos: Path) -> None:
         assert await services.jobs.using("我的 照片") == {job["id"]: None}
 
 
-async def test_a_form_is_told_from_json(serve: Serve) -> None:
+async def test_a_form_is_not_taken_for_json(serve: Serve) -> None:
     async with serve() as (client, _):
         answer = await client.post("/train", data={'{"data": "photos"}': ""})
         assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_body")
@@ -291,7 +291,7 @@ async def test_the_report_of_the_run_and_of_the_version_that_it_became(serve: Se
 
 
 async def test_a_job_has_the_numbers_of_its_events(serve: Serve) -> None:
-    """3 is 3 in both, not 3.0; and a loss of 2.0 is no whole number."""
+    """A 3 is 3 in both, not 3.0, and a loss of 2.0 is no whole number."""
     async with serve() as (client, services):
         id = await submitted(client)
         log = progress_of(services, id)
