@@ -91,7 +91,7 @@ def test_files_of_the_default_folder_are_read_where_there_is_one(
 
 def test_a_secret_that_cannot_be_read_is_reported_by_name(secrets: Path) -> None:
     (secrets / "resnext_api_keys").write_bytes(b"\xff\xfe")  # not by its mode: root may read anything
-    with pytest.raises(SettingsError, match="a secret can not be read: 'utf-8' codec") as caught:
+    with pytest.raises(SettingsError, match="a secret cannot be read: 'utf-8' codec") as caught:
         read_settings()
     assert "\n" not in str(caught.value)
 
