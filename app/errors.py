@@ -9,13 +9,13 @@ from training.datasets.store import DatasetDamaged, DatasetMounted, DatasetNotFo
 from training.errors import ArchiveError, ArchiveTooLarge, StorageFull, StorageUnavailable, TrainingError
 from training.jobs.job import JobFinished, JobNotFound, JobNotResumable, JobsUnavailable, KeyReused
 
-CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is left to read it
+CLIENT_CLOSED_REQUEST = 499  # nginx's number; no client is left to read it
 
 
 class ServiceError(HTTPException):
-    """Base of what a client is told. `extra` are further members of the problem object.
+    """Base of the errors that the service answers with. `extra` holds further members of the problem object.
 
-    An HTTPException, since FastAPI lets only those through while it reads a body; any other becomes its own 400.
+    It is an HTTPException, since while FastAPI reads a body it turns any other exception into a 400 of its own.
     """
 
     status: ClassVar[int] = 500

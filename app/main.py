@@ -1,4 +1,4 @@
-"""The map of the service: every part is made and joined here."""
+"""The map of the service: makes every part and connects them."""
 
 import asyncio
 import contextlib
@@ -55,7 +55,7 @@ GUARDED = (
 )
 OPENAPI_PATH = "/openapi.json"
 OPEN = (health.router, inference_v2.open_router)
-# what a page on another origin may read of an answer; by name: "*" is not for pages that send credentials
+# headers that a page on another origin may read; named, since "*" does not work for pages that send credentials
 EXPOSED_HEADERS = (
     *("Allow", "ETag", "Location", "Retry-After", "Server-Timing", "WWW-Authenticate"),
     *("X-Next-Offset", "X-Request-ID", "Inference-Header-Content-Length"),
@@ -63,9 +63,9 @@ EXPOSED_HEADERS = (
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The service as an ASGI application; settings come from the environment when none are given.
+    """Makes the service as an ASGI application. Without `settings` it reads them from the environment.
 
-    Raises SettingsError, and ProviderError when the execution provider asked for does not work.
+    Raises SettingsError, and ProviderError when the execution provider that was named does not work.
     """
     settings = settings or read_settings()
     keys = [key.get_secret_value() for key in settings.api_keys]
@@ -83,7 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await running.enter_async_context(services.trainer)
             await running.enter_async_context(services.serving)
             opening = asyncio.create_task(_open_jobs(services))
-            if shared_folder():  # others may serve already: the port opens when this one can, too
+            if shared_folder():  # other processes may serve: this one opens the port once it can serve too
                 await services.serving.settled.wait()
             async with grpc:
                 yield
@@ -101,11 +101,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_url=OPENAPI_PATH,
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # OwnPaths takes them off
+        redirect_slashes=False,  # OwnPaths removes slashes
         servers=[{"url": settings.root_path}] if settings.root_path else None,
     )
     app.state.services = services
-    guarded = [Security(HTTPBearer(auto_error=False))] if keys else []  # for /docs; ApiKeys does the work
+    guarded = [Security(HTTPBearer(auto_error=False))] if keys else []  # only for /docs; ApiKeys checks the keys
     for router in GUARDED:
         app.include_router(router, dependencies=guarded)
     unguarded = (*OPEN, make_router(settings.root_path))
@@ -115,14 +115,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     open_paths = [*_paths(unguarded), OPENAPI_PATH]
     paths = [*_paths(GUARDED), *open_paths]
     if settings.root_path and any(f"{path}/".startswith(f"{settings.root_path}/") for path in paths):
-        raise SettingsError(f"RESNEXT_ROOT_PATH should not be where a route begins, it is {settings.root_path}")
+        raise SettingsError(f"RESNEXT_ROOT_PATH should not be the beginning of a route, it is {settings.root_path}")
     _add_inner_middleware(app, settings, keys, open_paths)
     install_error_handlers(app)
     _add_outer_middleware(app, services, requests, paths)
     return app
 
 
-# of middleware, the last one added sees a request first
+# the middleware that is added last sees a request first
 
 
 def _add_inner_middleware(app: FastAPI, settings: Settings, keys: list[str], open_paths: list[str]) -> None:
@@ -137,7 +137,7 @@ def _add_inner_middleware(app: FastAPI, settings: Settings, keys: list[str], ope
 
 
 def _add_outer_middleware(app: FastAPI, services: Services, requests: Requests, paths: list[str]) -> None:
-    """Adds the middleware that every answer passes, also one from the inner middleware."""
+    """Adds the middleware that every answer passes, also the answers of the inner middleware."""
     settings = services.settings
     if settings.cors_origins:
         app.add_middleware(
@@ -157,7 +157,10 @@ def _paths(routers: Iterable[APIRouter]) -> list[str]:
 
 
 async def _open_jobs(services: Services) -> None:
-    """Takes more than a second of computing, for which neither a request waits nor what the first load measures."""
+    """Opens the jobs' database in the background, once the first load has ended.
+
+    Opening computes for more than a second, which would spoil what the load measures.
+    """
     await services.serving.settled.wait()
     await services.jobs.open()
 

@@ -1,4 +1,4 @@
-"""What the routes work with; the one place besides `create_app` that touches `app.state`."""
+"""The parts that the routes work with. Only this file and `create_app` touch `app.state`."""
 
 import time
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from training.jobs.jobs import Jobs
 
 @dataclass(frozen=True)
 class Services:
-    """The parts with a lifetime, as `create_app` made them."""
+    """The parts of the service that have a lifetime, made by `create_app`."""
 
     settings: Settings
     serving: Serving
@@ -37,18 +37,18 @@ class Services:
 
     @property
     def ready(self) -> bool:
-        """Whether a verified, warm model is live and the process is not about to end."""
+        """Whether a verified, warm version is live and the process does not drain."""
         return self.serving.live is not None and not self.drain.begun
 
     def require_ready(self) -> None:
-        """Raises NoModel unless `ready`, with the reason."""
+        """Raises NoModel with the reason unless the service is `ready`."""
         if self.drain.begun:
             raise NoModel("the service is shutting down")
         self.serving.deployment()
 
 
 def services_of(app: FastAPI) -> Services:
-    """The services of an app that `create_app` made."""
+    """Returns the services of an app that `create_app` made."""
     services: Services = app.state.services
     return services
 

@@ -39,9 +39,8 @@ def _of_json(item: Item, document: str) -> Complaint:
 
 def _of_field(item: Item, body: object) -> Complaint:
     place, *path = item["loc"]
-    rule = (
-        item["type"] == "value_error" and not path
-    )  # a rule between fields, whose message names them and their values
+    # a rule between fields, whose message names them and their values
+    rule = item["type"] == "value_error" and not path
     missing = item["type"] == "missing"
     if place == "body" and body is not None:  # a route's own complaint has no body
         path = _written(path, body, missing=missing)

@@ -1,4 +1,4 @@
-"""The datasets to train on: upload an archive, list, look, delete."""
+"""/datasets: upload archives as datasets, list, show and delete them."""
 
 import asyncio
 import logging
@@ -31,7 +31,7 @@ DatasetName = Annotated[Name, Path(description="name of the dataset")]
 _ARCHIVE = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
     "required": True,
-    "description": "A zip or tar archive as it is, told by its content: `curl -T photos.zip`.",
+    "description": "A zip or tar archive as the raw body: `curl -T photos.zip`. Its content shows which it is.",
     "content": {"application/octet-stream": _ARCHIVE, "application/zip": _ARCHIVE, "application/x-tar": _ARCHIVE},
 }
 _SHOWN: dict[str, Any] = {"content": {"application/json": {"example": DATASET}}}  # Any: FastAPI's own type
@@ -44,7 +44,7 @@ _SHOWN: dict[str, Any] = {"content": {"application/json": {"example": DATASET}}}
     status_code=201,
     openapi_extra={"requestBody": _BODY},
     responses={
-        200: {"description": "a new revision of a dataset that was there", "model": DatasetDetail, **_SHOWN},
+        200: {"description": "a new revision of a dataset that existed", "model": DatasetDetail, **_SHOWN},
         201: _SHOWN,
         **documented(
             *(
@@ -61,8 +61,8 @@ _SHOWN: dict[str, Any] = {"content": {"application/json": {"example": DATASET}}}
     },
 )
 async def put_dataset(name: DatasetName, request: Request, services: ServicesDep) -> Response:
-    """Unpacks the archive, decodes every image, keeps the readable ones and reports the rest. It becomes the current
-    revision at once or not at all; older ones stay as long as an unfinished job trains on them."""
+    """Unpacks the archive, decodes every image, keeps the readable ones and reports the rest. The result becomes the
+    current revision as a whole or not at all. Older revisions stay while an unfinished job trains on them."""
     revision = await services.intake.receive(name, request.stream())
     await _prune(services, name)
     answer = await _detail(services, name, revision)
@@ -80,13 +80,13 @@ async def put_dataset(name: DatasetName, request: Request, services: ServicesDep
     },
 )
 async def list_datasets(services: ServicesDep) -> DatasetList:
-    """Uploaded ones with their counts; a mounted one is counted when it is asked for alone."""
+    """Lists all datasets, the uploaded ones with their counts. Only GET /datasets/{name} counts a mounted dataset."""
     return await on_disk(_list, services.datasets)
 
 
 @router.get(
     "/{name}",
-    summary="A dataset and what is wrong with it",
+    summary="Show a dataset and what is wrong with it",
     response_model=DatasetDetail,
     responses={
         200: _SHOWN,
@@ -94,8 +94,8 @@ async def list_datasets(services: ServicesDep) -> DatasetList:
     },
 )
 async def get_dataset(name: DatasetName, request: Request, services: ServicesDep) -> Response:
-    """Of an uploaded dataset, the report that its upload made; a mounted one is read again, which takes its time, and
-    ends when the client leaves."""
+    """Returns an uploaded dataset with the report that its upload made. A mounted dataset is checked again, which may
+    take long and ends when the client leaves."""
     revision = await on_disk(services.datasets.current, name)
     async with deadline(request, None):
         return await _detail(services, name, revision)
@@ -108,16 +108,16 @@ async def get_dataset(name: DatasetName, request: Request, services: ServicesDep
     responses=documented(*DATASET_ERRORS, DatasetNotFound, DatasetMounted, DatasetInUse, JobsUnavailable),
 )
 async def delete_dataset(name: DatasetName, services: ServicesDep) -> None:
-    """With all its revisions; never while a queued or running job trains on it, and never a mounted one."""
+    """Deletes an uploaded dataset with all its revisions, unless a queued or running job trains on it."""
     await on_disk(services.datasets.require_uploaded, name)
     if jobs := sorted(await answered(services.jobs.using(name))):
-        raise DatasetInUse(f"dataset {name!r} is in use by {', '.join(jobs)}: cancel first, or wait", jobs=jobs)
-    # a job that is queued in this very moment fails, and says that its dataset is gone
+        raise DatasetInUse(f"dataset {name!r} is in use by {', '.join(jobs)}: cancel these jobs, or wait", jobs=jobs)
+    # a job that is queued at this very moment will fail and say that its dataset is gone
     await on_disk(services.datasets.delete, name)
 
 
 async def _prune(services: Services, name: str) -> None:
-    """The upload has succeeded: what goes wrong here is for the operator."""
+    """Removes old revisions. The upload has succeeded, so a failure here only goes to the log."""
     try:
         pinned = {revision for revision in (await answered(services.jobs.using(name))).values() if revision is not None}
         await asyncio.to_thread(services.datasets.prune, name, pinned)

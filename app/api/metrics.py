@@ -14,7 +14,7 @@ from app.services import ServicesDep
 from app.settings import Settings
 from app.trainer.job_metrics import job_metrics
 
-JOBS_LIMIT_S = 0.5  # a scrape has ten seconds, and is to be there when the database is not
+JOBS_LIMIT_S = 0.5  # a scrape has ten seconds, and has to succeed while the database is away
 
 router = APIRouter(tags=["metrics"])
 
@@ -23,7 +23,7 @@ router = APIRouter(tags=["metrics"])
     "/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse, responses=documented(Unauthorized)
 )
 async def metrics(services: ServicesDep) -> Response:
-    """In the text format of Prometheus."""
+    """Returns the metrics in the text format of Prometheus."""
     jobs, used = await asyncio.gather(
         job_metrics(services.job_states, services.jobs, JOBS_LIMIT_S), asyncio.to_thread(_resources, services.settings)
     )

@@ -1,4 +1,4 @@
-"""The versions of the served model: list, look, roll back or forward, delete."""
+"""/models: list the versions of the served model, show, activate and delete them."""
 
 import asyncio
 import logging
@@ -15,26 +15,26 @@ from training.contract.activation import Failure
 from training.contract.manifest import Manifest
 from training.errors import ContractError, StorageUnavailable
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/models", tags=["models"])
 
-Version = Annotated[int, Path(ge=1, description="number of the version")]
+Version = Annotated[int, Path(ge=1, description="number of a version")]
 
 
 @router.get("", summary="List the versions", responses=documented(Unauthorized))
 async def list_versions(services: ServicesDep) -> ModelList:
-    """All versions with their measured quality; one whose manifest can not be read says so."""
+    """Lists all versions with what was measured of them. A version whose manifest cannot be read has an `error`."""
     return await asyncio.to_thread(_list, services.serving)
 
 
 @router.get(
     "/{version}",
-    summary="A version's manifest",
+    summary="Show a version's manifest",
     responses=documented(Unauthorized, VersionNotFound, VersionUnusable, InvalidRequest),
 )
 async def get_version(version: Version, services: ServicesDep) -> Manifest:
-    """Everything that is recorded about how the version came to be."""
+    """Returns the manifest: everything that is recorded about the version and its training."""
     await services.serving.require(version)
     try:
         return await asyncio.to_thread(services.serving.repository.manifest, version)
@@ -48,8 +48,8 @@ async def get_version(version: Version, services: ServicesDep) -> Manifest:
     responses=documented(Unauthorized, VersionNotFound, VersionUnusable, InvalidRequest, StorageUnavailable),
 )
 async def activate_version(version: Version, services: ServicesDep) -> ModelRef:
-    """Loads, verifies and warms it beside the live one, then swaps; answers when it is live. Requests in flight finish
-    on the version they began with."""
+    """Loads, verifies and warms the version beside the live one, then swaps them; the answer comes when it is live.
+    Requests in flight finish on the version that they began with."""
     await services.serving.activate(version)
     return ModelRef(name=services.serving.repository.name, version=version)
 
@@ -61,7 +61,7 @@ async def activate_version(version: Version, services: ServicesDep) -> ModelRef:
     responses=documented(Unauthorized, VersionNotFound, VersionLive, InvalidRequest, StorageUnavailable),
 )
 async def delete_version(version: Version, services: ServicesDep) -> None:
-    """Never the live one."""
+    """Deletes a version, unless it is live or active."""
     await services.serving.delete(version)
 
 
@@ -71,7 +71,7 @@ def _list(serving: Serving) -> ModelList:
     failures = _failures(serving)
     try:
         active = repository.active()
-    except ContractError:  # /health tells of it
+    except ContractError:  # /health reports it
         active = None
     return ModelList(
         name=repository.name,
@@ -88,7 +88,7 @@ def _failures(serving: Serving) -> dict[int, Failure]:
     try:
         return serving.repository.failures()
     except ContractError:
-        log.exception("which versions failed can not be told")
+        logger.exception("it cannot be read which versions failed")
         return {}
 
 

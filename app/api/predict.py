@@ -41,8 +41,8 @@ _IMAGE = {"type": "string", "format": "binary"}
 _COUNT = {"type": "integer", "minimum": 1, "maximum": 999_999_999, "default": DEFAULT_TOP_K}
 _BODY = {
     "required": True,
-    "description": f"One or many parts named `{FIELD}`, or one image as the raw body under any other content type. "
-    "Text fields beside the files are left alone, but for `top_k`.",
+    "description": f"One or many files in parts named `{FIELD}`, or one image as the raw body with any other content "
+    "type. Text fields other than `top_k` are ignored.",
     "content": {
         "multipart/form-data": {
             "schema": {
@@ -58,7 +58,7 @@ _BODY = {
 _TOP_K = {
     "name": "top_k",
     "in": "query",
-    "description": "classes to answer with, at most; more than there are gives all; it goes before the form's",
+    "description": "most classes in each result; more than there are gives all. Overrides `top_k` in the form",
     "schema": _COUNT,
 }
 
@@ -73,7 +73,7 @@ _TOP_K = {
             "content": {"application/json": {"example": PREDICTED}},
             "headers": {
                 "Server-Timing": {
-                    "description": "ms of decode, queue and inference, each the longest of the request's images",
+                    "description": "milliseconds of decode, queue and inference, each the longest of an image",
                     "schema": {"type": "string"},
                 }
             },
@@ -85,14 +85,14 @@ _TOP_K = {
     },
 )
 async def predict(request: Request) -> Response:
-    """Results come in upload order. A part that is no usable image gets an `error` and harms no other; 422 when none is
-    usable."""
+    """Classifies one or many images. The results are in upload order. An image that cannot be used gets an `error` and
+    the others are classified all the same; the answer is 422 when none can be used."""
     services = services_of(request.app)
     top_k = _top_k("query", request.query_params.get("top_k"))
     services.inference.admission.check()  # this and the next before the upload is read: a refusal should be cheap
     services.serving.deployment()
     form = await read_form(request, services.settings.max_files)
-    # a form's number that was left empty comes as ""
+    # a number field that was left empty comes as ""
     top_k = top_k or _top_k("form", form.fields.get("top_k") or None) or DEFAULT_TOP_K
     with services.serving.deployment().lease() as live:
         images = [upload.data for upload in form.uploads]
@@ -132,6 +132,6 @@ def _respond(model: Model, uploads: list[Upload], outcomes: list[Answer | ImageE
 
 
 def best_classes(probabilities: NDArray[np.float32], labels: list[str], k: int) -> list[Prediction]:
-    """The k most likely classes, best first, equals by index."""
+    """Returns the k most likely classes, best first; equally likely classes are in order of their index."""
     order = most_likely(probabilities, k)
     return [Prediction(label=labels[i], index=i, probability=float(probabilities[i])) for i in order]

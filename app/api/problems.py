@@ -1,4 +1,4 @@
-"""Errors as answers: RFC 9457 problems, and under /v2 the Open Inference Protocol's own form. The one place for it."""
+"""Turns errors into answers: RFC 9457 problems, and under /v2 the Open Inference Protocol's own form."""
 
 import logging
 from collections.abc import Mapping
@@ -35,18 +35,18 @@ logger = logging.getLogger(__name__)
 
 PROBLEM_TYPE = "application/problem+json"
 
-# what routes of one kind may end in, for `documented`
+# the errors that routes of one kind may answer with, for `documented`
 BODY_ERRORS = (Unauthorized, MalformedBody, UnsupportedBody, UploadTooLarge, InvalidRequest)
 DATASET_ERRORS = (Unauthorized, InvalidRequest, DatasetDamaged, StorageUnavailable)
 JOB_ERRORS = (Unauthorized, JobNotFound, InvalidRequest, JobsUnavailable)
 
-# what of our statuses Triton has too, and those of HTTP itself; the rest becomes one of these
+# the statuses that Triton or HTTP itself uses too; every other becomes one of these
 PROTOCOL_STATUSES = {400, 401, 404, 405, 413, 415, CLIENT_CLOSED_REQUEST, 500, 501, 503}
 PROTOCOL_PATH = "/v2"
 
 
 def protocol_status(status: int) -> int:
-    """The status in Triton's map: a deadline is 503 there, and whatever is wrong with a request 400."""
+    """Returns the status that Triton would use: 503 for a deadline, and 400 for anything wrong with a request."""
     if status in PROTOCOL_STATUSES:
         return status
     return 400 if status < 500 else 503
@@ -60,9 +60,9 @@ def problem(
     headers: Mapping[str, str] | None = None,
     extra: dict[str, object] | None = None,
 ) -> Response:
-    """An `application/problem+json` response (RFC 9457). `code` is stable, `detail` is for people.
+    """Makes an `application/problem+json` response (RFC 9457). `code` is stable, `detail` is for people.
 
-    On a path of the Open Inference Protocol it is `{"error": detail}`.
+    On a path of the Open Inference Protocol the body is `{"error": detail}`.
     """
     if path == PROTOCOL_PATH or path.startswith(f"{PROTOCOL_PATH}/"):
         return JSONResponse({"error": detail}, protocol_status(status), headers)
@@ -83,7 +83,7 @@ def answer(error: ClientError, path: str) -> Response:
 def documented(
     *errors: type[ClientError], protocol: bool = False
 ) -> dict[int | str, dict[str, Any]]:  # Any: FastAPI's own type
-    """The `responses=` of a route that may end in these errors; of one of the Open Inference `protocol`'s."""
+    """Returns the `responses=` of a route that may answer with these errors. `protocol`: in the form for /v2."""
     by_status: dict[int, list[tuple[int, str]]] = {}
     for status, code in map(status_and_code, errors):
         by_status.setdefault(protocol_status(status) if protocol else status, []).append((status, code))
@@ -112,24 +112,24 @@ def _problem_body(status: int, code: str, detail: str, extra: Mapping[str, objec
 _ERROR_SCHEMA = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 _PROBLEM_SCHEMA = {
     "title": "Problem",
-    "description": "RFC 9457. Further members may follow.",
+    "description": "An error as in RFC 9457. It may have further members.",
     "type": "object",
     "required": ["type", "title", "status", "detail", "code"],
     "properties": {
         "type": {"type": "string"},
         "title": {"type": "string"},
         "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "what happened, what was expected, what came"},
-        "code": {"type": "string", "description": "stable, for programs"},
+        "detail": {"type": "string", "description": "what happened, what was expected and what came, for people"},
+        "code": {"type": "string", "description": "name of the error, stable, for programs"},
     },
 }
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Makes every error that leaves a route, the router itself or the middleware added so far, a problem.
+    """Answers every error that leaves a route, the router itself or the middleware added so far with a problem.
 
-    Middleware that is added later gives its headers to all of them. Starlette's own place for a handler of Exception is
-    outside of all middleware: a page on another origin could not read that answer.
+    Middleware that is added later can add headers to these answers. Starlette itself handles Exception outside of all
+    middleware, where the answer has no CORS headers and a page on another origin could not read it.
     """
     app.add_exception_handler(ServiceError, _client_error)
     for error in DOMAIN:
@@ -138,7 +138,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _client_gone)
     app.add_middleware(ServerErrorMiddleware, handler=_unhandled)
-    app.add_exception_handler(Exception, _unhandled)  # of the middleware that is added later
+    app.add_exception_handler(Exception, _unhandled)  # for errors of middleware that is added later
 
 
 async def _client_error(request: Request, error: Exception) -> Response:
@@ -153,7 +153,7 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """The router's own 404 and 405, and its 400 of a body that no JSON parser takes."""
+    """Answers the router's own 404 and 405, and its 400 for a body that no JSON parser accepts."""
     error = cast(HTTPException, error)
     status = HTTPStatus(error.status_code)
     if status == HTTPStatus.BAD_REQUEST:
@@ -168,6 +168,6 @@ async def _client_gone(request: Request, __: Exception) -> Response:
 
 
 async def _unhandled(request: Request, __: Exception) -> Response:
-    """The server logs the exception whole: Starlette raises it again once this answer is sent."""
+    """Answers an unexpected exception. Starlette raises it again after the answer, so that the server logs it."""
     detail = "the service failed on this request; its log says why"
     return problem(request.scope["path"], 500, ServiceError.code, detail)

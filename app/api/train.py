@@ -1,4 +1,4 @@
-"""Training over HTTP: queue a job, follow it, end it, take what it has left."""
+"""/train: queue training jobs, follow them, cancel and resume them, read their logs and reports."""
 
 import asyncio
 import pathlib
@@ -28,13 +28,16 @@ from training.jobs.job import DatasetRef, Job, JobFinished, JobNotResumable, Job
 
 router = APIRouter(prefix="/train", tags=["train"])
 
-TAIL_BYTES = 1024**2  # where the last lines are looked for
+TAIL_BYTES = 1024**2  # the last lines of a log are looked for in its last TAIL_BYTES
 CHUNK_BYTES = 64 * 1024
-Id = Annotated[str, Path(description="of the job")]
+Id = Annotated[str, Path(description="id of the job")]
 
 
 async def _json_body(request: Request) -> None:
-    """`curl -d` without a header says that it sends a form, and would be told that it sends no object."""
+    """Raises UnsupportedBody unless the body is sent as JSON.
+
+    `curl -d` without a header sends JSON as a form; FastAPI would only say that the body is no object.
+    """
     came = request.headers.get("content-type", "")
     media = came.partition(";")[0].strip().lower()
     if media != "application/json" and not media.endswith("+json"):
@@ -47,7 +50,7 @@ async def _json_body(request: Request) -> None:
     status_code=202,
     dependencies=[Depends(_json_body)],
     responses={
-        202: {"headers": {"Location": {"description": "of the job", "schema": {"type": "string"}}}},
+        202: {"headers": {"Location": {"description": "path of the job", "schema": {"type": "string"}}}},
         **documented(*BODY_ERRORS, *DATASET_ERRORS, DatasetError, KeyReused, JobsUnavailable),
     },
 )
@@ -55,17 +58,20 @@ async def submit(
     wanted: Annotated[TrainRequest, Body(openapi_examples=TRAININGS)],
     response: Response,
     services: ServicesDep,
-    priority: Annotated[int, Query(ge=-999, le=999, description="higher runs sooner; equals in their order")] = 0,
+    priority: Annotated[
+        int, Query(ge=-999, le=999, description="higher runs sooner; equal priorities run in order")
+    ] = 0,
     idempotency_key: Annotated[
         str | None,
         Header(
             pattern=r"^[\x20-\x7e]{1,255}$",
-            description="1 to 255 printable ASCII characters: the same request with the same key makes one job",
+            description="1 to 255 printable ASCII characters. The same request with the same key makes only one job",
         ),
     ] = None,
 ) -> Job:
-    """Queues a job. A worker trains, exports, verifies and publishes it; it goes live when the gate lets it pass. The
-    body is what `python -m training train` takes, but that `data` is a dataset's name."""
+    """Queues a training job. A worker trains, exports and verifies a classifier and publishes it as a new version. The
+    version goes live if it passes the gate. The body has the options of `resnext train`, but `data` is a dataset's
+    name."""
     dataset = await _dataset(services, wanted.data)
     config = TrainConfig.model_validate({"name": services.settings.model, **wanted.model_dump(exclude_none=True)})
     job, _ = await answered(services.jobs.submit(config, dataset, priority=priority, key=idempotency_key))
@@ -76,18 +82,20 @@ async def submit(
 @router.get("", summary="List the jobs", responses=documented(Unauthorized, InvalidRequest, JobsUnavailable))
 async def list_jobs(
     services: ServicesDep,
-    state: Annotated[tuple[JobState, ...], Query(description="of this state; repeated, of any of these")] = (),
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    state: Annotated[
+        tuple[JobState, ...], Query(description="only jobs in this state; may be repeated for several states")
+    ] = (),
+    limit: Annotated[int, Query(ge=1, le=200, description="most jobs in the answer")] = 50,
+    offset: Annotated[int, Query(ge=0, description="jobs to skip")] = 0,
 ) -> JobPage:
-    """The newest first."""
+    """Lists the jobs, newest first."""
     jobs, total = await answered(services.jobs.list(state, limit, offset))
     return JobPage(jobs=jobs, total=total, limit=limit, offset=offset)
 
 
-@router.get("/{id}", summary="A job and how far it is", responses=documented(*JOB_ERRORS))
+@router.get("/{id}", summary="Show a job and its progress", responses=documented(*JOB_ERRORS))
 async def get_job(id: Id, services: ServicesDep) -> Job:
-    """Its state, its phase, seconds of each phase, the newest step, every epoch, the gate's verdict, the version."""
+    """Returns the job: state, phase, seconds of each phase, newest step, epochs, the gate's verdict, version."""
     return await answered(services.jobs.get(id))
 
 
@@ -97,18 +105,21 @@ async def get_job(id: Id, services: ServicesDep) -> Job:
     response_class=Response,  # FastAPI's own streams know no 204
     responses={
         200: {"content": {EventSourceResponse.media_type: {"schema": {"type": "string"}}}},
-        204: {"description": "the job is over and the client has seen all of it; an EventSource stops asking"},
+        204: {"description": "the job is over and the client has seen all events; an EventSource then stops asking"},
         **documented(*JOB_ERRORS),
     },
 )
 async def events(
     id: Id,
     services: ServicesDep,
-    last_event_id: Annotated[str, Header(description="the last event seen: go on after it")] = "",
-    since: Annotated[str, Query(alias="last_event_id", description="the same, where a header is hard to set")] = "",
+    last_event_id: Annotated[str, Header(description="id of the last event seen; the stream goes on after it")] = "",
+    since: Annotated[
+        str, Query(alias="last_event_id", description="as the header, for clients that cannot set one")
+    ] = "",
 ) -> Response:
-    """Server-sent events: each line of the job's progress and each change of its state, once; from the start, or from
-    the last one seen. The last one is the state that the job ends in; a resumed job goes on from there."""
+    """Streams server-sent events: each line of the job's progress and each change of its state, once, from the start or
+    after the last event seen. The last event is the state that the job ends in; when the job is resumed, more follow.
+    """
     following = Events(id, services.jobs.run(id).progress, services.job_states, lambda: services.drain.begun)
     came = last_event_id or since
     try:
@@ -118,19 +129,19 @@ async def events(
     except ValueError as error:
         place = ("header", "last-event-id") if last_event_id else ("query", "last_event_id")
         raise _invalid(place, str(error), came) from None
-    # a proxy that gathers the answer would hold the events back
+    # a proxy that buffers the answer would hold the events back
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return EventSourceResponse(following.follow(cursor), headers=headers)
 
 
 @router.get(
     "/{id}/log",
-    summary="What a job has printed",
+    summary="Read a job's log",
     response_class=Response,
     responses={
         200: {
             "content": {"text/plain": {}},
-            "headers": {"X-Next-Offset": {"description": "where to go on", "schema": {"type": "integer"}}},
+            "headers": {"X-Next-Offset": {"description": "the offset to continue from", "schema": {"type": "integer"}}},
         },
         **documented(*JOB_ERRORS),
     },
@@ -138,10 +149,12 @@ async def events(
 async def log(
     id: Id,
     services: ServicesDep,
-    offset: Annotated[int, Query(ge=0, description="in bytes; go on at X-Next-Offset of the last answer")] = 0,
-    tail: Annotated[int | None, Query(ge=1, le=10_000, description="the last so many lines of it")] = None,
+    offset: Annotated[
+        int, Query(ge=0, description="first byte to send; continue with X-Next-Offset of the last answer")
+    ] = 0,
+    tail: Annotated[int | None, Query(ge=1, le=10_000, description="send only this many of the last lines")] = None,
 ) -> Response:
-    """Empty as long as no worker has begun the job."""
+    """Returns what the job has printed, as text; nothing before a worker has begun the job."""
     await answered(services.jobs.status(id))
     path = services.jobs.run(id).log
     start, end = await asyncio.to_thread(_extent, path, offset, tail)
@@ -151,7 +164,7 @@ async def log(
 
 @router.get(
     "/{id}/report/{file}",
-    summary="A picture or table of a job's report",
+    summary="Get a picture or table of a job's report",
     response_class=FileResponse,
     responses={
         200: {"content": {"image/png": {}, "application/json": {}}},
@@ -159,8 +172,8 @@ async def log(
     },
 )
 async def report(id: Id, file: str, services: ServicesDep) -> Response:
-    """Curves, confusion matrix, predictions, metrics, as far as the job has made them; an unknown name's 404 lists
-    them."""
+    """Returns a file of the report: curves, confusion matrix, predictions or metrics, once the job has made it. The 404
+    of an unknown name lists the files."""
     job = await answered(services.jobs.get(id))
     folders = await asyncio.to_thread(_report_folders, services, job)
     found = {path.name: path for folder in folders for path in sorted(folder.glob("[!.]*")) if path.is_file()}
@@ -175,7 +188,7 @@ router.head("/{id}/report/{file}", include_in_schema=False)(report)
 
 @router.post("/{id}/cancel", summary="Cancel a job", status_code=202, responses=documented(*JOB_ERRORS, JobFinished))
 async def cancel(id: Id, services: ServicesDep) -> Job:
-    """Takes it from the queue, or ends its process within some seconds; what it has done so far stays."""
+    """Takes the job from the queue, or ends its process within seconds. What it has done so far is kept."""
     return await answered(services.jobs.cancel(id))
 
 
@@ -183,14 +196,15 @@ async def cancel(id: Id, services: ServicesDep) -> Job:
     "/{id}/resume", summary="Resume a job", status_code=202, responses=documented(*JOB_ERRORS, JobNotResumable)
 )
 async def resume(id: Id, services: ServicesDep) -> Job:
-    """Queues a cancelled or failed job again, to go on from its last checkpoint."""
+    """Queues a cancelled or failed job again. It continues from its last checkpoint."""
     return await answered(services.jobs.resume(id))
 
 
 async def _dataset(services: Services, data: str) -> DatasetRef:
-    """The revision is settled here: a job trains on what was there when it was asked for.
+    """Resolves a dataset to a revision now, so that the job trains on what was there when it was queued.
 
-    A mounted folder is looked at as far as that costs nothing: its layout, none of its files.
+    Of a mounted dataset only the layout is checked, which is quick, and none of its files. Raises DatasetError,
+    DatasetDamaged, RequestValidationError, StorageUnavailable.
     """
     name, _, number = data.partition("@")
     try:
@@ -214,19 +228,19 @@ def _invalid(place: tuple[str, ...], message: str, came: str) -> RequestValidati
 
 
 def _report_folders(services: Services, job: Job) -> list[pathlib.Path]:
-    """The published version's, then the run's own: of one name the latter counts."""
+    """Returns the report folders of the published version and of the run. For a name in both, the run's file counts."""
     folders = [services.jobs.run(job.id).report]
     if job.version is not None:
         try:
             version = ModelRepository(services.settings.models, job.config.name).path(job.version)
             folders.insert(0, version / REPORT_FOLDER)
         except ContractError:
-            pass  # that version was pruned or deleted
+            pass  # the version was pruned or deleted
     return folders
 
 
 def _extent(path: pathlib.Path, offset: int, tail: int | None) -> tuple[int, int]:
-    """From which byte to which: a log grows while it is sent."""
+    """Returns the first byte to send and the one after the last, since a log grows while it is sent."""
     try:
         with path.open("rb") as file:
             end = file.seek(0, 2)

@@ -32,7 +32,7 @@ FATAL = {
 
 def sockets_of(settings: Settings) -> list[socket.socket]:
     """Opens sockets on a port that other processes of this service share. Raises SettingsError."""
-    with _port_told(settings.host, settings.port, "RESNEXT_PORT"):
+    with _port_errors(settings.host, settings.port, "RESNEXT_PORT"):
         return [_bound(family, address) for family, address in _addresses(settings.host, settings.port)]
 
 
@@ -44,11 +44,10 @@ def listening_sockets(settings: Settings) -> list[socket.socket]:
     """
     require_free_grpc_port(settings)
     found: list[socket.socket] = []
-    with _port_told(settings.host, settings.port, "RESNEXT_PORT"):
+    with _port_errors(settings.host, settings.port, "RESNEXT_PORT"):
         for family, (host, _) in _addresses(settings.host, settings.port):
-            port = (
-                found[0].getsockname()[1] if found else settings.port
-            )  # with 0, every address gets the port that the first one got
+            # with 0, every address gets the port that the first one got
+            port = found[0].getsockname()[1] if found else settings.port
             found.append(socket.create_server((host, port), family=family))
     return found
 
@@ -57,7 +56,7 @@ def require_free_grpc_port(settings: Settings) -> None:
     """Raises SettingsError when the gRPC port is taken. gRPC opens it later, too late for a message of one line."""
     if settings.grpc_port is None:
         return
-    with _port_told(settings.host, settings.grpc_port, "RESNEXT_GRPC_PORT"):
+    with _port_errors(settings.host, settings.grpc_port, "RESNEXT_GRPC_PORT"):
         for family, address in _addresses(settings.host, settings.grpc_port):
             socket.create_server(address, family=family).close()
 
@@ -69,7 +68,7 @@ def serve_in_processes(settings: Settings) -> int:
     """
     require_free_grpc_port(settings)
     with contextlib.ExitStack() as held:
-        with _port_told(settings.host, settings.port, "RESNEXT_PORT"):
+        with _port_errors(settings.host, settings.port, "RESNEXT_PORT"):
             for family, (host, _) in _addresses(settings.host, settings.port):
                 reserved = held.enter_context(_reserved(family, (host, settings.port)))
                 settings = settings.model_copy(update={"port": reserved.getsockname()[1]})
@@ -139,7 +138,7 @@ def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[s
 
 
 @contextlib.contextmanager
-def _port_told(host: str, port: int, setting: str) -> Iterator[None]:
+def _port_errors(host: str, port: int, setting: str) -> Iterator[None]:
     """Turns the system's error about a port into one line for the operator."""
     try:
         yield

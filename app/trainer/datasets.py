@@ -1,4 +1,4 @@
-"""Uploads on their way into the datasets folder, and the process that unpacks and checks them."""
+"""Takes uploads into the datasets folder, by a process that unpacks and checks them."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from training.system.child import ChildFailed, ChildKilled, run_child
 P = ParamSpec("P")
 T = TypeVar("T")
 
-WRITE_BYTES = 1024**2  # one hop to a thread for so many
+WRITE_BYTES = 1024**2  # one hop to a thread writes this many
 LOG_FILE = "log.txt"
 FAILURES: dict[str, type[TrainingError]] = {
     error.__name__: error for error in (ArchiveTooLarge, ArchiveError, DatasetError, StorageFull, StorageUnavailable)
@@ -30,10 +30,10 @@ logger = logging.getLogger(__name__)
 
 
 class Intake:
-    """Takes archives in, one after the other, in a process of low priority that ends with the service.
+    """A queue of archives, which are unpacked and checked one at a time in a process of low priority.
 
-    Looks at mounted datasets take turns of their own: one of a slow disk must not hold up the uploads.
-    `max_files` and `max_bytes` are of what an archive unpacks to; `environment` is the process'.
+    The process ends with the service and gets `environment`. Mounted datasets are checked one at a time in a queue of
+    their own, so that a slow disk does not hold up uploads. `max_files` and `max_bytes` limit what an archive holds.
     """
 
     def __init__(self, store: DatasetStore, max_files: int, max_bytes: int, environment: Mapping[str, str]) -> None:
@@ -44,7 +44,7 @@ class Intake:
         self._looking = asyncio.Lock()
 
     async def receive(self, name: str, chunks: AsyncIterator[bytes]) -> int:
-        """Makes an archive the current revision of a dataset; returns its number. Nothing is left of one that fails.
+        """Makes an archive the current revision of a dataset and returns its number. A failed upload leaves nothing.
 
         Raises DatasetMounted, ArchiveError, ArchiveTooLarge, DatasetError, IntakeFailed, StorageFull,
         StorageUnavailable, and what `chunks` does.
@@ -58,9 +58,9 @@ class Intake:
                 return await asyncio.to_thread(self._store.commit, work / REVISION_FOLDER, name)
 
     async def look(self, name: str) -> tuple[Summary, bytes]:
-        """Reads a mounted dataset, every file of it. Returns its summary and its DatasetReport, as JSON.
+        """Checks every file of a mounted dataset. Returns its summary, and its DatasetReport as JSON.
 
-        Cancelled, it ends the process that reads. Raises DatasetNotFound, DatasetError, IntakeFailed, StorageFull,
+        Cancelling it ends the process that checks. Raises DatasetNotFound, DatasetError, IntakeFailed, StorageFull,
         StorageUnavailable.
         """
         with storage_errors():
@@ -80,10 +80,10 @@ class Intake:
             logger.error("the process that unpacks and checks datasets was killed by %s", error)
             raise IntakeFailed(f"the process that unpacks and checks was killed by {error}{question}") from None
         except ChildFailed as error:
-            _raise_told(str(error), work / LOG_FILE)
+            _raise_failure(str(error), work / LOG_FILE)
 
 
-def _raise_told(last_words: str, log_file: Path) -> NoReturn:
+def _raise_failure(last_words: str, log_file: Path) -> NoReturn:
     name, _, message = last_words.partition(" ")
     if name in FAILURES:
         raise FAILURES[name](message)
@@ -100,7 +100,7 @@ async def _save(chunks: AsyncIterator[bytes], path: Path) -> None:
             if len(gathered) >= WRITE_BYTES:
                 await asyncio.to_thread(file.write, bytes(gathered))
                 gathered.clear()
-                os.utime(path.parent)  # a staging folder that nothing happens in is removed after a day
+                os.utime(path.parent)  # an unused staging folder is removed after a day
         await asyncio.to_thread(file.write, bytes(gathered))
 
 

@@ -1,4 +1,4 @@
-"""The training jobs as Prometheus sees them, read when it is asked for."""
+"""The metrics of the training jobs, read at each scrape."""
 
 import asyncio
 from collections import Counter
@@ -14,30 +14,33 @@ from training.jobs.jobs import Jobs
 
 
 async def job_metrics(states: JobStates, jobs: Jobs, limit: float) -> list[Metric]:
-    """How many there are of each state, and how far each is that runs.
+    """Returns how many jobs are in each state, and how far each running job is.
 
-    While the database does not answer within `limit` seconds they are absent, which Prometheus can tell from zeros.
+    Returns no metric when the database does not answer within `limit` seconds: Prometheus can tell a missing value from
+    a zero.
     """
     try:
         known = await states.all(limit)
         ids = [id for id, status in known.items() if status.state == "running"]
         running = await answered(asyncio.gather(*map(jobs.get, ids)), limit)
         alive = sum(worker.alive for worker in await asyncio.to_thread(jobs.workers))
-    except (JobsUnavailable, JobNotFound, OSError):  # a job that is pruned now, signs of life that can not be read
+    except (JobsUnavailable, JobNotFound, OSError):  # a job may be pruned just now, signs of life may be unreadable
         return []
     return show_jobs([status.state for status in known.values()], running, alive)
 
 
 def show_jobs(states: Iterable[JobState], running: Iterable[Job], workers: int) -> list[Metric]:
-    """The metrics of jobs in these states, those that run, and so many workers."""
+    """Returns the metrics of jobs in these states, of the running jobs, and of the number of workers."""
     found = Counter(states)
     counts = GaugeMetricFamily("resnext_jobs", "Training jobs on record", labels=["state"])
     for state in get_args(JobState):
         counts.add_metric([state], found[state])
     alive = GaugeMetricFamily("resnext_training_workers", "Training workers alive in this STATE folder", workers)
-    phase = GaugeMetricFamily("resnext_job_phase", "1 for the phase that a job is in", labels=["id", "phase"])
-    done = GaugeMetricFamily("resnext_job_trained_ratio", "Part of a job's epochs that is done", labels=["id"])
-    rate = GaugeMetricFamily("resnext_job_images_per_second", "Images that a job trains on", labels=["id"])
+    phase = GaugeMetricFamily("resnext_job_phase", "1 for the phase that a running job is in", labels=["id", "phase"])
+    done = GaugeMetricFamily("resnext_job_trained_ratio", "Share of a running job's epochs that is done", labels=["id"])
+    rate = GaugeMetricFamily(
+        "resnext_job_images_per_second", "Images per second that a running job trains on", labels=["id"]
+    )
     for job in running:
         if job.phase:
             phase.add_metric([job.id, job.phase], 1)

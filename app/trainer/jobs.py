@@ -1,4 +1,4 @@
-"""The training jobs as the service asks for them: in limited time."""
+"""The service's questions to the jobs' database, with a time limit."""
 
 import asyncio
 import time
@@ -10,14 +10,14 @@ from training.jobs.jobs import Jobs
 
 T = TypeVar("T")
 
-LIMIT_S = 5.0  # a database that is away may not say so for minutes
+LIMIT_S = 5.0  # an unreachable database may not fail for minutes
 MAX_AGE_S = 1.0
 
 
 async def answered(asked: Awaitable[T], limit: float = LIMIT_S) -> T:
-    """Awaits what was asked of the jobs' database. Raises JobsUnavailable after `limit` seconds, and what it raises.
+    """Awaits an answer of the jobs' database. Raises JobsUnavailable after `limit` seconds, and what `asked` raises.
 
-    A request that was given up may still be carried out: a thread cannot be called back.
+    A request that was given up may still be carried out, since a thread cannot be stopped.
     """
     try:
         async with asyncio.timeout(limit):
@@ -27,7 +27,10 @@ async def answered(asked: Awaitable[T], limit: float = LIMIT_S) -> T:
 
 
 class JobStates:
-    """The state of every job, a second old at most: one question at a time, however many follow a job or its health."""
+    """The states of all jobs, at most `max_age` seconds old.
+
+    The database gets one question at a time, however many clients follow jobs or ask for the health.
+    """
 
     def __init__(self, jobs: Jobs, max_age: float = MAX_AGE_S) -> None:
         self._jobs = jobs
@@ -36,20 +39,20 @@ class JobStates:
         self._answered = 0.0
 
     async def all(self, limit: float = LIMIT_S) -> Mapping[str, JobStatus]:
-        """By id. Raises JobsUnavailable after `limit` seconds at the latest."""
+        """Returns the states by job id. Raises JobsUnavailable, after `limit` seconds at the latest."""
         if self._asking is None or (self._asking.done() and time.monotonic() - self._answered > self._max_age):
             self._asking = asyncio.create_task(self._ask())
-        answer = await answered(asyncio.shield(self._asking), limit)  # others wait for it too
+        answer = await answered(asyncio.shield(self._asking), limit)  # other callers wait for the same task
         if isinstance(answer, JobsUnavailable):
             raise answer
         return answer
 
     async def of(self, id: str, limit: float = LIMIT_S) -> JobStatus:
-        """Raises JobNotFound, JobsUnavailable."""
-        return (await self.all(limit)).get(id) or await self.now(id, limit)  # it may be younger than the answer
+        """Returns one job's state, at most `max_age` seconds old. Raises JobNotFound, JobsUnavailable."""
+        return (await self.all(limit)).get(id) or await self.now(id, limit)  # the job may be newer than the answer
 
     async def now(self, id: str, limit: float = LIMIT_S) -> JobStatus:
-        """As `of`, asked anew: what a client has just done counts."""
+        """Returns one job's state from a new question, so that a change just made shows. Raises like `of`."""
         found = await answered(self._jobs.status(id), limit)
         if self._asking and self._asking.done():
             self._asking = None
@@ -59,6 +62,6 @@ class JobStates:
         try:
             return await answered(self._jobs.states())
         except JobsUnavailable as error:
-            return error  # not raised: there may be nobody left to take it
+            return error  # not raised: nobody may be left to await this task
         finally:
             self._answered = time.monotonic()

@@ -1,4 +1,4 @@
-"""The world of the service's tests: a real repository, a real small network, the real app."""
+"""Fixtures of the service's tests: a real repository, a small real network and the real app."""
 
 import os
 from collections.abc import AsyncIterator, Callable
@@ -36,7 +36,7 @@ def repository(tmp_path: Path) -> ModelRepository:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Serve:
-    """`async with serve(**settings) as (client, services)`: the app, started, ACTIVE's version live."""
+    """Starts the app with the active version live: `async with serve(**settings) as (client, services)`."""
 
     @asynccontextmanager
     async def start(**settings: object) -> AsyncIterator[tuple[httpx.AsyncClient, Services]]:
@@ -52,6 +52,6 @@ def serve(tmp_path: Path) -> Serve:
 
 
 def client_of(app: FastAPI) -> httpx.AsyncClient:
-    """Speaks to the app in this process; what it raises is answered with a 500, as a server would."""
+    """Makes a client of the app in this process. Exceptions become a 500, as with a server."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://service", timeout=30)

@@ -1,4 +1,4 @@
-"""The documents say what the code does, both ways."""
+"""The documents name everything that the code has, and nothing else."""
 
 import inspect
 import os
@@ -45,7 +45,7 @@ def test_documents_name_no_setting_that_is_not_there() -> None:
 
 
 def counted() -> str:
-    """Returns a scrape after one request, with the names of the GPUs' and the jobs' metrics, though there are none."""
+    """Returns a scrape after one request, with the names of the metrics of GPUs and jobs, though there are none."""
     metrics = Metrics()
     metrics.show_model("resnext50", 1, "fp32", "CPUExecutionProvider")
     metrics.count_request("POST", "/predict", Observation("id", 0, status=200, version="1"), 0.1)

@@ -148,7 +148,7 @@ async def test_a_prefix_is_one_of_whole_names(serve: Serve) -> None:
 
 def test_a_prefix_that_is_a_route_of_the_service_is_refused() -> None:
     for prefix in ("/models", "/v2/models"):
-        with pytest.raises(SettingsError, match="RESNEXT_ROOT_PATH should not be where a route begins, it is /"):
+        with pytest.raises(SettingsError, match="RESNEXT_ROOT_PATH should not be the beginning of a route, it is /"):
             create_app(Settings(provider="cpu", root_path=prefix))
 
 

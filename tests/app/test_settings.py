@@ -89,9 +89,9 @@ def test_files_of_the_default_folder_are_read_where_there_is_one(
     assert len(read_settings().api_keys) == 1
 
 
-def test_a_secret_that_can_not_be_read_is_told_by_name(secrets: Path) -> None:
+def test_a_secret_that_cannot_be_read_is_reported_by_name(secrets: Path) -> None:
     (secrets / "resnext_api_keys").write_bytes(b"\xff\xfe")  # not by its mode: root may read anything
-    with pytest.raises(SettingsError, match="a secret can not be read: 'utf-8' codec") as caught:
+    with pytest.raises(SettingsError, match="a secret cannot be read: 'utf-8' codec") as caught:
         read_settings()
     assert "\n" not in str(caught.value)
 
@@ -133,7 +133,7 @@ def test_bad_value_names_itself_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_all_bad_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_bad_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESNEXT_PORT", "x")
     monkeypatch.setenv("RESNEXT_BATCH_DELAY", "-1")
     with pytest.raises(SettingsError, match=r"RESNEXT_BATCH_DELAY: .*; RESNEXT_PORT: .*"):

@@ -20,7 +20,7 @@ POLICY = RollbackPolicy()
 
 
 class Loader:
-    """The real load, which counts its calls and waits while `gate` is closed."""
+    """The real load, but it counts its calls and waits while `gate` is closed."""
 
     def __init__(self, repository: ModelRepository) -> None:
         self.loads: list[int] = []
@@ -70,7 +70,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def value(text: str, series: str) -> float:
-    """Returns the value of a series, named as the scrape writes it; 0 where the scrape does not have it."""
+    """Returns the value of a series, named as in the scrape, or 0 when the scrape does not have it."""
     return next((float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{series} ")), 0)
 
 

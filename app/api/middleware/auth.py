@@ -1,4 +1,4 @@
-"""API keys."""
+"""Checks API keys."""
 
 import hmac
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ from app.errors import Unauthorized
 
 
 class Keys:
-    """The service's keys; none of them lets everybody in."""
+    """The service's API keys. Without any key, every request is let through."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = [key.encode() for key in keys]
 
     def admit(self, headers: Mapping[str, str]) -> None:
-        """Raises Unauthorized when the headers, by names in lower case, carry none of the keys."""
+        """Raises Unauthorized when the headers, with names in lower case, carry none of the keys."""
         if self._keys and not self._knows(_presented(headers)):
             raise Unauthorized(
                 "this needs one of the service's API keys, as `Authorization: Bearer KEY` or `X-API-Key: KEY`",
@@ -25,13 +25,13 @@ class Keys:
             )
 
     def _knows(self, presented: bytes) -> bool:
-        # every key is compared, each in constant time: the answer's time tells nothing about them
+        # every key is compared, each in constant time, so that the time of an answer reveals nothing about the keys
         matches = [hmac.compare_digest(presented, key) for key in self._keys]
         return any(matches)
 
 
 class ApiKeys:
-    """Pure ASGI: lets a request pass that carries a key, or whose path is open.
+    """Middleware that lets a request through if it carries one of the keys or its path is open.
 
     `open_paths` are paths of routes; `/docs/{file}` opens all below `/docs/`.
     """
@@ -58,4 +58,4 @@ class ApiKeys:
 def _presented(headers: Mapping[str, str]) -> bytes:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-    return key.encode("latin-1")  # the bytes as they came
+    return key.encode("latin-1")  # the bytes as they were sent

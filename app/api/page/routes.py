@@ -1,4 +1,4 @@
-"""GET / and /docs: pages for people, which ask for nothing but this service."""
+"""GET / and /docs: pages for people. They load nothing from other servers."""
 
 import base64
 import hashlib
@@ -14,20 +14,20 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 FOLDER = Path(__file__).parent
 SWAGGER = FOLDER / "swagger"
 SWAGGER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
-BASE = b"{base}"  # in a page, the way from it to the service's root
+BASE = b"{base}"  # stands in a page for the path from it to the service's root
 HEADERS = {"Cache-Control": "no-cache", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
 
 _inline = re.compile(rb"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
 def make_router(root_path: str) -> APIRouter:
-    """Reads the pages. `root_path` is the prefix under which a proxy serves them, "" for none."""
+    """Reads the pages and returns their routes. `root_path` is the prefix under which a proxy serves them, or ""."""
     router = APIRouter()
     index, docs = (FOLDER / "index.html").read_bytes(), (FOLDER / "docs.html").read_bytes()
     scripts, styles = _hashes(index, "script"), _hashes(index, "style")
     policy = f"script-src {scripts}; style-src {styles}; img-src data: blob:; connect-src 'self'; form-action 'self'"
     router.add_route("/", _page(index, policy, root_path))
-    # Swagger UI writes styles into its elements, and has pictures in them
+    # Swagger UI writes styles into its elements, and uses inline pictures
     scripts = _hashes(docs, "script")
     policy = f"script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'"
     router.add_route("/docs", _page(docs, policy, root_path))
@@ -48,10 +48,10 @@ def _page(content: bytes, policy: str, root_path: str) -> Callable[[Request], Aw
 
 
 def _way_to_root(request: Request, root_path: str) -> str:
-    """Returns the root's address. It is relative where no prefix is set, since a proxy may have taken one off."""
+    """Returns the root's address. It is relative when no prefix is set, since a proxy may have removed one."""
     if root_path:
         return f"{root_path}/"
-    came: bytes = request.scope.get("raw_path", b"")  # with the slash that may have been at its end
+    came: bytes = request.scope.get("raw_path", b"")  # still with a slash at its end, if it had one
     return "../" if len(came) > 1 and came.endswith(b"/") else "./"
 
 

@@ -179,7 +179,7 @@ async def test_splits_that_are_not_known_are_refused(serve: Serve) -> None:
 
 
 async def test_what_is_kept_of_an_upload_reads_as_it_did(serve: Serve) -> None:
-    """The files that are no pictures are not kept, and may have been what told classes from parts."""
+    """Files that are no images are not kept, although they may have shown which folders are classes."""
     archive = {**photos(6, "one/"), **photos(6, "two/", 20), "one/broken.jpg": b"broken", "two/broken.jpg": b"broken"}
     assert "can be read in two ways" in (await refused(serve, zipped(archive)))[2]
 
@@ -227,7 +227,9 @@ async def test_two_uploads_at_once_are_two_revisions(serve: Serve) -> None:
         ),
     ],
 )
-async def test_what_can_not_be_used_is_told(serve: Serve, data: bytes, status: int, code: str, detail: str) -> None:
+async def test_an_unusable_upload_is_refused_with_the_reason(
+    serve: Serve, data: bytes, status: int, code: str, detail: str
+) -> None:
     answer = await refused(serve, data)
     assert answer[:2] == (status, code)
     assert detail in answer[2]
@@ -377,7 +379,7 @@ async def test_a_folder_that_can_not_be_written(serve: Serve, tmp_path: Path) ->
     assert answer.json()["detail"] == "the datasets folder cannot be used: Not a directory"
 
 
-def test_a_full_disk_is_told() -> None:
+def test_a_full_disk_is_reported() -> None:
     with pytest.raises(StorageFull, match="the disk of the datasets folder is full"), storage_errors():
         Path("/dev/full").write_text("x")
 
@@ -406,7 +408,7 @@ async def test_a_disk_that_fills_up(serve: Serve, root: Path, unpacked: bool) ->
 
 
 def intakes(root: Path) -> list[int]:
-    """The processes that unpack below `root`."""
+    """Returns the ids of the processes that unpack below `root`."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -491,7 +493,7 @@ def test_a_client_that_leaves_leaves_nothing(tmp_path: Path) -> None:
 
 @contextmanager
 def upload(port: int, data: bytes, announced: int | None = None) -> Iterator[socket.socket]:
-    """A connection with an upload under way; closed, the client is gone."""
+    """Opens a connection with an upload under way. Closing it is a client that leaves."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         length = len(data) if announced is None else announced
         head = f"PUT /datasets/photos HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"

@@ -32,7 +32,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 def log_of(path: Path) -> ProgressLog:
-    """As a phase's process opens it: it repairs what a crash has left."""
+    """Opens the log as a phase's process does, which repairs what a crash left."""
     return ProgressLog(path, Console(quiet=True))
 
 
@@ -46,8 +46,8 @@ def parsed(block: bytes) -> Event:
     return fields["id"], fields["event"], json.loads(fields["data"])
 
 
-async def told(events: Events, cursor: Cursor | None = None) -> list[Event]:
-    """To the end of the stream."""
+async def followed(events: Events, cursor: Cursor | None = None) -> list[Event]:
+    """Follows the events to the end of the stream."""
     return [parsed(block) async for block in events.follow(cursor or Cursor())]
 
 
@@ -56,7 +56,7 @@ async def after(stream: AsyncIterator[bytes], count: int) -> list[Event]:
 
 
 async def finished(engine: Engine, lines: int) -> str:
-    """A job that is over, with so many lines of progress."""
+    """Runs a job to its end, with `lines` lines of progress. Returns its id."""
     job = await asyncio.to_thread(engine.submit)
     log = log_of(engine.jobs.run(job.id).progress)
     for number in range(lines):
@@ -67,23 +67,23 @@ async def finished(engine: Engine, lines: int) -> str:
 
 async def test_from_any_event_on_come_the_others_once(engine: Engine) -> None:
     id = await finished(engine, 4)
-    everything = await told(events_of(engine, id))
+    everything = await followed(events_of(engine, id))
     assert [(kind, data.get("step"), data.get("state")) for _, kind, data in everything] == [
         *[("step", number, None) for number in range(4)],
         ("state", None, "cancelled"),
     ]
     assert len({event_id for event_id, _, _ in everything}) == 5
     for seen, (event_id, _, _) in enumerate(everything, start=1):
-        rest = await told(events_of(engine, id), Cursor.parse(event_id))
+        rest = await followed(events_of(engine, id), Cursor.parse(event_id))
         assert [e[0] for e in rest] == [e[0] for e in everything[seen:]]
-    offset = Cursor(Cursor.parse(everything[1][0]).offset)  # the state is told again
-    assert [e[0] for e in await told(events_of(engine, id), offset)] == [e[0] for e in everything[2:]]
+    offset = Cursor(Cursor.parse(everything[1][0]).offset)  # the state is sent again
+    assert [e[0] for e in await followed(events_of(engine, id), offset)] == [e[0] for e in everything[2:]]
 
 
 async def test_more_than_one_read_holds(engine: Engine) -> None:
     id = await finished(engine, 6000)
     assert engine.jobs.run(id).progress.stat().st_size > CHUNK_BYTES
-    assert [data.get("step") for _, _, data in await told(events_of(engine, id))] == [*range(6000), None]
+    assert [data.get("step") for _, _, data in await followed(events_of(engine, id))] == [*range(6000), None]
 
 
 async def test_events_come_as_they_happen_and_a_change_of_state_before_the_lines_that_follow_it(
@@ -99,14 +99,14 @@ async def test_events_come_as_they_happen_and_a_change_of_state_before_the_lines
     assert [data["state"] for _, _, data in await after(stream, 1)] == ["cancelled"]
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
-    ids = [event_id for event_id, _, _ in await told(events_of(engine, job.id))]
+    ids = [event_id for event_id, _, _ in await followed(events_of(engine, job.id))]
 
     await engine.jobs.resume(job.id)
     stream = events_of(engine, job.id).follow(Cursor.parse(ids[-1]))
     assert [(data["state"], data["attempt"]) for _, _, data in await after(stream, 1)] == [("queued", 2)]
 
 
-async def test_a_line_that_a_crash_cut_off_is_never_told(engine: Engine) -> None:
+async def test_a_line_that_a_crash_cut_off_is_never_sent(engine: Engine) -> None:
     job = await asyncio.to_thread(engine.submit)
     path = engine.jobs.run(job.id).progress
     log_of(path).step(step(1))
@@ -131,7 +131,7 @@ async def test_a_number_that_is_not_finite_is_null(tmp_path: Path) -> None:
 async def test_over_means_that_all_was_seen(engine: Engine) -> None:
     id = await finished(engine, 2)
     events = events_of(engine, id)
-    ids = [event_id for event_id, _, _ in await told(events)]
+    ids = [event_id for event_id, _, _ in await followed(events)]
     assert [await events.over(Cursor.parse(seen)) for seen in ids] == [False, False, True]
     assert not await events.over(Cursor())
     await engine.jobs.resume(id)
@@ -172,12 +172,12 @@ async def test_draining_ends_it_without_a_last_state(engine: Engine) -> None:
     log_of(engine.jobs.run(job.id).progress).step(step(1))
     events = Events(job.id, engine.jobs.run(job.id).progress, JobStates(engine.jobs), lambda: True)
     async with asyncio.timeout(10):
-        assert [kind for _, kind, _ in await told(events)] == ["state", "step"]
+        assert [kind for _, kind, _ in await followed(events)] == ["state", "step"]
 
 
 async def test_a_pruned_job_ends_its_stream(engine: Engine) -> None:
     async with asyncio.timeout(10):
-        assert await told(events_of(engine, "nothing")) == []
+        assert await followed(events_of(engine, "nothing")) == []
 
 
 async def test_lines_go_on_while_the_database_is_away(engine: Engine) -> None:

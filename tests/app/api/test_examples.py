@@ -1,4 +1,4 @@
-"""The examples are as the service answers, and would be taken."""
+"""The examples are what the service answers, and what it accepts."""
 
 from typing import Any
 

@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -30,12 +31,14 @@ async def test_summary_of_a_ready_service(serve: Serve, repository: ModelReposit
     publish(repository)
     async with serve(queue_size=100) as (client, services):
         assert (await client.get("/health/ready")).json() == {"status": "ready"}
+        before = time.monotonic()
         with services.inference.admission.admit(3):
             health = (await client.get("/health")).json()
+        after = time.monotonic()
     model = health["model"]
     assert health["status"] == "ready"
     assert health["queue"] == {"depth": 3, "capacity": 100}
-    assert health["uptime_seconds"] >= 0
+    assert before - services.started - 0.001 <= health["uptime_seconds"] <= after - services.started + 0.001
     assert (model["name"], model["version"], model["precision"]) == ("resnext50", 1, "fp32")
     assert model["provider"] == "CPUExecutionProvider"
     assert model["max_batch"] in [point["batch"] for point in model["latency"]]

@@ -1,4 +1,4 @@
-"""Bodies as clients write them, sent to POST /predict."""
+"""Bodies in the dialects of clients, sent to POST /predict."""
 
 import base64
 import binascii
@@ -22,7 +22,7 @@ BOUNDARY = {"content-type": "multipart/form-data; boundary=x"}
 
 
 def form(*parts: tuple[bytes, bytes], newline: bytes = b"\r\n", before: bytes = b"", after: bytes = b"") -> bytes:
-    """A multipart body of (headers, content), each header a line."""
+    """Returns a multipart body of parts, each (headers, content), each header a line."""
     made = [newline.join([b"--x", *head.split(b"\n"), b"", content]) for head, content in parts]
     return before + newline.join([*made, b"--x--"]) + after
 
@@ -91,7 +91,9 @@ async def test_dialects_of_multipart_are_understood(
 
 
 @pytest.mark.parametrize("charset", [b"idna", b"utf-8\0"])
-async def test_a_name_that_cannot_be_read_is_told(serve: Serve, repository: ModelRepository, charset: bytes) -> None:
+async def test_a_name_that_cannot_be_read_is_reported(
+    serve: Serve, repository: ModelRepository, charset: bytes
+) -> None:
     publish(repository)
     body = form((NAMED + b"; filename*=" + charset + b"''%ff%ff", PNG))
     async with serve() as (client, _):
@@ -101,7 +103,7 @@ async def test_a_name_that_cannot_be_read_is_told(serve: Serve, repository: Mode
 
 
 async def test_parts_of_the_standard_library_are_understood(serve: Serve, repository: ModelRepository) -> None:
-    """Which ends lines with LF, folds headers and writes base64."""
+    """The standard library ends lines with LF, folds headers and writes base64."""
     publish(repository)
     message = MIMEMultipart("form-data")
     image = MIMEImage(PNG, "png")

@@ -34,7 +34,7 @@ def good(number: int) -> Part:
 
 
 def assert_is(result: dict[str, Any], number: int) -> None:  # Any: JSON
-    """The result is the one that onnx's reference implementation gives for image `number`."""
+    """Asserts that the result is what onnx's reference implementation gives for image `number`."""
     assert result["filename"] == f"{number}.png"
     order = np.argsort(-EXPECTED[number], kind="stable")[:5].tolist()
     assert [p["index"] for p in result["predictions"]] == order
@@ -96,7 +96,7 @@ async def test_server_timing(serve: Serve, repository: ModelRepository) -> None:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims that size, with no pixels to it."""
+    """Returns a PNG that claims this size and has no pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -275,7 +275,7 @@ BAD_BODIES: dict[str, tuple[dict[str, Any], int, str, str]] = {  # Any: httpx' a
 
 
 @pytest.mark.parametrize(("body", "status", "code", "detail"), BAD_BODIES.values(), ids=BAD_BODIES.keys())
-async def test_bad_body_is_told_what_was_expected(
+async def test_a_bad_body_is_answered_with_what_was_expected(
     serve: Serve, repository: ModelRepository, body: dict[str, Any], status: int, code: str, detail: str
 ) -> None:
     publish(repository)

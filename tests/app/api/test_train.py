@@ -3,7 +3,6 @@ import json
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from starlette.types import Message, Scope
 from app.main import create_app
 from app.services import Services
 from app.settings import Settings
+from app.trainer.jobs import LIMIT_S
 from tests.app.conftest import Serve
 from tests.app.network import publish
 from tests.process import free_port, service, until
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(autouse=True)
 def photos(tmp_path: Path) -> Path:
-    """A folder that the operator put there."""
+    """Makes a folder as an operator would put it there."""
     folder = tmp_path / "datasets" / "photos"
     for label in ("rose", "tulip"):
         (folder / label).mkdir(parents=True)
@@ -144,7 +144,7 @@ async def test_a_bad_request_names_the_field(serve: Serve, body: object, field: 
         (b"[" * 100_000, 400, "the body should be JSON in UTF-8; maximum recursion depth"),
     ],
 )
-async def test_a_body_that_is_wrong_is_told_where_and_what_came(
+async def test_a_wrong_body_is_answered_with_the_place_and_the_value(
     serve: Serve, body: bytes, status: int, detail: str
 ) -> None:
     async with serve() as (client, _):
@@ -186,7 +186,7 @@ async def test_names_of_any_script(serve: Serve, photos: Path) -> None:
         assert await services.jobs.using("我的 照片") == {job["id"]: None}
 
 
-async def test_a_form_is_told_from_json(serve: Serve) -> None:
+async def test_a_form_is_not_taken_for_json(serve: Serve) -> None:
     async with serve() as (client, _):
         answer = await client.post("/train", data={'{"data": "photos"}': ""})
         assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_body")
@@ -291,7 +291,7 @@ async def test_the_report_of_the_run_and_of_the_version_that_it_became(serve: Se
 
 
 async def test_a_job_has_the_numbers_of_its_events(serve: Serve) -> None:
-    """3 is 3 in both, not 3.0; and a loss of 2.0 is no whole number."""
+    """A 3 is 3 in both, not 3.0, and a loss of 2.0 is no whole number."""
     async with serve() as (client, services):
         id = await submitted(client)
         log = progress_of(services, id)
@@ -372,11 +372,9 @@ async def test_without_the_database_there_is_an_answer_all_the_same(serve: Serve
             ("GET", "/train", None),
             ("GET", "/train/some/events", None),
         ):
-            started = time.monotonic()
             answer = await client.request(method, path, json=body)
             assert (answer.status_code, answer.json()["code"]) == (503, "jobs_unavailable")
-            assert "refused" in answer.json()["detail"]
-            assert time.monotonic() - started < 6
+            assert "refused" in answer.json()["detail"]  # at the time limit it would be "has not answered"
         health = (await client.get("/health")).json()["trainer"]
         assert (health["queued"], health["running"]) == (None, [])
         assert "refused" in health["error"]
@@ -391,13 +389,11 @@ async def test_a_database_that_says_nothing_holds_nobody_up(serve: Serve) -> Non
     silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
     async with serve(database=f"postgresql://nobody@127.0.0.1:{port}/jobs") as (client, _):
-        started = time.monotonic()
         health = await client.get("/health")
         assert "has not answered within 0.5 s" in health.json()["trainer"]["error"]
-        assert time.monotonic() - started < 3
-        answers = await asyncio.gather(*(client.get("/train") for _ in range(8)))
+        async with asyncio.timeout(6 * LIMIT_S):  # one after the other they would take 8
+            answers = await asyncio.gather(*(client.get("/train") for _ in range(8)))
         assert {answer.status_code for answer in answers} == {503}
-        assert time.monotonic() - started < 10
         assert (await client.get("/models")).status_code == 200  # what else runs in threads is not held up
         released.set()
         silent.close()
@@ -437,7 +433,7 @@ def test_a_job_is_followed_through_the_death_of_its_worker_and_the_drain_of_the_
     engine = Engine(tmp_path / "engine")
     engine.hold("training", "middle")
     engine.hold("gating", "start")
-    places = engine.settings | {"drain_timeout": "20"}
+    places = engine.settings | {"drain_timeout": "60"}  # longer than the test waits for the end
     try:
         with (
             service(Path(places.pop("models")), **places) as (process, port),
@@ -464,10 +460,8 @@ def test_a_job_is_followed_through_the_death_of_its_worker_and_the_drain_of_the_
                 engine.held("gating", "start")
                 assert client.get("/health").json()["trainer"]["running"] == [id]
                 process.send_signal(signal.SIGTERM)
-                started = time.monotonic()
-                seen += list(events)
-                assert process.wait(20) == 0
-                assert time.monotonic() - started < 10
+                seen += list(events)  # a stream that uvicorn cuts off would raise
+                assert process.wait(30) == 0
         with (
             service(Path(engine.settings["models"]), **places) as (_, port),
             httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
@@ -488,9 +482,9 @@ def test_a_job_is_followed_through_the_death_of_its_worker_and_the_drain_of_the_
 
 
 def until_kind(events: Iterator[Event], seen: list[Event], wanted: Any) -> None:  # Any: a predicate
-    """Reads on, to the first event that is wanted."""
+    """Reads events up to the first that is wanted."""
     for event in events:
         seen.append(event)
         if wanted(event):
             return
-    raise AssertionError("the stream ended before")
+    raise AssertionError("the stream ended without the event")

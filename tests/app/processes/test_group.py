@@ -1,4 +1,4 @@
-"""Several serving processes, as their operator runs them."""
+"""Several serving processes, started as an operator starts them."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ def children(pid: int) -> list[int]:
 
 
 def shared_by(pid: int) -> Path:
-    """What a member has in common with the others."""
+    """Returns the folder that a member shares with the others."""
     variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     return next(Path(os.fsdecode(v.partition(b"=")[2])) for v in variables if v.startswith(FOLDER.encode() + b"="))
 
@@ -46,7 +46,7 @@ def opened(pid: int, name: str) -> bool:
 
 @contextmanager
 def two(root: Path) -> Iterator[tuple[int, int, list[int]]]:
-    """Process id and port of the starter, and the process ids of its two members, which are ready."""
+    """Yields the starter's process id, the port, and the process ids of its two members, which are ready."""
     with service(root, processes="2") as (process, port):
         until(lambda: len(ready(port)) == 2)
         yield process.pid, port, children(process.pid)
@@ -55,20 +55,20 @@ def two(root: Path) -> Iterator[tuple[int, int, list[int]]]:
 
 
 def ask(port: int, path: str, **arguments: object) -> httpx.Response:
-    """On a connection of its own, which either process may get."""
+    """Sends a request on a new connection, which either process may get."""
     method = "POST" if arguments else "GET"
     # without certificates, which take 20 ms of a core to load: this is asked in loops
     return httpx.request(method, f"http://127.0.0.1:{port}{path}", verify=False, **arguments)  # type: ignore[arg-type]
 
 
 def ready(port: int) -> Counter[int]:
-    """How often of 40 times each process answered that is ready."""
+    """Returns how often each process that is ready answered, of 40 requests."""
     answered = [ask(port, "/health").json() for _ in range(40)]
     return Counter(health["process"] for health in answered if health["status"] == "ready")
 
 
 def metric(port: int, name: str) -> float:
-    """The sum of a metric's lines."""
+    """Returns the sum of a metric's lines."""
     lines = ask(port, "/metrics").text.splitlines()
     return sum(float(line.split()[-1]) for line in lines if re.match(rf"{re.escape(name)}[{{ ]", line))
 
@@ -96,7 +96,7 @@ def test_both_serve_swap_and_count_and_both_end(repository: ModelRepository, tmp
 
 
 def test_both_serve_what_one_has_measured(repository: ModelRepository, tmp_path: Path) -> None:
-    """Else each would choose between two precisions for itself, and a client get answers of both."""
+    """Otherwise each might choose another precision, and a client would get answers of both."""
     publish(repository, int8=network())
     with two(tmp_path) as (_, port, members):
         answers = [ask(port, "/health").json() for _ in range(40)]
@@ -148,7 +148,7 @@ def test_a_port_in_use_ends_the_start(tmp_path: Path) -> None:
 
 
 def test_a_port_that_one_process_has_just_left_can_be_had() -> None:
-    """Its closed connections hold the port for a minute, against all that do not say SO_REUSEADDR."""
+    """Closed connections hold the port for a minute against every socket without SO_REUSEADDR."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as client:

@@ -126,14 +126,14 @@ async def test_without_a_command_there_is_nothing(tmp_path: Path) -> None:
 
 
 def worker_pid(client: httpx.Client) -> int:
-    """The real worker's, 0 while there is none."""
+    """Returns the process id of the real worker, or 0 while there is none."""
     workers = client.get("/health").json()["trainer"]["workers"]
     return next((worker["pid"] for worker in workers if worker["alive"]), 0)
 
 
 @contextmanager
 def working(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], httpx.Client, int]]:
-    """The service's process, a client of it, and the process id of its worker."""
+    """Yields the service's process, a client of it, and the process id of its worker."""
     with (
         service(tmp_path, worker="true") as (process, port),
         httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,

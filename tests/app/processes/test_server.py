@@ -1,4 +1,4 @@
-"""The service as its operator runs it: a process of its own."""
+"""The service as an operator runs it: as a process."""
 
 import signal
 import socket

@@ -20,7 +20,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 def shown(metrics: list[Metric]) -> dict[str, float]:
-    """Value by name and labels, as `resnext_jobs queued`."""
+    """Returns the values by name and labels, as `resnext_jobs queued`."""
     return {
         " ".join([sample.name, *sample.labels.values()]): sample.value
         for metric in metrics

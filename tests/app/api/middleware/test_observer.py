@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def ask(path: str, *ids: str) -> httpx.Response:
-    """GET of an app whose one route answers with the id that it finds, with these X-Request-IDs."""
+    """Sends a GET with these X-Request-IDs to an app whose one route answers with the id that it finds."""
     app = FastAPI()
 
     @app.get("/{what}")

@@ -1,4 +1,4 @@
-"""Images, the probabilities that version 1 gives them, and tritonclient's inputs for them."""
+"""Images, the probabilities that version 1 gives for them, and tritonclient's inputs of them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What every gRPC call passes, by a real server and clients that nobody here wrote."""
+"""gRPC calls with a real server and clients of other projects."""
 
 import asyncio
 import json
@@ -134,7 +134,7 @@ async def test_a_client_that_leaves_counts_as_cancelled(serve: Serve, repository
         many.inputs[0].shape[0] = 60
         many.raw_input_contents.append(np.repeat(IMAGES, 20, axis=0).tobytes())
         running = channel.unary_unary(INFER)(many.SerializeToString())
-        while services.inference.admission.depth < 60:  # noqa: ASYNC110  it is not told
+        while services.inference.admission.depth < 60:  # noqa: ASYNC110  nothing sets an Event
             await asyncio.sleep(0)
         unfinished.cancel()
         running.cancel()
@@ -186,15 +186,15 @@ async def test_health_follows_readiness(serve: Serve, repository: ModelRepositor
     status = health_pb2.HealthCheckResponse
     async with serve(grpc_port=port) as (_, services), at(port) as channel:
 
-        async def told(name: str) -> int:
+        async def checked(name: str) -> int:
             answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name))
             found: int = answer.status
             return found
 
         async def expect(ready: int) -> None:
             for name in ("", "readiness", "inference.GRPCInferenceService"):
-                assert await told(name) == ready
-            assert await told("liveness") == status.SERVING
+                assert await checked(name) == ready
+            assert await checked("liveness") == status.SERVING
 
         await expect(status.NOT_SERVING)
         publish(repository)
@@ -203,7 +203,7 @@ async def test_health_follows_readiness(serve: Serve, repository: ModelRepositor
         services.drain.begin()
         await expect(status.NOT_SERVING)
         with pytest.raises(grpc.aio.AioRpcError, match="no service 'other'") as error:
-            await told("other")
+            await checked("other")
         assert error.value.code() == grpc.StatusCode.NOT_FOUND
 
 

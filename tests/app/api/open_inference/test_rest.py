@@ -21,7 +21,7 @@ Json = dict[str, Any]  # Any: JSON
 
 
 def pixels(**more: object) -> Json:
-    """An input of all images, in JSON."""
+    """Returns an input of all images as JSON."""
     return {"name": "image", "shape": [3, SIZE, SIZE, 3], "datatype": "UINT8", "data": IMAGES.tolist(), **more}
 
 
@@ -31,7 +31,7 @@ def texts(*images: bytes) -> Json:
 
 
 def binary(head: Json, *tensors: bytes) -> Json:
-    """What httpx sends for it."""
+    """Returns httpx's arguments for a request whose tensors follow its JSON."""
     text = json.dumps(head).encode()
     return {
         "content": b"".join([text, *tensors]),

@@ -1,4 +1,4 @@
-"""The service as NVIDIA's clients for Triton see it, each a module that nobody here wrote."""
+"""The service as NVIDIA's own clients for Triton see it."""
 
 import asyncio
 import socket
@@ -29,7 +29,7 @@ Client = Any  # tritonclient has no types
 
 @pytest.fixture(scope="module")
 def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Any, str]]:
-    """The address for each client module, with version 1 live and version 2 beside it."""
+    """Yields the address for each client module, with version 1 live and version 2 beside it."""
     root: Path = tmp_path_factory.mktemp("models")
     repository = repository_at(root)
     publish(repository)
@@ -179,7 +179,7 @@ def test_repository(client: Client, module: Any) -> None:
 
 
 def test_contents_in_place_of_raw_bytes(ports: dict[Any, str]) -> None:
-    """What other languages' stubs send, and no client of NVIDIA's does."""
+    """Stubs in other languages send contents; no client of NVIDIA's does."""
     numbers = service_pb2.ModelInferRequest.InferInputTensor(name="image", datatype="UINT8", shape=IMAGES.shape)
     numbers.contents.uint_contents.extend(IMAGES.ravel().tolist())
     texts = service_pb2.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
@@ -196,7 +196,7 @@ def test_contents_in_place_of_raw_bytes(ports: dict[Any, str]) -> None:
 
 
 def edited(change: Callable[[Any], object]) -> Any:
-    """A good request, then changed."""
+    """Returns a good request with one change."""
     request = service_pb2.ModelInferRequest(model_name=MODEL)
     request.inputs.add(name="image", datatype="UINT8", shape=IMAGES.shape)
     request.raw_input_contents.append(IMAGES.tobytes())
@@ -236,7 +236,7 @@ def test_a_bad_call_is_an_invalid_argument_that_says_why(
 
 
 def test_many_numbers_are_read_too(ports: dict[Any, str]) -> None:
-    """More of them than the event loop reads itself."""
+    """There are more of them than the event loop itself reads."""
     many = np.repeat(IMAGES, 10, axis=0)
     assert many.size > INLINE_NUMBERS
     request = edited(lambda r: r.ClearField("raw_input_contents"))
@@ -270,7 +270,7 @@ async def test_a_call_that_is_cancelled_frees_its_places(serve: Serve, repositor
         async with tritonclient.grpc.aio.InferenceServerClient(f"127.0.0.1:{port}") as client:
             many = np.repeat(IMAGES, 20, axis=0)
             call = asyncio.create_task(client.infer(MODEL, [pixels(tritonclient.grpc.aio, many)]))
-            while not services.inference.admission.depth:  # noqa: ASYNC110  there is nothing to be told by
+            while not services.inference.admission.depth:  # noqa: ASYNC110  nothing sets an Event
                 await asyncio.sleep(0)
             call.cancel()
             while services.inference.admission.depth:  # noqa: ASYNC110  the server hears of it in its own time
@@ -301,7 +301,7 @@ async def test_a_full_queue_says_when_to_come_back(serve: Serve, repository: Mod
 
 
 @pytest.mark.anyio
-async def test_a_fault_is_logged_and_not_told(
+async def test_a_fault_is_logged_and_kept_from_the_client(
     serve: Serve, repository: ModelRepository, caplog: pytest.LogCaptureFixture
 ) -> None:
     publish(repository)

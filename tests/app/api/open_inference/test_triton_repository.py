@@ -1,4 +1,4 @@
-"""The model repository as Triton reads it, by Triton's own protobuf classes."""
+"""The model repository as Triton reads it, with Triton's own protobuf classes."""
 
 import json
 from pathlib import Path
@@ -67,8 +67,8 @@ async def test_a_model_may_be_called_anything(serve: Serve, tmp_path: Path) -> N
 async def test_the_service_tells_the_same_configuration(serve: Serve, repository: ModelRepository) -> None:
     publish(repository)
     async with serve() as (client, _):
-        told = (await client.get("/v2/models/resnext50/config")).json()
-    served = ParseDict(told, model_config_pb2.ModelConfig())
+        config = (await client.get("/v2/models/resnext50/config")).json()
+    served = ParseDict(config, model_config_pb2.ModelConfig())
     assert served.platform == "onnxruntime_onnx"  # which Triton itself adds when it loads the model
     served.ClearField("platform")
     assert served == config_of(repository)

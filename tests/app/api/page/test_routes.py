@@ -1,4 +1,4 @@
-"""The pages as a browser gets them. A browser itself was used to look at them."""
+"""The pages as a browser gets them. How they look was checked in a browser."""
 
 import base64
 import hashlib
@@ -24,7 +24,7 @@ REFERENCES = {"src", "href", "action", "data-schema", "data-base"}
 
 
 class Markup(HTMLParser):
-    """What a page refers to, what stands inline in it, the ids of its elements, and what labels are for."""
+    """Collects what a page refers to, its inline parts, the ids of its elements, and what its labels are for."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
