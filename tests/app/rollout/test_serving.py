@@ -225,7 +225,7 @@ async def test_active_version_is_not_deleted_though_another_one_serves(repositor
         bad = publish(repository, 2, activate=False)
         break_file(repository, bad)
         repository.activate(bad)
-        with pytest.raises(VersionLive, match="version 2 of 'resnext50' is live"):
+        with pytest.raises(VersionLive, match="version 2 of 'resnext50' is active"):
             await serving.delete(bad)
 
 
