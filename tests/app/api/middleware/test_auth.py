@@ -62,3 +62,14 @@ async def test_open_paths(serve: Serve, path: str, open_: bool) -> None:
 async def test_no_keys_no_question(serve: Serve) -> None:
     async with serve() as (client, _):
         assert (await client.get("/models")).status_code == 200
+
+
+async def test_every_route_asks_for_a_key_as_the_schema_says(serve: Serve) -> None:
+    async with serve(api_keys="first") as (client, _):
+        schema = (await client.get("/openapi.json")).json()
+        for path, methods in schema["paths"].items():
+            for method, operation in methods.items():
+                answer = await client.request(method, path)
+                assert (answer.status_code == 401) == ("security" in operation), (method, path)
+        for path in ("/", "/docs", "/docs/swagger-ui.css"):
+            assert (await client.get(path)).status_code == 200
