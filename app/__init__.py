@@ -4,5 +4,5 @@ import os
 
 __version__ = "0.1.0"
 
-# as in training/__init__.py: whichever of the two is imported first
+# set in training/__init__.py too, since either package may be imported first
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

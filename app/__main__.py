@@ -32,7 +32,7 @@ from training.system import lifeline
 # longer than the minute for which load balancers keep a connection, so that they are the ones to close it
 KEEP_ALIVE_S = 75
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,7 +63,7 @@ def _serve(member: bool) -> int:
         configure(settings)
         if not member:
             for complaint in unknown_variables(os.environ):
-                log.warning("%s", complaint)
+                logger.warning("%s", complaint)
         if settings.processes > 1 and not member:
             INTERRUPT.leave()
             return serve_in_processes(settings)

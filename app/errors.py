@@ -125,7 +125,7 @@ class DeadlineExceeded(ServiceError):
     status, code = 504, "deadline_exceeded"
 
 
-# what the training packages raise, with its status and code for a client
+# the status and code of each error that the training packages raise
 DOMAIN: dict[type[TrainingError], tuple[int, str]] = {
     DatasetNotFound: (404, "dataset_not_found"),
     JobNotFound: (404, "job_not_found"),
@@ -146,7 +146,7 @@ ClientError = ServiceError | TrainingError
 
 
 def status_and_code(error: type[ClientError]) -> tuple[int, str]:
-    """Returns what a client sees of an error class: its own, or that of its nearest base. Raises KeyError."""
+    """Returns the status and code of an error class, else those of its nearest base. Raises KeyError."""
     if issubclass(error, ServiceError):
         return error.status, error.code
     for base in error.__mro__:

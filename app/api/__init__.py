@@ -1,1 +1,1 @@
-"""What a client may ask: a module for each resource, and what they share."""
+"""The HTTP API: a module for each resource, and what the modules share."""

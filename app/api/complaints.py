@@ -12,7 +12,7 @@ Item = Mapping[str, Any]  # Any: pydantic's own type of one complaint
 
 
 class Complaint(NamedTuple):
-    """What is wrong with one field, as "body.gate.tolerance". `got` is None where the message already has the value."""
+    """A complaint about one field, as "body.gate.tolerance". `got` is None where the message already has the value."""
 
     field: str
     message: str

@@ -28,7 +28,7 @@ Line = tuple[int, dict[str, Any]]  # Any: what JSON holds
 
 
 class Cursor(NamedTuple):
-    """How much a client has seen: the offset after the last line, and the last state. It is the id of each event."""
+    """A position in the events: the offset after the last line, and the last state. It is the id of each event."""
 
     offset: int = 0
     seen: JobStatus | None = None

@@ -24,7 +24,7 @@ Version = Annotated[int, Path(ge=1, description="number of a version")]
 
 @router.get("", summary="List the versions", responses=documented(Unauthorized))
 async def list_versions(services: ServicesDep) -> ModelList:
-    """Lists all versions with what was measured of them. A version whose manifest cannot be read has an `error`."""
+    """Lists all versions with their measured quality. A version whose manifest cannot be read has an `error`."""
     return await asyncio.to_thread(_list, services.serving)
 
 

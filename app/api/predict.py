@@ -102,7 +102,7 @@ async def predict(request: Request) -> Response:
 
 
 def _top_k(place: str, text: str | None) -> int | None:
-    """By hand, not FastAPI's: the route is on the shortcut. Raises InvalidRequest."""
+    """Parses `top_k` by hand, since the shortcut leads this route past FastAPI. Raises InvalidRequest."""
     if text is None:
         return None
     if number := whole_number(text):

@@ -25,7 +25,7 @@ class Prediction(BaseModel):
 
 
 class ImageProblem(BaseModel):
-    """Why one image could not be classified."""
+    """The reason why one image could not be classified."""
 
     code: str
     message: str

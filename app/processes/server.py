@@ -30,7 +30,7 @@ class DrainingServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started and sockets:  # uvicorn names the address only where it opened the port itself
+        if self.started and sockets:  # uvicorn logs the address only when it opens the port itself
             host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
             logger.info("serving on http://%s:%d (Ctrl-C ends it)", host, sockets[0].getsockname()[1])
 

@@ -46,7 +46,9 @@ def network(
     blind: bool = False,
     slow: bool = False,
 ) -> onnx.ModelProto:
-    """uint8 [N, 16, 16, 3] -> Conv, Relu, mean, MatMul, Softmax -> float32 [N, classes]; weights from the seed.
+    """Makes a network: uint8 [N, 16, 16, 3] -> Conv, Relu, mean, MatMul, Softmax -> float32 [N, classes].
+
+    The weights come from the seed.
 
     A `fragile` one fails to run on an image with a 255 in it: that looks up row 255 of a table of 255. A `blind` one
     gives NaN for such an image: 0 / 0. A `slow` one takes the sines of sines of 100,000 numbers on its way.
@@ -108,7 +110,7 @@ def network(
 
 
 def random_images(n: int, seed: int = 0) -> NDArray[np.uint8]:
-    """uint8 [n, 16, 16, 3]: a colour each, and noise over it, so that classes differ between images."""
+    """Makes images, uint8 [n, 16, 16, 3]: each a color with noise, so that their classes differ."""
     random = np.random.default_rng(seed)
     colours = random.integers(0, 256, (n, 1, 1, 3))
     noisy = colours + random.integers(-40, 40, (n, SIZE, SIZE, 3))
@@ -117,7 +119,7 @@ def random_images(n: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def reference(model: onnx.ModelProto, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What the network says by onnx's own reference implementation, standing in for Keras."""
+    """Returns the answers of onnx's own reference implementation, which stands in for Keras."""
     output: NDArray[np.float32] = ReferenceEvaluator(model).run(None, {model.graph.input[0].name: images})[0]
     return output
 
@@ -182,10 +184,10 @@ def publish(
 
 
 def repository_at(root: Path) -> ModelRepository:
-    """A model repository with the name that the service looks for."""
+    """Makes a model repository with the name that the service looks for."""
     return ModelRepository(root, "resnext50")
 
 
 def encoded(image: NDArray[np.uint8], format: str = "PNG") -> bytes:
-    """An image file's bytes."""
+    """Returns the bytes of an image file."""
     return pictures.encoded(Image.fromarray(image), format)

@@ -162,4 +162,4 @@ def test_import_brings_no_training_library() -> None:
     heavy = "{'tensorflow', 'keras', 'tf2onnx', 'onnx', 'matplotlib', 'sklearn'}"
     code = f"import sys, app.main, app.__main__; sys.exit(str({heavy} & set(sys.modules) or ''))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.stderr.strip(), done.returncode) == ("", 1)  # sys.exit('') is 1, with nothing to say
+    assert (done.stderr.strip(), done.returncode) == ("", 1)  # sys.exit('') ends with 1 and prints nothing

@@ -90,7 +90,7 @@ def test_files_of_the_default_folder_are_read_where_there_is_one(
 
 
 def test_a_secret_that_cannot_be_read_is_reported_by_name(secrets: Path) -> None:
-    (secrets / "resnext_api_keys").write_bytes(b"\xff\xfe")  # not by its mode: root may read anything
+    (secrets / "resnext_api_keys").write_bytes(b"\xff\xfe")  # its mode would not do: root may read anything
     with pytest.raises(SettingsError, match="a secret cannot be read: 'utf-8' codec") as caught:
         read_settings()
     assert "\n" not in str(caught.value)
@@ -165,10 +165,10 @@ def test_variables_of_other_parts_of_the_project_are_known() -> None:
 
 def test_every_setting_is_described_and_read() -> None:
     sources = [path for path in Path(app.__path__[0]).rglob("*.py") if path.name != "settings.py"]
-    sources.append(Path(shared_settings.__file__))  # the service hands its places on as a whole
+    sources.append(Path(shared_settings.__file__))  # the service hands the shared settings on as a whole
     nodes = [node for path in sources for node in ast.walk(ast.parse(path.read_text()))]
     read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
-    read.add("secrets")  # before there are settings to have it as an attribute
+    read.add("secrets")  # read before the settings exist
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert name in read, name

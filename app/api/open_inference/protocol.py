@@ -164,7 +164,7 @@ async def load(serving: Serving, name: str, parameters: dict[str, object]) -> No
 
 
 def unload(serving: Serving, name: str) -> None:
-    """Refuses: the one model stays loaded. Raises NotSupported, ModelNotFound."""
+    """Refuses: the only model stays loaded. Raises NotSupported, ModelNotFound."""
     model_known(serving, name)
     raise NotSupported(
         f"{name!r} is the only model of this service and stays loaded: load another version in its place, "

@@ -1,1 +1,1 @@
-"""The pages that people open: what is served, and the API to try out."""
+"""The pages for people: one shows what is served, and one has the API to try out."""

@@ -31,7 +31,7 @@ async def test_a_field_has_the_name_that_was_written_not_that_of_a_unions_branch
         answer = await client.post("/", json={"inner": {"size": "x"}, "sizes": [1, "y"]})
         missing = await client.post("/", json={"inner": {}})
     assert {e["field"]: e["got"] for e in answer.json()["errors"]} == {
-        "body.inner": '{"size": "x"}',  # as the word that it might have been
+        "body.inner": '{"size": "x"}',  # the union's other branch expects a word
         "body.inner.size": '"x"',
         "body.sizes.1": '"y"',
     }

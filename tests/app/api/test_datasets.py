@@ -478,7 +478,7 @@ def test_the_process_ends_with_the_service(tmp_path: Path) -> None:
         until(lambda: bool(intakes(root)))
         process.kill()
         until(lambda: not intakes(root))
-    assert list(root.rglob("report.json")) == []  # it has not gone on to its end
+    assert list(root.rglob("report.json")) == []  # the check was broken off
 
 
 def test_a_client_that_leaves_leaves_nothing(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ async def test_a_line_that_a_crash_cut_off_is_never_sent(engine: Engine) -> None
         file.write(b'{"time": 1, "event": "st')
     stream = events_of(engine, job.id, keep_alive_s=0.2).follow(Cursor())
     await after(stream, 2)
-    assert await anext(stream) == KEEPALIVE_COMMENT  # it has looked some times
+    assert await anext(stream) == KEEPALIVE_COMMENT  # it has polled several times
     log_of(path).step(step(2))
     assert [data["step"] for _, _, data in await after(stream, 1)] == [2]
     offsets = [offset for offset, _ in new_lines(path, 0)]

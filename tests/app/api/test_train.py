@@ -353,7 +353,7 @@ async def test_a_client_that_leaves_frees_everything(serve: Serve) -> None:
             "path": f"/train/{id}/events",
             "query_string": b"",
             "headers": [],
-            "asgi": {"spec_version": "2.3"},  # as uvicorn says
+            "asgi": {"spec_version": "2.3"},  # as uvicorn sends it
         }
         request = asyncio.create_task(app(scope, receive, send))
         async with asyncio.timeout(10):
@@ -391,10 +391,10 @@ async def test_a_database_that_says_nothing_holds_nobody_up(serve: Serve) -> Non
     async with serve(database=f"postgresql://nobody@127.0.0.1:{port}/jobs") as (client, _):
         health = await client.get("/health")
         assert "has not answered within 0.5 s" in health.json()["trainer"]["error"]
-        async with asyncio.timeout(6 * LIMIT_S):  # one after the other they would take 8
+        async with asyncio.timeout(6 * LIMIT_S):  # asked one after the other they would take 8 * LIMIT_S
             answers = await asyncio.gather(*(client.get("/train") for _ in range(8)))
         assert {answer.status_code for answer in answers} == {503}
-        assert (await client.get("/models")).status_code == 200  # what else runs in threads is not held up
+        assert (await client.get("/models")).status_code == 200  # other work in threads is not held up
         released.set()
         silent.close()
 
@@ -450,7 +450,7 @@ def test_a_job_is_followed_through_the_death_of_its_worker_and_the_drain_of_the_
                 os.kill(worker.pid, signal.SIGKILL)
                 worker.wait()
                 with engine.jobs.run(id).progress.open("ab") as file:
-                    file.write(b'{"event": "st')  # what a kill may leave
+                    file.write(b'{"event": "st')  # a kill may leave this
             with client.stream("GET", f"/train/{id}/events", headers={"Last-Event-ID": seen[-1][0]}) as stream:
                 events = parsed(stream.iter_lines())
                 engine.release("training", "middle")

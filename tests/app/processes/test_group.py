@@ -84,7 +84,7 @@ def test_both_serve_swap_and_count_and_both_end(repository: ModelRepository, tmp
         assert versions == {2}
         requests = 'resnext_requests_total{method="POST",route="/predict",status="200",version="2"}'
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as one:  # one connection: one process
-            until(lambda: f"{requests} 20.0" in one.get("/metrics").text)  # of both
+            until(lambda: f"{requests} 20.0" in one.get("/metrics").text)  # summed over both
         assert metric(port, "resnext_images_total") == 20
         assert metric(port, 'resnext_stage_seconds_count{stage="infer"}') == 20
         assert metric(port, "resnext_queue_images") == 0
