@@ -47,16 +47,8 @@ _SHOWN: dict[str, Any] = {"content": {"application/json": {"example": DATASET}}}
         200: {"description": "a new revision of a dataset that existed", "model": DatasetDetail, **_SHOWN},
         201: _SHOWN,
         **documented(
-            *(
-                *DATASET_ERRORS,
-                DatasetMounted,
-                UploadTooLarge,
-                ArchiveTooLarge,
-                ArchiveError,
-                DatasetError,
-                IntakeFailed,
-            ),
-            StorageFull,
+            *(*DATASET_ERRORS, DatasetMounted, UploadTooLarge, StorageFull),
+            *(ArchiveTooLarge, ArchiveError, DatasetError, IntakeFailed),
         ),
     },
 )
