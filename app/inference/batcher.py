@@ -90,6 +90,7 @@ class Batcher:
         self._decoding = 0
         self._running = 0
         self._alone = False  # the one run has all cores
+        self._shared = False  # the queue begins with the rest of what goes to several streams
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"inference_{number}", daemon=True) for number in range(streams)
@@ -134,34 +135,45 @@ class Batcher:
                 self._end()
 
     def _take(self) -> "_Waiting | _Batch | None":
-        """Waits for work. Returns an image to decode, or a batch, which is empty when its images were cancelled or
-        another thread took them; None when the batcher is closed and nothing is queued."""
+        """Waits for work. Returns an image to decode, or a batch, which is empty when its images were cancelled; None
+        when the batcher is closed and nothing is queued."""
         with self._changed:
-            while (task := self._next(len(self._encoded), self._decoding)) is None:
+            while True:
+                left = self._delay_left()
+                task = self._next(left > 0)
+                if task:
+                    break
                 if self._closed and not self._queue:
                     return None
-                self._changed.wait()
+                self._changed.wait(left if left > 0 else None)
             if task == "decode":
                 self._decoding += 1
                 return self._encoded.popleft()
-            if self._delay:
-                full = self._queue[0].since + self._delay - time.perf_counter()
-                self._changed.wait_for(lambda: len(self._queue) >= self._max_batch or self._closed, full)
-                # this batch goes first: an encoded image that came meanwhile only counts as waiting
-                task = self._next(0, len(self._encoded) + self._decoding)
-                if task is None:  # another stream was faster
-                    return _Batch([], alone=False, most=0)
             alone = task == "alone"
             waiting = self._pop(self._max_batch if alone else self._share())
             if waiting:
                 self._running += 1
                 self._alone = alone
+            self._shared = not alone and bool(self._queue)
+            if self._shared:
+                self._changed.notify()  # the rest of a batch for several streams has waited as long
             return _Batch(waiting, alone, most=self._max_batch if alone else self._stream_batch)
 
-    def _next(self, encoded: int, decoding: int) -> Task | None:
-        return next_task(
-            len(self._queue), encoded, decoding, self._running, self._alone, self._streams, self._stream_batch
-        )
+    def _delay_left(self) -> float:
+        """Returns the seconds for which the queued images still wait for a full batch."""
+        full = len(self._queue) >= self._max_batch
+        if not (self._delay and self._queue) or full or self._shared or self._closed:
+            return 0.0
+        return self._queue[0].since + self._delay - time.perf_counter()
+
+    def _next(self, delayed: bool) -> Task | None:
+        queued, encoded, decoding = len(self._queue), len(self._encoded), self._decoding
+        if delayed:
+            queued = 0  # meanwhile more can be decoded
+        elif self._delay and queued:
+            # the batch that has waited goes first: an encoded image only counts as waiting
+            encoded, decoding = 0, encoded + decoding
+        return next_task(queued, encoded, decoding, self._running, self._alone, self._streams, self._stream_batch)
 
     def _decode(self, waiting: _Waiting) -> None:
         decoded = False

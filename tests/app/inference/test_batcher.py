@@ -239,6 +239,28 @@ async def test_delay_waits_for_a_full_batch_and_no_longer() -> None:
     assert network.batches == [[1, 2, 3], [4]]
 
 
+@pytest.mark.parametrize("streams", [1, 2])
+async def test_images_are_decoded_while_others_wait_for_a_full_batch(streams: int) -> None:
+    network = Network()
+    network.gate.set()
+    with batcher_of(network, 3, delay=3600, streams=streams, stream_batch=3) as batcher:
+        tasks = []
+        for value in (1, 2, 3):  # each comes when the one before has been decoded, and no thread has anything to do
+            decoded = threading.Event()
+
+            def decode(value: int = value, decoded: threading.Event = decoded) -> NDArray[np.uint8]:
+                decoded.set()
+                return image(value)
+
+            tasks.append(asyncio.create_task(batcher.submit(decode)))
+            assert await asyncio.to_thread(decoded.wait, 30)
+        async with asyncio.timeout(30):
+            answers = await asyncio.gather(*tasks)
+    assert [float(answer.probabilities[0]) for answer in answers] == [1, 2, 3]
+    assert sorted(value for batch in network.batches for value in batch) == [1, 2, 3]
+    assert len(network.batches) == streams  # as many images as there are streams are shared among them
+
+
 async def test_close_answers_what_is_queued_and_takes_no_more() -> None:
     network = Network()
     with batcher_of(network, 1) as batcher:
