@@ -63,8 +63,12 @@ class Interrupt:
         """Prints the line and ends the process."""
         with self._ending:  # never released: a second thread waits here for the end of the process
             try:
+                words = self._words()
+            except BaseException as error:  # the process ends in any case, and says at least this
+                words = f"stopped; how to go on is not known: {error!r}"
+            try:
                 start = "\r" if os.isatty(self._stderr) else ""  # a terminal has written ^C
-                os.write(self._stderr, f"{start}{self._words()}\n".encode(errors="surrogateescape"))
+                os.write(self._stderr, f"{start}{words}\n".encode(errors="surrogateescape"))
             finally:
                 os._exit(STATUS)  # not sys.exit: TensorFlow's own end takes seconds
 

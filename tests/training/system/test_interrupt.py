@@ -1,6 +1,7 @@
 """Ctrl-C, as a person presses it: in a terminal, in any phase, and what the line says to go on with."""
 
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -114,3 +115,15 @@ def test_a_command_in_the_background_of_a_shell_goes_on_ignoring_it() -> None:
     with Terminal(sys.executable, "-c", program, environment=environment() | {"PYTHONPATH": str(ROOT)}) as terminal:
         assert terminal.to_end() == 0
     assert terminal.text == "goes on"
+
+
+def test_a_line_that_cannot_be_made_says_so() -> None:
+    program = (
+        "import os, signal\n"
+        "from training.system.interrupt import INTERRUPT\n"
+        "INTERRUPT.watch(); INTERRUPT.says(lambda: [].pop())\n"
+        "INTERRUPT.run(lambda _: os.kill(os.getpid(), signal.SIGINT))\n"
+    )
+    with Terminal(sys.executable, "-c", program, environment=environment() | {"PYTHONPATH": str(ROOT)}) as terminal:
+        assert terminal.to_end() == 128 + signal.SIGINT
+    assert terminal.text == "stopped; how to go on is not known: IndexError('pop from empty list')"
