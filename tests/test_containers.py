@@ -1,7 +1,10 @@
 """The Dockerfile and the compose files, read and not run: what they name is there. `make compose-test` runs them."""
 
+import os
 import re
 import shlex
+import subprocess
+import threading
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +16,7 @@ import yaml
 from app import __version__
 from app.settings import Settings
 from training.cli.jobs import RunWorker
+from training.jobs.presence import Presence
 from training.jobs.settings import SharedSettings
 from training.limits import ENV_PREFIX
 from training.system.child import GRACE_S
@@ -276,3 +280,19 @@ def test_every_variable_of_the_compose_files_is_documented_with_its_default() ->
     assert set(re.findall(r"\$\{(\w+)", text)) == set(used)
     page = (ROOT / "docs/containers.md").read_text()
     assert dict(re.findall(r"^\| `(\w+)` \| (?:`(.*?)`)? ?\| .+ \|$", page, re.MULTILINE)) == used
+
+
+def test_the_workers_health_check_knows_a_worker_that_lives(tmp_path: Path) -> None:
+    """It is a line of shell: starting Python for it every 15 seconds would cost a second of a core each time."""
+    (check,) = of(chain("train", "cpu"), "HEALTHCHECK")
+    command = ["sh", "-c", check.partition(" CMD ")[2]]
+    places = {"PATH": os.environ["PATH"], "RESNEXT_STATE": str(tmp_path), "RESNEXT_NAME": "worker-0"}
+    worker = Presence(tmp_path / "workers", "worker-0")
+
+    def healthy() -> bool:
+        return subprocess.run(command, env=places, check=False).returncode == 0
+
+    assert not healthy()
+    with worker.held(threading.Event(), 0):
+        assert healthy()
+    assert not healthy()

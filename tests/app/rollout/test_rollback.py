@@ -181,7 +181,7 @@ async def test_active_that_is_in_sight_before_its_version_is_waited_for(reposito
     ],
 )
 def test_is_momentary(error: Exception, momentary: bool) -> None:
-    wrapped = ModelError("can not be opened")
+    wrapped = ModelError("cannot be opened")
     wrapped.__cause__ = error
     assert [is_momentary(error), is_momentary(wrapped)] == [momentary, momentary]
 
