@@ -11,6 +11,7 @@ def predict() -> None:
     right = sum(name.startswith(f"{label}/") for name, label in found.items())
     say(f"{right} of {len(found)} right")
     assert right >= 45
-    assert "1 (live)" in within("trainer", "python", "-m", "training", "models", "list").decode()
+    rows = within("trainer", "python", "-m", "training", "models", "list").decode().splitlines()
+    assert ["1", "active"] in [row.split()[:2] for row in rows], rows
     jobs = json.loads(within("trainer", "python", "-m", "training", "jobs", "list", "--json"))
     assert jobs[-1]["state"] == "succeeded"
