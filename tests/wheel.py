@@ -47,15 +47,15 @@ def main() -> None:
         assert "which the extra `train` brings: pip install 'resnext-service[train]'" in missing, missing
         _make_model(work)
         assert "digits" in run(resnext, "models", "list", cwd=work)
-        assert "0 of 0" in run(resnext, "jobs", "list", cwd=work)
+        assert "there are no jobs" in run(resnext, "jobs", "list", cwd=work, status=1)
         assert "digits" in run(resnext, "predict", next((work / "digits" / "3").iterdir()), cwd=work)
         _serves(resnext, work, version=1)
         _say("with the extra `train`")
         run(*install, f"{wheel}[train]", cwd=work)
         starter = "import training.jobs.starter as s; assert s.CONFIG.exists(), s.CONFIG"
         run(work / "venv" / "bin" / "python", "-c", starter, cwd=work)
-        told = run(resnext, "train", "digits", *SMALL, cwd=work)
-        assert "version 2 of resnext50 is active" in told, told
+        printed = run(resnext, "train", "digits", *SMALL, cwd=work)
+        assert "version 2 of resnext50 is active" in printed, printed
         _serves(resnext, work, version=2)
         _say("passed")
 
