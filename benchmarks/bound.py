@@ -48,7 +48,7 @@ class Raw:
 
     def __init__(self, model: Path, precision: Precision, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
-        shape = (preprocessing.height, preprocessing.width, 3)
+        shape = preprocessing.shape
         self.wide = Execution(PROVIDER, CORES).open(model, precision, shape, GPU_BATCHES)
         self.narrow = Execution(PROVIDER, 1).open(model, precision, shape, GPU_BATCHES) if PROVIDER == "cpu" else None
 

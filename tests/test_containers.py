@@ -37,7 +37,7 @@ class Instruction(NamedTuple):
 
 
 def stages() -> dict[str, list[Instruction]]:
-    """What each stage of the Dockerfile does itself, from its FROM on."""
+    """Returns the instructions of each stage of the Dockerfile, from its FROM on."""
     text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
     found: dict[str, list[Instruction]] = {"": []}
     for line in filter(str.strip, text.splitlines()):

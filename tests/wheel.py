@@ -23,7 +23,7 @@ SMALL = (
 
 
 def run(*command: object, cwd: Path, status: int = 0) -> str:
-    """What the command prints, in an environment that knows nothing of the checkout."""
+    """Runs a command in an environment without the checkout. Returns what it prints."""
     hidden = ("PYTHONPATH", "VIRTUAL_ENV")
     variables = {name: v for name, v in os.environ.items() if name not in hidden and not name.startswith("RESNEXT_")}
     done = subprocess.run([*map(str, command)], cwd=cwd, env=variables, capture_output=True, text=True, check=False)
@@ -70,7 +70,7 @@ def _source(folder: Path) -> Path:
 
 
 def _make_model(work: Path) -> None:
-    """By the checkout, as version 1 in the folder that the wheel serves from."""
+    """Trains version 1 with the checkout, into the folder that the wheel serves from."""
     for command in (("dataset", "digits", work / "digits"), ("train", work / "digits", *SMALL)):
         places = [f"--models={work / 'models'}", f"--run={work / 'run'}"] if command[0] == "train" else []
         run(sys.executable, "-m", "training", *command, *places, cwd=ROOT)

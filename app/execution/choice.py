@@ -1,4 +1,4 @@
-"""In which precision a version is served: the fastest on this machine of those that pass their checks."""
+"""The choice of precision: a version is served in the fastest one on this machine that passes its checks."""
 
 import logging
 from collections.abc import Sequence
@@ -38,15 +38,12 @@ def allowed(manifest: Manifest, precision: Precision | Literal["auto"], provider
 def choose(package: Package, execution: Execution, known: Measured | None) -> Choice:
     """Chooses the precision by what is `known` of the network, else by trial. Raises ModelError when none is fit."""
     if known:
-        return Choice(_first(package, execution, _from(known.precision, package.precisions)), known.speeds)
+        precisions = sorted(package.precisions, key=lambda precision: precision != known.precision)
+        return Choice(_first(package, execution, precisions), known.speeds)
     if PROVIDERS[package.provider].timed:
         return _fastest(package, execution)
     opened = _first(package, execution, package.precisions)
     return Choice(opened, {opened.precision: _speed(package, execution, opened)})
-
-
-def _from(precision: Precision, precisions: Sequence[Precision]) -> list[Precision]:
-    return sorted(precisions, key=lambda other: other != precision)
 
 
 def _first(package: Package, execution: Execution, precisions: Sequence[Precision]) -> Opened:

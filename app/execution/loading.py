@@ -67,11 +67,8 @@ def _load(package: Package, execution: Execution, max_batch: MaxBatch, limit: in
     """Loads a version by what is known of its network, and keeps what is measured for its later versions."""
     network = package.network()
     with execution.measured.of(network) as known:
-        one_thread = execution.in_one_thread()
-        if one_thread == execution:
-            model = _load_alone(package, execution, known, max_batch, limit)
-        else:
-            model = _load_with_streams(package, execution, one_thread, known, max_batch, limit)
+        load = _load_with_streams if execution.has_streams else _load_alone
+        model = load(package, execution, known, max_batch, limit)
         if known is None:
             execution.measured.keep(network, model.measured)
     return model
@@ -87,16 +84,11 @@ def _load_alone(
 
 
 def _load_with_streams(
-    package: Package,
-    execution: Execution,
-    one_thread: Execution,
-    known: Measured | None,
-    max_batch: MaxBatch,
-    limit: int,
+    package: Package, execution: Execution, known: Measured | None, max_batch: MaxBatch, limit: int
 ) -> Model:
     count = execution.threads
     with execution.turns.beside(count) as threads:
-        narrow, speeds = threads.submit(choose, package, one_thread, known).result()
+        narrow, speeds = threads.submit(choose, package, execution.in_one_thread(), known).result()
         crowd = _crowd(execution, narrow, threads, package.sizes, max_batch, known)
     opened = package.open(execution, narrow.precision)
     package.check(opened)
@@ -126,8 +118,8 @@ def _alone(
         curve = Curve(seconds=seconds, batch=smallest_worthwhile(seconds))
     else:
         curve = Curve(seconds=measure(run, sizes or sorted({1, max_batch}), to_the_end=True), batch=max_batch)
-    for size in curve.seconds if sizes else ():
-        package.check_size(opened, size)
+    if sizes:
+        package.check_sizes(opened, curve.seconds)
     opened.shrink()
     return curve
 

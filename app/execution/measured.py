@@ -26,7 +26,7 @@ class Curve(BaseModel):
 
 
 class Measured(BaseModel):
-    """How a network runs best: `speeds` are images/s of each precision that was tried, on a CPU in one thread.
+    """The best way to run a network. `speeds` are images/s of each precision tried, on a CPU in one thread.
 
     `alone` is of one run at a time. `crowd` is of what runs when many images wait: of the slowest of all streams, in
     CPU seconds, or `alone` again.
@@ -41,7 +41,7 @@ class Measured(BaseModel):
 
 
 class Measurements:
-    """What this process has measured, by network; with a folder, what all the processes that share it have measured.
+    """The measurements of this process by network. Processes that share a folder share their measurements.
 
     Processes must not choose a precision each for itself: where two are about as fast, one process would answer in INT8
     and the next in float32.

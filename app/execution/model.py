@@ -1,6 +1,5 @@
 """One loaded version: verified, measured, warm, and able to run."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,11 +61,6 @@ class Model:
         """Height, width and channels (3) of an image."""
         return self.manifest.preprocessing.shape
 
-    @property
-    def sizes(self) -> Sequence[int] | None:
-        """The batch sizes that a run is filled up to, ascending; None where every size is as good."""
-        return self.runner.sizes
-
     def run(self, images: NDArray[np.uint8], alone: bool = True) -> NDArray[np.float32]:
         """Answers requests: uint8 [n, height, width, 3] to probabilities, float32 [n, classes]. Thread-safe.
 
@@ -77,5 +71,5 @@ class Model:
             return runner.run(images)
 
     def padded(self, n: int) -> int:
-        """Returns how many rows to run for n images: on a GPU the next of `sizes`, since a new shape costs a search."""
+        """Returns how many rows to run for n images: on a GPU the next size that it keeps to."""
         return self.runner.rows(n)

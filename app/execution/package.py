@@ -1,6 +1,7 @@
 """The files of a version: how one is opened, and the checks that it has to pass before it serves."""
 
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,14 +60,15 @@ class Package:
         # one by one: requests that come meanwhile wait for one run
         _check_answers(opened.precision, np.concatenate([opened.run(image[None]) for image in images]), expected)
 
-    def check_size(self, opened: Opened, size: int) -> None:
-        """Checks the golden images in one batch size, which has kernels of its own, and perhaps a captured graph.
+    def check_sizes(self, opened: Opened, sizes: Iterable[int]) -> None:
+        """Checks the golden images in each batch size, which has its own kernels, and perhaps a captured graph.
 
         Raises ModelError.
         """
         images, expected = self._golden(opened.precision)
-        rows = np.arange(size) % len(images)
-        _check_answers(opened.precision, opened.run(images[rows]), expected[rows])
+        for size in sizes:
+            rows = np.arange(size) % len(images)
+            _check_answers(opened.precision, opened.run(images[rows]), expected[rows])
 
     def _golden(self, precision: Precision) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Reads the images that were kept with the version, and their probabilities at this precision."""

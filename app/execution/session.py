@@ -28,7 +28,7 @@ class ProviderError(Exception):
 
 @dataclass(frozen=True)
 class Execution:
-    """How models run in this process.
+    """The way in which models run in this process.
 
     `threads` are the CPU's, `cuda_graphs` is for "cuda", and `engines` is the folder where "tensorrt" keeps what it
     compiles. All models of the process share `turns`, `measured` and `timer`.
@@ -60,10 +60,14 @@ class Execution:
         """Whether sessions record CUDA graphs."""
         return self.provider == "cuda" and self.cuda_graphs
 
+    @property
+    def has_streams(self) -> bool:
+        """Whether many waiting images run in streams: on a CPU with more than one thread."""
+        return self.provider == "cpu" and self.threads > 1
+
     def in_one_thread(self) -> "Execution":
-        """Returns the execution that runs in one thread and takes no turns, on a CPU with several; else itself."""
-        several = self.provider == "cpu" and self.threads > 1
-        return dataclasses.replace(self, threads=1, turns=Turns()) if several else self
+        """Returns the execution of one stream, which takes no turns."""
+        return dataclasses.replace(self, threads=1, turns=Turns())
 
     def _open_tensorrt(
         self, file: Path, precision: Precision, shape: tuple[int, int, int], sizes: Sequence[int]

@@ -28,9 +28,7 @@ logger = logging.getLogger(__name__)
 def find_fault() -> str | None:
     """Loads TensorRT, from pip's package where that is installed. Returns why it is not there, or None."""
     with contextlib.suppress(ImportError):
-        importlib.import_module(
-            "tensorrt_libs"
-        )  # loads the libraries that it brings, which the system's loader would not find
+        importlib.import_module("tensorrt_libs")  # loads its own libraries, which the system's loader does not find
     for name in LIBRARIES:
         try:
             ctypes.CDLL(name)

@@ -20,7 +20,7 @@ _id_of_client = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
 
 
 class Watcher:
-    """What follows requests beside the metrics, from entering its context to leaving it. By itself it does nothing.
+    """A follower of requests beside the metrics, while its context is open. This one does nothing.
 
     A scope is ASGI's, and only "method", "path" and "headers" are read; a gRPC call has one too, since it is a POST.
     """

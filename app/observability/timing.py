@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How one image was decoded: its wait for a thread, when it began (`time.perf_counter`), and how long it took."""
+    """The decoding of one image: seconds of its wait for a thread, its begin (`time.perf_counter`), and its seconds."""
 
     waited: float
     begun: float

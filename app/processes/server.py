@@ -41,7 +41,5 @@ class DrainingServer(uvicorn.Server):
             await asyncio.sleep(0.1)
         self._drain.closing.set()
         await super().shutdown(sockets)
-        if (
-            self.force_exit
-        ):  # uvicorn then skips the application's shutdown, and the end of the loop would tear it apart
+        if self.force_exit:  # uvicorn then skips the application's shutdown, and the loop's end would tear it apart
             await self.lifespan.shutdown()

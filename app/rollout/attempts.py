@@ -45,7 +45,7 @@ class Attempts:
         self._until = 0.0
 
     def forbid(self, state: ActiveState) -> bool:
-        """Whether it is too early to try this state, or of no use."""
+        """Whether this state should not be tried: not yet, or never again."""
         return state == self._state and self._clock() < self._until
 
     def failed(self, state: ActiveState, *, momentary: bool) -> None:

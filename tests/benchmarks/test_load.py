@@ -26,7 +26,7 @@ def hang_up(writer: asyncio.StreamWriter) -> None:
 
 
 async def asked(reply: Reply, label: bytes = b"class 0003", *, clients: int = 0, rate: float = 0) -> Result:
-    """What comes of a tenth of a second with a server that replies so."""
+    """Drives a server that replies like this for a tenth of a second."""
     served = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

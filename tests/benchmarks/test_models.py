@@ -1,4 +1,4 @@
-"""What is measured: made by the code that trains and exports, loaded by the code that serves."""
+"""The measured models: the code that trains and exports makes them, the code that serves loads them."""
 
 import subprocess
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_the_first_version_is_live_and_the_others_wait(tiny: ModelRepository) ->
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("version", range(1, VERSIONS + 1))
 def test_the_service_tells_the_photographs_apart(tiny: ModelRepository, version: int, precision: Precision) -> None:
-    """By the same class in each version: answers are checked while one takes over from the other."""
+    """Each version names the same class: answers are checked while one version takes over from the other."""
     model = load_model(tiny, version, Execution(), precision, max_batch="auto", limit=16)
     *_, classes = NETWORKS["tiny"]
     images = np.stack([decode(photo, model.preprocessing) for photo in small_photos()[:classes]])

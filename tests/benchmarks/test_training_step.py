@@ -37,7 +37,7 @@ def test_a_contestant_that_ends_says_its_name() -> None:
 
 
 def test_a_contestant_answers_for_as_many_steps_as_it_is_asked(tmp_path: Path) -> None:
-    """By the protocol that both trainers speak: a line about itself, then one for each that it reads."""
+    """It speaks the protocol of both trainers: a line about itself, then a line for each that it reads."""
     trainer = tmp_path / "trainer.sh"
     trainer.write_text(
         """echo '{"version": "v", "parameters": 7}'; while read n; do echo '{"seconds": '$n', "loss": 1}'; done"""

@@ -18,7 +18,7 @@ from training.runs.run import Run
 
 @pytest.fixture(scope="module")
 def repository(starter: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelRepository:
-    """Of these tests' own, with the starter live as version 1."""
+    """Yields a service for these tests alone, with the starter live as version 1."""
     root = tmp_path_factory.mktemp("digits") / "models"
     shutil.copytree(starter / "models", root)
     return ModelRepository(root, "resnext50")

@@ -1,4 +1,4 @@
-"""What a training shows in a terminal of 80 columns."""
+"""A training in a terminal of 80 columns."""
 
 import re
 
@@ -13,7 +13,7 @@ SMALL = ("--architecture.depths=1,1", "--architecture.cardinality=4", "--archite
 
 
 def bars(terminal: Terminal) -> set[tuple[str, str]]:
-    """Every (epoch, step) that the bar has shown."""
+    """Returns every (epoch, step) that the bar has shown."""
     return {(match[1], match[2]) for frame in terminal.frames for match in BAR.finditer(frame)}
 
 

@@ -44,9 +44,8 @@ class Train(Recipe):
     models: Path | None = Field(None, description="folder of the model repository (default: models)")
     run: Path | None = Field(None, description="folder of this run (default: runs/NAME-DATE-TIME)")
     resume: bool = Field(False, description="continue the run in --run from its last checkpoint")
-    _typed: dict[str, Any] = PrivateAttr(
-        default_factory=dict
-    )  # and what the TOML file says, without defaults and presets
+    # what was typed and what the TOML file says, without defaults and presets
+    _typed: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="wrap")
     @classmethod

@@ -35,7 +35,7 @@ def usable_name(text: str) -> str:
 
 
 def _is_printed(char: str) -> bool:
-    """Whether it is no separator and in none of Unicode's categories C (control, ...), Zl and Zp (line ends)."""
+    """Whether a character can be seen: no separator, no control character (category C), no line end (Zl, Zp)."""
     category = unicodedata.category(char)
     return char not in SEPARATORS and not category.startswith("C") and category not in ("Zl", "Zp")
 

@@ -21,18 +21,19 @@ BINS = 4  # of each color: 64 in all
 CELL = (8, 8)  # pixels
 
 
-def baseline(samples: list[Sample], cache: Path) -> Baseline:
+def baseline(samples: list[Sample], folder: Path) -> Baseline:
     """Trains extremely randomized trees on color histograms and HOG of checked files, and tests them.
 
-    At most 2,000 images train and 1,000 test, evenly spread. HOG: Dalal and Triggs, "Histograms of oriented gradients
-    for human detection" (2005). Raises DatasetError when a file has changed since the check.
+    At most 2,000 images train and 1,000 test, evenly spread. Pixels beyond the memory budget go to `folder`. HOG: Dalal
+    and Triggs, "Histograms of oriented gradients for human detection" (2005). Raises DatasetError when a file has
+    changed since the check.
     """
     begun = time.monotonic()
     chosen = []
     for split, most in MOST.items():
         part = [sample for sample in samples if sample.split == split]
         chosen += [part[row] for row in spread(len(part), most)]
-    splits = load(chosen, SIZE, cache, tuple(MOST))
+    splits = load(chosen, SIZE, folder, tuple(MOST))
     forest = ExtraTreesClassifier(TREES, n_jobs=-1, random_state=0)
     forest.fit(_features(splits["train"]), splits["train"].labels)
     right = forest.predict(_features(splits["test"])) == splits["test"].labels

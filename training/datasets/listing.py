@@ -46,7 +46,7 @@ def names_in(folder: Path) -> Iterator[str]:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yields all files below a folder without clutter, also below linked folders, each of which is read once.
+    """Yields all files below a folder, without clutter. It follows links to folders and reads each folder once.
 
     A link that leads to nothing, or that is not followed, is yielded too: so it is reported and not passed over. Raises
     DatasetError.

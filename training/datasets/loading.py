@@ -38,23 +38,23 @@ class Split:
 def load(
     samples: list[Sample],
     preprocessing: Preprocessing,
-    cache: Path,
+    folder: Path,
     splits: tuple[str, ...] = SPLITS,
     *,
     memory_budget: int = MEMORY_BUDGET,
 ) -> dict[str, Split]:
     """Decodes checked files. Returns their images by split.
 
-    More than `memory_budget` bytes of pixels go to an unnamed file in the folder `cache`; it vanishes with the arrays.
-    Raises DatasetError when a file has changed since the check, and when `cache` has no room.
+    More than `memory_budget` bytes of pixels go to an unnamed file in `folder`, which vanishes with the arrays. Raises
+    DatasetError when a file has changed since the check, and when `folder` has no room.
     """
     chosen = {split: [sample for sample in samples if sample.split == split] for split in splits}
-    size = (preprocessing.height, preprocessing.width, 3)
+    size = preprocessing.shape
     large = sum(map(len, chosen.values())) * math.prod(size) > memory_budget
     max_pixels = Limits().max_pixels
     loaded = {}
     for split, part in chosen.items():
-        images = _array((len(part), *size), cache if large else None)
+        images = _array((len(part), *size), folder if large else None)
 
         def decode_row(row: int, part: list[Sample] = part, images: NDArray[np.uint8] = images) -> None:
             images[row] = _decode_unchanged(part[row], preprocessing, max_pixels)
@@ -99,16 +99,16 @@ def _decode_unchanged(sample: Sample, preprocessing: Preprocessing, max_pixels: 
     raise DatasetError(f"{sample.path} has changed since the dataset was checked: train on files that stay as they are")
 
 
-def _array(shape: tuple[int, ...], cache: Path | None) -> NDArray[np.uint8]:
-    """Returns an array in memory, or in an unnamed file in the folder `cache`."""
-    if cache is None:
+def _array(shape: tuple[int, ...], folder: Path | None) -> NDArray[np.uint8]:
+    """Returns an array in memory, or in an unnamed file in `folder`."""
+    if folder is None:
         return np.empty(shape, np.uint8)
     size = math.prod(shape)
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=cache) as file:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
             # reserved now: a disk that fills up under a memory map kills the process
             os.posix_fallocate(file.fileno(), 0, size)
             return np.memmap(file, np.uint8, shape=shape)
     except OSError as error:
-        raise DatasetError(f"{cache} should take {size} bytes of decoded images: {words_of(error)}") from error
+        raise DatasetError(f"{folder} should take {size} bytes of decoded images: {words_of(error)}") from error

@@ -132,7 +132,7 @@ def _is_sound(chunk: memoryview) -> bool:
 
 
 def _is_transparency(chunk: memoryview, color_type: bytes) -> bool:
-    """Whether it has as many values as the color type asks for: one, three, or one for each color of a palette."""
+    """Whether the chunk has one value for gray, three for RGB, or one for each color of a palette."""
     lengths = {b"\0": range(2, 3), b"\2": range(6, 7), b"\3": range(1, 257)}
     return len(chunk) - 12 in lengths.get(color_type, ())
 

@@ -64,9 +64,8 @@ class SharedSettings(Limits):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Reads arguments first, then the environment, then files. Raises SecretUnreadable when the files are read."""
         folder = Path((env_settings() | init_settings()).get("secrets") or SECRETS)
-        files = (
-            [_SecretFiles(settings_cls, folder)] if folder.is_dir() else []
-        )  # else the field complains, if it was set
+        # without the folder the field complains, if it was set
+        files = [_SecretFiles(settings_cls, folder)] if folder.is_dir() else []
         return init_settings, env_settings, *files
 
     @property

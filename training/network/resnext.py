@@ -68,7 +68,7 @@ def build(
     grouped = functools.partial(
         GroupedConv2D, groups=architecture.cardinality, merge_groups=False if exported else None
     )
-    image = keras.Input((preprocessing.height, preprocessing.width, 3), name="image")
+    image = keras.Input(preprocessing.shape, name="image")
     x = layers.Rescaling(
         scale=[1 / (255 * s) for s in preprocessing.std],
         offset=[-m / s for m, s in zip(preprocessing.mean, preprocessing.std, strict=True)],

@@ -62,7 +62,7 @@ def traced(network: keras.Model, preprocessing: Preprocessing) -> tf.types.exper
 
     It maps uint8 [N, height, width, 3] to probabilities, float32 [N, classes].
     """
-    signature = tf.TensorSpec((None, preprocessing.height, preprocessing.width, 3), tf.uint8, name=INPUT_NAME)
+    signature = tf.TensorSpec((None, *preprocessing.shape), tf.uint8, name=INPUT_NAME)
     return tf.function(
         lambda image: {OUTPUT_NAME: tf.nn.softmax(network(tf.cast(image, tf.float32), training=False))},
         input_signature=[signature],

@@ -102,9 +102,7 @@ def _images(run: Run, config: TrainConfig) -> dict[str, Split]:
     """Decodes all held-out images, to choose and judge by, and some training images, to calibrate INT8."""
     samples = read_samples(run.samples)
     training = [s for s in samples if s.split == "train"]
-    rows = spread(
-        len(training), config.int8.calibration_images if config.int8.enabled else 0
-    )  # evenly over all classes
+    rows = spread(len(training), config.int8.calibration_images if config.int8.enabled else 0)  # over all classes
     chosen = [*(training[row] for row in rows), *(s for s in samples if s.split != "train")]
     return load(chosen, config.preprocessing, run.folder)
 

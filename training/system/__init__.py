@@ -1,1 +1,1 @@
-"""What the machine gives: durable files, locks, child processes, signals, the processor."""
+"""Parts of the machine: durable files, locks, child processes, signals, the processor."""

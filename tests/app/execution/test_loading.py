@@ -28,7 +28,7 @@ def test_max_batch_by_hand_and_bounded_by_the_queue(repository: ModelRepository)
 
 def test_a_cpu_pads_nothing(repository: ModelRepository) -> None:
     model = load(repository, publish(repository))
-    assert model.sizes is None
+    assert model.runner.sizes is None
     assert [model.padded(n) for n in (1, 3, 7)] == [1, 3, 7]
 
 
@@ -42,9 +42,9 @@ def test_a_device_pads_to_sizes_that_are_warm(repository: ModelRepository) -> No
 
 def test_a_measured_max_batch_is_one_of_the_sizes(repository: ModelRepository) -> None:
     model = load(repository, publish(repository), execution=Device(), limit=20)
-    assert model.sizes == [1, 2, 4, 8, 16, 20]
+    assert model.runner.sizes == [1, 2, 4, 8, 16, 20]
     assert model.measured.alone.batch in model.measured.alone.seconds
-    assert set(model.measured.alone.seconds) <= set(model.sizes)
+    assert set(model.measured.alone.seconds) <= set(model.runner.sizes)
 
 
 def test_each_size_of_a_device_has_to_pass_the_golden_check(repository: ModelRepository) -> None:

@@ -1,4 +1,4 @@
-"""What one process has measured, those beside it know."""
+"""Processes share what one of them has measured."""
 
 import threading
 from pathlib import Path

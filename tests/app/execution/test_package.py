@@ -1,4 +1,4 @@
-"""What a version has to be before it is served: its files, its graph, its golden answers."""
+"""A version is served only with the right files, graph and golden answers."""
 
 import json
 from typing import Any

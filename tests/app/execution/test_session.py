@@ -34,7 +34,7 @@ def test_openvino_answers_as_the_cpu_does(repository: ModelRepository) -> None:
 
 
 def test_fall_back_is_noticed() -> None:
-    """What find_fault spares the operator: ONNX Runtime complains in red, and gives a session on the CPU."""
+    """ONNX Runtime complains in red and gives a session on the CPU; find_fault spares the operator this."""
     if find_fault("cuda") is None:
         pytest.skip("CUDA works here")
     with pytest.raises(ProviderError, match="asked for CUDAExecutionProvider and fell back to CPUExecutionProvider"):

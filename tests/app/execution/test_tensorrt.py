@@ -1,4 +1,4 @@
-"""What TensorRT is asked for and where its engines lie. No TensorRT runs here."""
+"""The options of TensorRT and the folders of its engines. No TensorRT runs here."""
 
 import fcntl
 import logging

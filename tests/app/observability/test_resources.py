@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import Metric
 from app.observability.resources import gpu_metrics, process_metrics, room_metrics, serving_processes
 
 needs_compiler = pytest.mark.skipif(not shutil.which("cc"), reason="a stand-in for the driver has to be compiled")
-# two GPUs, the second of which does not report its load
+# two GPUs; the second one does not report its load
 DRIVER = """
 typedef unsigned long long u64;
 int nvmlInitWithFlags(unsigned flags) { return 0; }

@@ -211,7 +211,7 @@ def test_confusion_with_a_label_too_few_is_an_error(tmp_path: Path) -> None:
 
 
 def shade(picture: NDArray[np.uint8], color: str) -> int:
-    """How many pixels have exactly this color."""
+    """Counts the pixels of exactly this color."""
     wanted = np.round(np.array(to_rgb(color)) * 255).astype(np.uint8)
     return int((picture == wanted).all(axis=-1).sum())
 

@@ -39,7 +39,7 @@ def test_right_size_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(orientation: int) -> None:
-    """What a camera held like that writes down is shown upright."""
+    """A picture of a camera that was held like that is shown upright."""
     undo = {
         2: [Image.Transpose.FLIP_LEFT_RIGHT],
         3: [Image.Transpose.ROTATE_180],

@@ -1,4 +1,4 @@
-"""What is kept between attempts, and that a checkpoint is whole or not there."""
+"""Checkpoints carry a training from one attempt to the next; each is whole or absent."""
 
 import json
 import math
@@ -98,7 +98,7 @@ def test_another_networks_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_torn_write_leaves_the_epoch_before(tmp_path: Path) -> None:
-    """As a kill between the weights and state.json leaves it: weights of an epoch that the state does not name."""
+    """A kill between the weights and state.json leaves weights of an epoch that the state does not name."""
     epochs(tmp_path, [(0.5, 1.0)])
     (tmp_path / "epoch-0002.weights.h5").write_bytes(b"half a fi")
     again, epoch, _ = restored(tmp_path)
@@ -138,7 +138,7 @@ def emptied(path: Path) -> None:
 
 
 def zeroed(path: Path) -> None:
-    """As a power cut leaves it: of the right length, and without its content."""
+    """A power cut leaves a file of the right length without its content."""
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2] + bytes(2000) + data[len(data) // 2 + 2000 :])
 

@@ -14,7 +14,7 @@ RANDOM = np.random.default_rng(0)
 
 
 def answers(layer: keras.layers.Layer, x: NDArray[np.float32], training: bool) -> dict[str, NDArray[np.float32]]:
-    """What a layer gives, and the gradients of what it gives, by input and by weights."""
+    """Returns a layer's output, and its gradients by input and by weights."""
     inputs = tf.constant(x, layer.compute_dtype)
     with tf.GradientTape() as tape:
         tape.watch(inputs)

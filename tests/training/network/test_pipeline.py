@@ -38,7 +38,7 @@ def epoch(split: Split, number: int, seed: int = 0, augmentation: Augmentation =
 
 
 def rows(batches: list[Batch], split: Split) -> list[int]:
-    """Which image of the split each image of the batches is."""
+    """Returns the row in the split of each image of the batches."""
     return [int(np.flatnonzero((split.images == image).all((1, 2, 3)))[0]) for images, _ in batches for image in images]
 
 

@@ -83,7 +83,7 @@ def test_a_seed_decides_the_initial_weights_and_layers_differ() -> None:
 
 
 def test_the_exported_network_is_the_trained_one() -> None:
-    """With the same weights: the same logits, and the same statistics after a step of training."""
+    """The same weights give the same logits, and the same statistics after a step of training."""
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype(np.float32)
     trained, exported = (resnext.build(SMALL, SIZE_32, classes=3, exported=exported) for exported in (False, True))
     exported.set_weights([value + 0.1 * abs(np.sin(i)) for i, value in enumerate(exported.get_weights())])

@@ -170,7 +170,7 @@ def test_a_verdict_reads_as_text() -> None:
 
 @pytest.fixture
 def repository(trained: Trained, tmp_path: Path) -> ModelRepository:
-    """Of its own, with the trained version active."""
+    """Returns a repository with the trained version active."""
     repository = ModelRepository(tmp_path / "models", "small")
     with repository.staging() as staged:
         shutil.copytree(trained.repository.path(1), staged, dirs_exist_ok=True)

@@ -1,4 +1,4 @@
-"""From the package to a version: what the gate's verdict means, and a publication that was cut off."""
+"""A package becomes a version: by the gate's verdict, and once, even if its publication was cut off."""
 
 import errno
 import shutil

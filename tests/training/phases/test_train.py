@@ -44,7 +44,7 @@ def test_tensorboard_has_histograms(trained: Trained) -> None:
 
 
 def test_histograms_follow_the_clock(tmp_path: Path) -> None:
-    """Of the first epoch; then only when what they cost is a fiftieth of the time."""
+    """They are written after the first epoch; then only when they cost at most a fiftieth of the time."""
     histograms = Histograms(tmp_path)
     histograms.set_model(keras.Sequential([keras.Input((1000,)), keras.layers.Dense(100, name="dense")]))
     histograms.on_train_begin()

@@ -74,7 +74,7 @@ def test_a_run_that_is_stopped_before_its_images_are_checked_leaves_nothing(digi
 
 @pytest.mark.parametrize("body", ["hashlib.pbkdf2_hmac('sha512', b'x', b'y', 2 * 10**9)", "raise_and_swallow()"])
 def test_the_end_waits_for_no_step(tmp_path: Path, body: str) -> None:
-    """Neither for a step in C, which no signal stops, nor for one that swallows what is raised. Both are endless."""
+    """Two endless steps: one in C, which no signal stops, and one that swallows what is raised."""
     program = tmp_path / "program.py"
     program.write_text(
         "import hashlib, time\n"
