@@ -22,11 +22,15 @@ async def job_metrics(states: JobStates, jobs: Jobs, limit: float) -> list[Metri
     try:
         known = await states.all(limit)
         ids = [id for id, status in known.items() if status.state == "running"]
-        running = await answered(asyncio.gather(*map(jobs.get, ids)), limit)
+        running = await answered(_jobs(jobs, ids), limit)
         alive = sum(worker.alive for worker in await asyncio.to_thread(jobs.workers))
     except (JobsUnavailable, JobNotFound, OSError):  # a job may be pruned just now, signs of life may be unreadable
         return []
     return show_jobs([status.state for status in known.values()], running, alive)
+
+
+async def _jobs(jobs: Jobs, ids: Iterable[str]) -> list[Job]:
+    return [await jobs.get(id) for id in ids]
 
 
 def show_jobs(states: Iterable[JobState], running: Iterable[Job], workers: int) -> list[Metric]:

@@ -30,8 +30,8 @@ class CheckDataset(BaseModel):
 
         dataset = list_dataset(self.data, self.val_fraction, self.test_fraction, self.seed)
         report, samples = check_dataset(dataset, Preprocessing(height=224, width=224), strict=self.strict)
-        with tempfile.TemporaryDirectory() as cache:
-            report = report.model_copy(update={"baseline": baseline(samples, Path(cache))})
+        with tempfile.TemporaryDirectory() as folder:
+            report = report.model_copy(update={"baseline": baseline(samples, Path(folder))})
         if self.json_:
             sys.stdout.write(report.model_dump_json(indent=2) + "\n")
         else:

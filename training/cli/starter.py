@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from training.cli.extra import require_extra
 from training.cli.terminal import console
-from training.cli.train import Train
+from training.cli.train import MODELS, Train
 from training.config import MODEL_NAME
 from training.contract.names import Name
 from training.contract.repository import ModelRepository
@@ -16,7 +16,7 @@ from training.jobs.starter import starter_settings
 class TrainStarter(BaseModel):
     """Trains a first model on scikit-learn's handwritten digits, unless a version is active already."""
 
-    models: Path = Field(Path("models"), description="folder of the model repository")
+    models: Path = Field(MODELS, description="folder of the model repository")
     name: Name = Field(MODEL_NAME, description="model name in the repository")
 
     def cli_cmd(self) -> None:
