@@ -98,9 +98,10 @@ def phase_program(run: Run, phase: Phase) -> int:
 
 
 def fast(run: Run, phase: Phase) -> list[str]:
-    """Returns a command that writes the record and does nothing else, in a few milliseconds."""
-    return ["sh", "-c", 'echo "$1" > "$2"; echo "$3" >> "$4"', "-", record_of(run, phase).model_dump_json(),
-            str(run.folder / f"{phase}.json"), run.name, str(run.folder.parent.parent / "order.txt")]  # fmt: skip
+    """Returns a command that writes the record whole, as a phase does, and does nothing else: a few milliseconds."""
+    script = 'echo "$1" > "$2.tmp"; mv "$2.tmp" "$2"; echo "$3" >> "$4"'
+    record, order = run.folder / f"{phase}.json", run.folder.parent.parent / "order.txt"
+    return ["sh", "-c", script, "-", record_of(run, phase).model_dump_json(), str(record), run.name, str(order)]
 
 
 def own(run: Run, phase: Phase) -> list[str]:
