@@ -2,27 +2,74 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from training.contract.architecture import Architecture
 from training.contract.manifest import Preprocessing
-from training.contract.names import Name
+from training.contract.names import Name, usable_name
 
 MODEL_NAME = "resnext50"  # the default
 DATA = "folder of images: DIR/{train,val,test}/<class>/*, or DIR/<class>/*, which is then split"
-INIT = "^(random|live|[1-9][0-9]*)$"
+Method = Literal["auto", "head", "finetune", "scratch"]
+
+
+class InitialWeights(NamedTuple):
+    """The weights that `init` names: published ones, or a version's. All fields are None for random weights.
+
+    `model` is None for the run's own model, `version` for the active one.
+    """
+
+    weights: str | None = None
+    model: str | None = None
+    version: int | None = None
+    of_version: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads a setting `init`. Raises PydanticCustomError, a ValueError."""
+        if text in ("auto", "random"):
+            return cls()
+        if text == "live":
+            return cls(of_version=True)
+        if re.fullmatch("[1-9][0-9]*", text):
+            return cls(version=int(text), of_version=True)
+        kind, colon, name = text.partition(":")
+        if colon and kind == "weights":
+            return cls(weights=usable_name(name))
+        model, at, version = text.partition("@")
+        if colon or (at and not re.fullmatch("[1-9][0-9]*", version)):
+            raise PydanticCustomError(
+                "init",
+                "should be auto, random, live, the number of a version, MODEL, MODEL@VERSION or weights:NAME",
+            )
+        return cls(model=usable_name(model), version=int(version) if at else None, of_version=True)
 
 
 def _usable_init(text: str) -> str:
-    if not re.fullmatch(INIT, text):
-        raise PydanticCustomError("init", "should be random, live or the number of a version")
+    InitialWeights.parse(text)
     return text
 
 
-Init = Annotated[str, AfterValidator(_usable_init), WithJsonSchema({"type": "string", "pattern": INIT})]
+Init = Annotated[str, AfterValidator(_usable_init)]
+DURATION = re.compile(r"(?=.)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+
+
+def _seconds(value: object) -> object:
+    """Reads a time such as `1h30m`, `10m` or `45s`, in seconds."""
+    if not isinstance(value, str) or not (match := DURATION.fullmatch(value)):
+        return value
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return (hours * 60 + minutes) * 60 + seconds
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": f"^{DURATION.pattern}$"}]}),
+]
 
 
 class Augmentation(BaseModel):
@@ -145,8 +192,32 @@ class Recipe(BaseModel):
     architecture: Architecture = Architecture()
 
     init: Init = Field(
-        "random",
-        description="weights to start from: random, live (those of the active version), or the number of a version",
+        "auto",
+        description="weights to start from: random, live (those of the active version), the number of a version, MODEL "
+        "or MODEL@VERSION, weights:NAME (published weights); auto takes the default of the published weights that are "
+        "here, else random ones",
+    )
+    method: Method = Field(
+        "auto",
+        description="head trains the last layer alone, in seconds; finetune publishes that head and then trains all "
+        "layers from it; scratch trains all layers from the start. auto is scratch from random weights, head with "
+        "fewer than 10 images a class, and else finetune where a GPU or time_budget allows it",
+    )
+    time_budget: Seconds | None = Field(
+        None,
+        gt=0,
+        description="most time for the training of all layers, as 10m, 1h30m or seconds; by default no limit",
+    )
+    freeze: str = Field(
+        "none",
+        pattern=r"^(none|stages:[1-6])$",
+        description="stages:N keeps the stem and the first N stages as they were, with method finetune",
+    )
+    head_rate: float = Field(
+        1.0,
+        gt=0,
+        le=1000,
+        description="learning rate of the last layer, as a multiple of the others', in a fine-tuning",
     )
 
     val_fraction: float = Field(

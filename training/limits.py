@@ -20,4 +20,7 @@ class Limits(BaseSettings):
 
     def environment_of_child(self) -> dict[str, str]:
         """Returns this process' environment with these limits, for a child process that decodes images."""
-        return {**os.environ, **{ENV_PREFIX + name.upper(): str(getattr(self, name)) for name in Limits.model_fields}}
+        return {**os.environ, **self._variables(Limits)}
+
+    def _variables(self, kind: "type[Limits]") -> dict[str, str]:
+        return {ENV_PREFIX + name.upper(): str(getattr(self, name)) for name in kind.model_fields}

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Resp
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse
+from pydantic import ValidationError
 
 from app.api.events import Cursor, Events
 from app.api.examples import TRAININGS
@@ -23,8 +24,10 @@ from training.contract.manifest import REPORT_FOLDER
 from training.contract.repository import ModelRepository
 from training.datasets.layout import DatasetError, layout_of
 from training.datasets.store import DatasetNotFound
-from training.errors import ContractError
+from training.errors import ContractError, TrainingError
 from training.jobs.job import DatasetRef, Job, JobFinished, JobNotResumable, JobState, JobsUnavailable, KeyReused
+from training.runs.source import with_source
+from training.weights.store import WeightsStore
 
 router = APIRouter(prefix="/train", tags=["train"])
 
@@ -73,10 +76,23 @@ async def submit(
     version goes live if it passes the gate. The body has the options of `resnext train`, but `data` is a dataset's
     name."""
     dataset = await _dataset(services, wanted.data)
-    config = TrainConfig.model_validate({"name": services.settings.model, **wanted.model_dump(exclude_none=True)})
+    config = await on_disk(_config, services, wanted)
     job, _ = await answered(services.jobs.submit(config, dataset, priority=priority, key=idempotency_key))
     response.headers["Location"] = f"{services.settings.root_path}{router.prefix}/{job.id}"
     return job
+
+
+def _config(services: Services, wanted: TrainRequest) -> TrainConfig:
+    """Returns the settings of a job, with the weights that it starts from. Raises RequestValidationError."""
+    settings = {"name": services.settings.model, **wanted.model_dump(exclude_unset=True, exclude_none=True)}
+    repository = ModelRepository(services.settings.models, settings["name"])
+    try:
+        return TrainConfig.model_validate(with_source(settings, repository, WeightsStore(services.settings.weights)))
+    except ValidationError as error:  # settings that do not go with the weights'
+        problem = error.errors()[0]
+        raise _invalid(("body", *map(str, problem["loc"])), problem["msg"], str(problem["input"])) from None
+    except TrainingError as error:
+        raise _invalid(("body", "init"), str(error), wanted.init) from None
 
 
 @router.get("", summary="List the jobs", responses=documented(Unauthorized, InvalidRequest, JobsUnavailable))

@@ -19,10 +19,14 @@ from training.contract.names import Name
 from training.contract.repository import ModelRepository
 from training.contract.verdict import Verdict
 from training.errors import TrainingError, UsageError
+from training.phases.method import require_weights
+from training.places import Places
 from training.runs.progress import PHASES, Phase, epoch_now
 from training.runs.records import PublishRecord
 from training.runs.run import Run, RunError, new_run
+from training.runs.source import pinned_source, with_source
 from training.system.interrupt import INTERRUPT
+from training.weights.store import WeightsStore
 
 RUNS = Path("runs")
 MODELS = Path("models")
@@ -65,8 +69,9 @@ class Train(Recipe):
     def _begin(self) -> None:
         if "data" not in self._typed:
             raise UsageError("train needs the folder of images: resnext train DIR")
-        config = TrainConfig.model_validate(self._typed)
         models = self.models or MODELS
+        repository = ModelRepository(models, self.name)
+        config = TrainConfig.model_validate(with_source(self._typed, repository, WeightsStore(Places().weights)))
         _check_precision(config.precision)
         _check_writable(models)
         made = self.run is None or not self.run.exists()
@@ -75,7 +80,7 @@ class Train(Recipe):
         with _removed_unless_checked(run, made):
             run.claim(config)
             run.write_models(models)
-            _check_initial(run, config, models)
+            require_weights(config, pinned_source(run, config, repository, WeightsStore(Places().weights)))
             _run_phases(run, models)
 
     def _resume(self) -> None:
@@ -134,15 +139,6 @@ def _check_writable(models: Path) -> None:
     if not place.is_dir() or not os.access(place, os.W_OK):
         why = "cannot be written to" if place.is_dir() else "is no folder"
         raise TrainingError(f"--models should be a folder that versions can be published into; {place} {why}")
-
-
-def _check_initial(run: Run, config: TrainConfig, models: Path) -> None:
-    """Raises TrainingError when --init names a version that cannot be started from: before the images are read."""
-    from training.network.initial_weights import check_initial, pinned_version
-
-    repository = ModelRepository(models, config.name)
-    if version := pinned_version(run, config.init, repository):
-        check_initial(config, repository, version)
 
 
 @contextlib.contextmanager

@@ -16,3 +16,9 @@ class Architecture(BaseModel):
     cardinality: int = Field(32, ge=1, description="groups of the 3x3 convolutions")
     base_width: int = Field(4, ge=1, description="channels of a group in the first stage")
     stem_width: int = Field(64, ge=1, description="channels of the 7x7 stem; a stage's output is 4 times as wide")
+
+
+def name_of(architecture: Architecture) -> str:
+    """Returns the usual name of the network, such as `resnext50_32x4d`."""
+    depth = 3 * sum(architecture.depths) + 2
+    return f"resnext{depth}_{architecture.cardinality}x{architecture.base_width}d"

@@ -134,6 +134,16 @@ class DatasetRecord(BaseModel):
     seed: int
 
 
+class WeightsOrigin(BaseModel):
+    """The published weights that a version descends from."""
+
+    name: str
+    origin: str = Field(description="where they were published")
+    revision: str | None = None
+    licence: str
+    sha256: str
+
+
 class Manifest(BaseModel):
     """`manifest.json` of one version. Unknown fields of a later release are ignored.
 
@@ -157,6 +167,15 @@ class Manifest(BaseModel):
     libraries: dict[str, str]
     parent: int | None = Field(None, description="the version that was active when this one was published")
     init_version: int | None = Field(None, description="the version whose weights the training started from, if any")
+    init: str | None = Field(
+        None,
+        description="the weights that the training started from, as weights:NAME or MODEL@VERSION; null for random",
+    )
+    method: str | None = Field(None, description="head, finetune or scratch; null where an earlier release trained")
+    backbone: str | None = Field(
+        None, description="stands for all parameters but the head's; null where the training changed them"
+    )
+    weights: WeightsOrigin | None = Field(None, description="the published weights that this version descends from")
     run: str | None = Field(None, description="name of the run's folder, which is the job's id")
     gate: Verdict | None = None
     files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of every other file, by relative path")

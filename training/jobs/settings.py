@@ -13,7 +13,8 @@ from pydantic_settings import (
 )
 
 from training.errors import TrainingError
-from training.limits import ENV_PREFIX, Limits
+from training.limits import ENV_PREFIX
+from training.places import Places
 
 SECRETS = Path("/run/secrets")  # where Docker and Podman mount them
 CONNECT_TIMEOUT_S = 5  # the driver's own is more than two minutes
@@ -31,7 +32,7 @@ class _SecretFiles(SecretsSettingsSource):
             raise SecretUnreadable(f"a secret cannot be read: {error.__cause__ or error}") from error
 
 
-class SharedSettings(Limits):
+class SharedSettings(Places):
     """Folders, the database and the limit on images.
 
     Each field is the environment variable `RESNEXT_<FIELD>`; empty means the default. A field without a variable comes

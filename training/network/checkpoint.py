@@ -14,6 +14,7 @@ from training.errors import TrainingError
 from training.network.divergence import require_finite
 from training.network.pace import next_due
 from training.network.runtime import keras
+from training.network.time_budget import TimeBudget
 from training.system.durable import fsync, write_atomically
 from training.system.files import sha256
 
@@ -26,6 +27,7 @@ MOST_LOST_S = 600.0  # seconds; an epoch that takes longer gets checkpoints with
 CALLBACK_STATE: dict[type, tuple[str, ...]] = {
     keras.callbacks.EarlyStopping: ("wait", "best", "best_epoch", "stopped_epoch"),
     keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
+    TimeBudget: (),
 }
 
 

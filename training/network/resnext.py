@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any  # tensors and layers: Keras ships no types
 
-from training.contract.architecture import Architecture
+from training.contract.architecture import Architecture, name_of
 from training.contract.manifest import Preprocessing
 from training.network.layers import BatchNormalization, Conv2D, GroupedConv2D
 from training.network.runtime import keras
@@ -153,12 +153,6 @@ def layer_rows(model: keras.Model) -> list[tuple[str, str, str, str]]:
         )
         for layer in model.layers
     ]
-
-
-def name_of(architecture: Architecture) -> str:
-    """Returns the usual name of the network, such as `resnext50_32x4d`."""
-    depth = 3 * sum(architecture.depths) + 2
-    return f"resnext{depth}_{architecture.cardinality}x{architecture.base_width}d"
 
 
 def multiply_adds(model: keras.Model) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,51 +10,107 @@ import onnx
 
 from training.config import TrainConfig
 from training.contract.manifest import INPUT_NAME, MODEL_FILE, OUTPUT_NAME, WEIGHTS_FILE, Preprocessing
+from training.contract.repository import ModelRepository
 from training.datasets.report import DatasetReport
 from training.exported.classifier import Classifier, Probabilities, Uint8Images, batches
+from training.heads.backbone import backbone_of
+from training.heads.folding import read_head, set_head
 from training.network import resnext
 from training.network.checkpoint import Checkpoint
+from training.network.initial_weights import HEAD, load_source
 from training.network.layers import has_grouped_kernels
 from training.network.runtime import keras, tf
 from training.phases.images import images_of
+from training.places import Places
 from training.runs.console import ProgressLog
 from training.runs.records import ExportRecord
 from training.runs.run import Run
+from training.runs.source import Source, read_source
+from training.weights.store import WeightsStore
 
 OPSET = 18  # the newest opset that tf2onnx writes
 
+Fill = Callable[[keras.Model], object]
 
-def export(run: Run, log: ProgressLog) -> ExportRecord:
-    """Writes the best epoch so far as `package/model.onnx`, its weights, and Keras' answers on the validation images.
 
-    Raises CheckpointError before the first epoch's end, DatasetError.
+def export(run: Run, repository: ModelRepository, log: ProgressLog) -> ExportRecord:
+    """Writes the trained network as `package/model.onnx`, its weights, and Keras' answers on the validation images.
+
+    It is the best epoch so far, or the head on its backbone. Raises CheckpointError before the first epoch's end,
+    DatasetError, WeightsError, ContractError, GraphError.
     """
     config = run.config()
     log.announce("exporting", "Keras -> ONNX")
     labels, preprocessing = run.record("checking", DatasetReport).labels, config.preprocessing
-    checkpoint = Checkpoint(run.checkpoints, [])
-    checkpoint.load_state()
     shutil.rmtree(run.package, ignore_errors=True)
     run.report.mkdir(parents=True)
-    (run.report / "history.json").write_text(json.dumps(checkpoint.history, indent=1))
+    fill = _filled_by_head(run, repository, labels) if run.head.exists() else _filled_by_checkpoint(run)
 
-    network = trained_network(checkpoint.best_weights, config, len(labels), exported=True)
+    network = filled_network(fill, config, len(labels), exported=True)
     network.save_weights(run.package / WEIGHTS_FILE)
     function = traced(network, preprocessing)
-    to_onnx(function, run.package / MODEL_FILE, labels, preprocessing)
+    if not (run.head.exists() and _backbone_with_head(run, labels)):
+        to_onnx(function, run.package / MODEL_FILE, labels, preprocessing)
     if not has_grouped_kernels():  # without them TensorFlow on this device cannot run the exported graph
-        merged = trained_network(checkpoint.best_weights, config, len(labels), exported=False)
-        function = traced(merged, preprocessing)
+        function = traced(filled_network(fill, config, len(labels), exported=False), preprocessing)
     val = images_of(run, "val")["val"]
     np.save(run.reference, keras_classifier(function)(val.images))
     return ExportRecord(parameters=resnext.parameters(network))
 
 
-def trained_network(weights: Path, config: TrainConfig, classes: int, *, exported: bool) -> keras.Model:
-    """Returns the trained network in float32, whatever precision it was trained in: image 0..255 -> logits."""
+def export_backbone(config: TrainConfig, source: Source, repository: ModelRepository, target: Path) -> None:
+    """Writes the graph of a backbone, with a head that a user replaces. Raises WeightsError, ContractError."""
+    labels = ["a", "b"]
+
+    def fill(network: keras.Model) -> None:
+        load_source(network, source, labels, repository, WeightsStore(Places().weights))
+        kernel, bias = network.get_layer(HEAD).get_weights()
+        network.get_layer(HEAD).set_weights([kernel, bias + 1])  # tf2onnx leaves out an Add of zeros
+
+    network = filled_network(fill, config, len(labels), exported=True)
+    to_onnx(traced(network, config.preprocessing), target, labels, config.preprocessing)
+
+
+def _filled_by_checkpoint(run: Run) -> Fill:
+    checkpoint = Checkpoint(run.checkpoints, [])
+    checkpoint.load_state()
+    (run.report / "history.json").write_text(json.dumps(checkpoint.history, indent=1))
+    weights = checkpoint.best_weights
+    return lambda network: network.load_weights(weights)
+
+
+def _filled_by_head(run: Run, repository: ModelRepository, labels: list[str]) -> Fill:
+    source, head = read_source(run), read_head(run.head)
+    assert source
+    (run.report / "history.json").write_text("[]")
+
+    def fill(network: keras.Model) -> None:
+        load_source(network, source, labels, repository, WeightsStore(Places().weights))
+        network.get_layer(HEAD).set_weights([head.kernel, head.bias])
+
+    return fill
+
+
+def _backbone_with_head(run: Run, labels: list[str]) -> bool:
+    """Writes the kept graph of the backbone with the run's head. Returns False where no graph is kept any more."""
+    source = read_source(run)
+    assert source
+    target = run.package / MODEL_FILE
+    if not backbone_of(run.config(), source).take(MODEL_FILE, target):
+        return False
+    model = onnx.load(target)
+    set_head(model, read_head(run.head), labels)
+    onnx.checker.check_model(model, full_check=True)
+    target.unlink()  # it may be a second name of the kept file
+    onnx.save(model, target)
+    return True
+
+
+def filled_network(fill: Fill, config: TrainConfig, classes: int, *, exported: bool) -> keras.Model:
+    """Returns the network with the weights that `fill` gives it, in float32: image 0..255 -> logits."""
     keras.config.set_dtype_policy("float32")
     network = resnext.build(config.architecture, config.preprocessing, classes, exported=exported)
-    network.load_weights(weights)
+    fill(network)
     return network
 
 

@@ -4,6 +4,7 @@ One arrow points backward: publishing gates again, and writes gating's record, w
 since the candidate was judged (`training.phases.publish`). Only training and exporting import TensorFlow.
 """
 
+import shutil
 from typing import assert_never
 
 from pydantic import BaseModel
@@ -11,9 +12,13 @@ from rich.console import Console
 
 from training.contract.repository import ModelRepository
 from training.contract.verdict import Verdict
+from training.places import Places
 from training.runs.console import ProgressLog
 from training.runs.progress import PHASES, Phase
+from training.runs.records import PublishRecord
 from training.runs.run import Run
+from training.runs.source import pinned_source
+from training.weights.store import WeightsStore
 
 
 def run_phases(run: Run, repository: ModelRepository, console: Console, skip: tuple[Phase, ...] = ()) -> None:
@@ -33,6 +38,40 @@ def run_phase(run: Run, phase: Phase, repository: ModelRepository, console: Cons
         log.done(phase)
 
 
+def _train(run: Run, repository: ModelRepository, log: ProgressLog) -> BaseModel:
+    """Trains by the run's method. A fine-tuning publishes its head first, in a run of its own."""
+    from training.phases.method import plan_of
+
+    source = pinned_source(run, run.config(), repository, WeightsStore(Places().weights))
+    plan = plan_of(run, source, log)
+    if plan.method == "head":
+        from training.phases.head import train_head
+
+        assert source  # the plan requires it
+        return train_head(run, source, repository, log)
+    if plan.method == "finetune":
+        _publish_head(run, repository, log)
+    from training.phases.train import train
+
+    return train(run, plan, source, repository, log)
+
+
+def _publish_head(run: Run, repository: ModelRepository, log: ProgressLog) -> None:
+    """Trains, judges and publishes a head on the weights that the run starts from, on the same images."""
+    log.announce("training", "the last layer first: it is published while all layers are trained")
+    head = run.of_head()
+    if not head.config_file.exists():
+        head.folder.mkdir(exist_ok=True)
+        for file in (run.samples, run.init, run.folder / "checking.json"):
+            shutil.copy(file, head.folder)
+        head.claim(run.config().model_copy(update={"method": "head"}))
+    run_phases(head, repository, log.console)
+    verdict, published = head.record("gating", Verdict), head.record("publishing", PublishRecord)
+    kept = "active" if published.active else "kept aside"
+    version = f"version {published.version} is {kept}" if published.version else "nothing is published"
+    log.announce("training", f"all layers now; of the last layer alone {version}, test accuracy {verdict.accuracy:.4f}")
+
+
 def _record_of(phase: Phase, run: Run, repository: ModelRepository, log: ProgressLog) -> BaseModel:
     """Runs a phase and returns its record. Imports only what the phase needs, since TensorFlow takes seconds."""
     match phase:
@@ -41,13 +80,11 @@ def _record_of(phase: Phase, run: Run, repository: ModelRepository, log: Progres
 
             return check(run, log)
         case "training":
-            from training.phases.train import train
-
-            return train(run, repository, log)
+            return _train(run, repository, log)
         case "exporting":
             from training.phases.export import export
 
-            return export(run, log)
+            return export(run, repository, log)
         case "verifying":
             from training.phases.verify import verify
 

@@ -23,6 +23,7 @@ from training.runs.records import (
     verdict_of,
 )
 from training.runs.run import Run
+from training.runs.source import read_source
 from training.system.files import link_or_copy
 
 LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime-gpu", "onnxruntime", "pillow", "numpy")
@@ -87,13 +88,16 @@ def make_manifest(run: Run, repository: ModelRepository) -> Manifest:
     """Returns the version's manifest, made of the phases' records."""
     config, dataset = run.config(), run.record("checking", DatasetReport)
     verification = run.record("verifying", VerificationRecord)
+    training = run.record("training", TrainingRecord) if run.done("training") else None
+    source = read_source(run)
     return Manifest(
         name=config.name,
         created=verification.created,
         labels=dataset.labels,
         preprocessing=config.preprocessing,
         variants=run.record("quantizing", QuantizationRecord).variants,
-        metrics=verification.metrics,
+        metrics=verification.metrics
+        | ({"cross_validation": across} if training and (across := training.cross_validation) else {}),
         parity=verification.parity,
         config=config.model_dump(mode="json"),
         architecture=config.architecture,
@@ -104,7 +108,11 @@ def make_manifest(run: Run, repository: ModelRepository) -> Manifest:
         training_seconds=read_progress(run.progress).seconds_of("training"),
         libraries=library_versions(),
         parent=repository.active(),
-        init_version=run.record("training", TrainingRecord).init_version if run.done("training") else None,
+        init=str(source) if source else None,
+        init_version=source.version if source and source.model == config.name else None,
+        method=training.method if training else None,
+        backbone=source.backbone if source and run.head.exists() else None,
+        weights=source.origin if source else None,
         run=run.name,
         gate=verdict_of(run),
     )

@@ -12,18 +12,32 @@ from typing import NamedTuple, Self
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from training.config import Gate, TrainConfig
 from training.contract.intervals import Proportion
 from training.contract.manifest import FP16_FILE, GOLDEN_FILE, INT8_FILE, MODEL_FILE, PRECISIONS, Precision, Variant
 from training.contract.verdict import Verdict
 from training.datasets.loading import Split, load, read_samples, spread
+from training.datasets.report import DatasetReport
 from training.exported import fp16
 from training.exported.classifier import Classifier, Uint8Images, images_per_second, onnx_classifier
 from training.exported.int8 import FEW_IMAGES, QuantizationSearch, Quantizer
+from training.heads.backbone import Backbone, backbone_of
+from training.heads.folding import read_head, set_head
 from training.runs.console import ProgressLog
 from training.runs.records import QuantizationRecord, VerificationRecord
 from training.runs.run import Run
+from training.runs.source import read_source
+
+INT8_NOTE = "int8.json"  # beside the INT8 file of a backbone
+
+
+class Calibrated(BaseModel):
+    """How the INT8 file of a backbone was made."""
+
+    method: str
+    float_blocks: tuple[str, ...]
 
 
 class NewVariant(NamedTuple):
@@ -111,13 +125,52 @@ def _new_variants(
     run: Run, config: TrainConfig, splits: dict[str, Split], folder: Path, log: ProgressLog
 ) -> Iterator[NewVariant]:
     if config.int8.enabled:
-        log.console.print(f"INT8, calibrated on {len(splits['train'])} training images")
-        quantizer = Quantizer(run.package / MODEL_FILE, splits["train"].images, folder)
-        best = QuantizationSearch(quantizer, splits["val"], np.load(run.reference)).best(config)
-        yield NewVariant("int8", best.path, onnx_classifier(best.path), best.method, best.float_blocks)
+        yield _kept_int8(run, config, splits, folder, log) or _new_int8(run, config, splits, folder, log)
     if config.fp16.enabled:
         path = folder / FP16_FILE
         yield NewVariant("fp16", path, write_fp16(run.package / MODEL_FILE, path))
+
+
+def _new_int8(run: Run, config: TrainConfig, splits: dict[str, Split], folder: Path, log: ProgressLog) -> NewVariant:
+    """Calibrates and writes INT8. For a head, it is kept for later heads on the same backbone."""
+    log.console.print(f"INT8, calibrated on {len(splits['train'])} training images")
+    quantizer = Quantizer(run.package / MODEL_FILE, splits["train"].images, folder)
+    best = QuantizationSearch(quantizer, splits["val"], np.load(run.reference)).best(config)
+    if backbone := _backbone(run, config):
+        backbone.keep(INT8_FILE, best.path)
+        note = folder / INT8_NOTE
+        note.write_text(Calibrated(method=best.method, float_blocks=best.float_blocks).model_dump_json())
+        backbone.keep(INT8_NOTE, note)
+    return NewVariant("int8", best.path, onnx_classifier(best.path), best.method, best.float_blocks)
+
+
+def _kept_int8(
+    run: Run, config: TrainConfig, splits: dict[str, Split], folder: Path, log: ProgressLog
+) -> NewVariant | None:
+    """Puts the run's head into the INT8 file of its backbone. None where there is none, or it does badly here.
+
+    It was calibrated on other images: where it loses more than two validation images, these images calibrate anew.
+    """
+    backbone = _backbone(run, config)
+    kept, path = folder / f"kept.{INT8_FILE}", folder / INT8_FILE
+    if not (backbone and backbone.take(INT8_FILE, kept) and backbone.take(INT8_NOTE, folder / INT8_NOTE)):
+        return None
+    model = onnx.load(kept)
+    set_head(model, read_head(run.head), run.record("checking", DatasetReport).labels)
+    onnx.save(model, path)
+    classify, val = onnx_classifier(path), splits["val"]
+    fp32 = (np.load(run.reference).argmax(1) == val.labels).sum()
+    if fp32 - (classify(val.images).argmax(1) == val.labels).sum() > FEW_IMAGES:
+        return None
+    log.console.print("INT8, as calibrated for an earlier head on the same weights")
+    calibrated = Calibrated.model_validate_json((folder / INT8_NOTE).read_bytes())
+    return NewVariant("int8", path, classify, calibrated.method, calibrated.float_blocks)
+
+
+def _backbone(run: Run, config: TrainConfig) -> Backbone | None:
+    """Returns the place of the files of the run's backbone, None where the run trained it."""
+    source = read_source(run) if run.head.exists() else None
+    return backbone_of(config, source) if source else None
 
 
 def write_fp16(source: Path, target: Path) -> Classifier:

@@ -8,31 +8,38 @@ from training.contract.intervals import Proportion
 from training.contract.repository import ModelRepository
 from training.datasets.loading import Split
 from training.datasets.report import DatasetReport
+from training.heads.folding import read_head
 from training.network import optimizers, resnext, runtime
 from training.network.checkpoint import Checkpoint
 from training.network.divergence import Diverged
 from training.network.histograms import Histograms
-from training.network.initial_weights import load_initial, pinned_version
+from training.network.initial_weights import HEAD, load_source
 from training.network.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from training.network.progress_bar import ProgressCallback
 from training.network.runtime import keras
+from training.network.time_budget import TimeBudget
 from training.phases.images import images_of
+from training.places import Places
 from training.runs.console import ProgressLog, duration
+from training.runs.plan import Plan
 from training.runs.progress import read_progress
 from training.runs.records import TrainingRecord
 from training.runs.run import Run
+from training.runs.source import Source
+from training.weights.store import WeightsStore
 
 EPOCHS = 30
 SHORT_EPOCH = 16  # steps: an epoch of fewer counts as part of one, so that few images still get enough steps
 
 
-def train(run: Run, repository: ModelRepository, log: ProgressLog) -> TrainingRecord:
-    """Trains the run's network, from its last checkpoint where there is one.
+def train(run: Run, plan: Plan, source: Source | None, repository: ModelRepository, log: ProgressLog) -> TrainingRecord:
+    """Trains all layers of the run's network, from its last checkpoint where there is one.
 
-    Raises DatasetError, PrecisionError, CheckpointError, InitialWeightsError, Diverged.
+    A fine-tuning begins with the head that the run has published. Raises DatasetError, PrecisionError, CheckpointError,
+    WeightsError, ContractError, Diverged.
     """
     earlier, begun = read_progress(run.progress).seconds_of("training"), time.monotonic()
-    config = run.config()
+    config = planned(run.config(), plan)
     log.announce("training", f"on {', '.join(runtime.device_names())}")
     labels = run.record("checking", DatasetReport).labels
     splits = images_of(run, "train", "val")
@@ -41,10 +48,15 @@ def train(run: Run, repository: ModelRepository, log: ProgressLog) -> TrainingRe
     steps = steps_per_epoch(len(splits["train"]), config.batch_size)
     with strategy.scope():
         model = compiled(config, len(labels), steps, synchronized=strategy.num_replicas_in_sync > 1)
-        checkpoint = Checkpoint(run.checkpoints, stopping_rules(config, steps), config.checkpoint_every)
-        init_version = pinned_version(run, config.init, repository)
-        if not checkpoint.restore(model, log.tell) and init_version:
-            load_initial(model, config, labels, repository, init_version)
+        rules = stopping_rules(config, steps)
+        if config.time_budget:
+            rules.append(TimeBudget(config.time_budget - earlier, log.tell))
+        checkpoint = Checkpoint(run.checkpoints, rules, config.checkpoint_every)
+        if not checkpoint.restore(model, log.tell) and source:
+            load_source(model, source, labels, repository, WeightsStore(Places().weights))
+            if config.method == "finetune":
+                head = read_head(run.of_head().head)
+                model.get_layer(HEAD).set_weights([head.kernel, head.bias])
     if not checkpoint.state["stopped"]:
         fit(config, run, model, splits, log, checkpoint)
 
@@ -56,12 +68,19 @@ def train(run: Run, repository: ModelRepository, log: ProgressLog) -> TrainingRe
         highlight=False,
     )
     return TrainingRecord(
+        method=plan.method,
         epochs=len(checkpoint.history),
         best_epoch=best["epoch"],
         val_accuracy=best["rank"][0],
         seconds=seconds,
-        init_version=init_version,
     )
+
+
+def planned(config: TrainConfig, plan: Plan) -> TrainConfig:
+    """Returns the settings with the method and the epochs of the plan."""
+    # a fine-tuning starts near its goal: few images need no more epochs than many
+    epochs = plan.epochs or config.epochs or (EPOCHS if plan.method == "finetune" else None)
+    return config.model_copy(update={"method": plan.method, "epochs": epochs})
 
 
 def epochs_of(config: TrainConfig, steps: int) -> int:
@@ -77,12 +96,27 @@ def stretched(epochs: float, steps: int) -> int:
 def compiled(config: TrainConfig, classes: int, steps: int, *, synchronized: bool) -> keras.Model:
     """Returns the network with optimizer, loss and metric, ready for `fit`; `steps` is the length of an epoch."""
     model = resnext.build(config.architecture, config.preprocessing, classes, synchronized=synchronized)
+    if config.method == "finetune":
+        freeze(model, config.freeze)
     model.compile(
         optimizer=optimizer(config, steps),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
     return model
+
+
+def freeze(model: keras.Model, part: str) -> None:
+    """Keeps BatchNorm as it is, and with `part` stages:N also the stem and the first N stages.
+
+    Batches of few images have other statistics than those that the head was fitted to: learning them costs 12 points of
+    accuracy.
+    """
+    stages = int(part.removeprefix("stages:")) if part != "none" else 0
+    frozen = ("stem", *(f"stage{i}_" for i in range(1, stages + 1))) if stages else ()
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization) or layer.name.startswith(frozen):
+            layer.trainable = False
 
 
 def optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:

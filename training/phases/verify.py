@@ -134,7 +134,8 @@ def write_report(
     labels, folder, test = dataset.labels, run.report, splits["test"]
     (folder / "dataset.json").write_text(dataset.model_dump_json(indent=1))
     history = json.loads((folder / "history.json").read_text())
-    plots.plot_history({name: [epoch[name] for epoch in history] for name in history[0]}, folder / "history.png")
+    if history:  # a head alone is trained in no epoch
+        plots.plot_history({name: [epoch[name] for epoch in history] for name in history[0]}, folder / "history.png")
     evaluations = {
         name: evaluate(labels, split.labels, probabilities[name], [s.name for s in split.samples])
         for name, split in splits.items()

@@ -10,13 +10,17 @@ from training.runs.run import Run
 
 
 class TrainingRecord(BaseModel):
-    """The result of a training. `init_version` is the version whose weights it began with, None for random ones."""
+    """The result of a training. A head alone is trained in no epoch.
 
+    `cross_validation` has the figures over all images, each answered by a head that was fitted without it.
+    """
+
+    method: str
     epochs: int
     best_epoch: int
     val_accuracy: float
     seconds: float
-    init_version: int | None
+    cross_validation: SplitMetrics | None = None
 
 
 class ExportRecord(BaseModel):

@@ -12,6 +12,7 @@ from training.datasets.layout import Sample
 from training.datasets.listing import text
 from training.datasets.loading import read_samples, write_samples
 from training.datasets.report import DatasetReport
+from training.runs.plan import read_plan, write_plan
 from training.runs.progress import PHASES, read_progress
 from training.runs.run import Run, RunError
 from training.system.durable import write_atomically
@@ -43,6 +44,8 @@ def _resume(run: Run, config: TrainConfig) -> None:
     elif run.done("checking"):
         move_images(run, recorded.data, data)
     if more:
+        if plan := read_plan(run):
+            write_plan(run, plan.model_copy(update={"epochs": None}))
         run.forget(*PHASES[PHASES.index("training") :])
         _start_waiting_again(run)
     run.write_config(config.model_copy(update={"data": data}))

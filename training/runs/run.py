@@ -1,6 +1,7 @@
 """A training run's folder: its config, the record of each phase, and the files written on the way.
 
-    config.json  models.txt  progress.jsonl  log.txt  checkpoints/  tensorboard/  package/  report/
+    config.json  models.txt  init.json  plan.json  progress.jsonl  log.txt
+    checkpoints/  head.npz  head/  tensorboard/  package/  report/
     checking.json  training.json  exporting.json  verifying.json  gating.json  quantizing.json  publishing.json
 
 A phase's record is written last, in one rename: where it exists, the phase is done and is not run again. Nothing here
@@ -34,8 +35,9 @@ class RunError(TrainingError):
 class Run:
     """The folder of one run. Its name is the run's name, or the job's id."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str | None = None) -> None:
         self.folder = folder
+        self.name = name or folder.name
         self.config_file = folder / "config.json"
         self.models_file = folder / "models.txt"
         self.progress = folder / "progress.jsonl"
@@ -43,14 +45,17 @@ class Run:
         self.checkpoints = folder / "checkpoints"
         self.tensorboard = folder / "tensorboard"
         self.samples = folder / "samples.json"
+        self.init = folder / "init.json"  # the weights that the run starts from
+        self.plan = folder / "plan.json"  # how it trains
+        self.head = folder / "head.npz"  # the last layer, where nothing else is trained
         self.reference = folder / "reference.npy"  # Keras' probabilities of the validation images
         self.answers = folder / "answers.npz"  # float32's classes of val and test images, computed as they are served
         self.package = folder / "package"  # becomes the version
         self.report = self.package / "report"
 
-    @property
-    def name(self) -> str:
-        return self.folder.name
+    def of_head(self) -> "Run":
+        """Returns the run within this one that publishes a head before all layers are trained."""
+        return Run(self.folder / "head", self.name)
 
     def config(self) -> TrainConfig:
         """Returns the run's settings. Raises RunError when the folder holds no run."""

@@ -1,0 +1,100 @@
+"""The training phase of the method head: features of all images, and a logistic regression on them."""
+
+import time
+
+import numpy as np
+import onnx
+
+from training.config import TrainConfig
+from training.contract.intervals import Proportion
+from training.contract.manifest import MODEL_FILE, SplitMetrics
+from training.contract.repository import ModelRepository
+from training.datasets.layout import Sample
+from training.datasets.loading import read_samples
+from training.datasets.report import DatasetReport
+from training.exported.evaluate import evaluate
+from training.heads.backbone import backbone_of
+from training.heads.features import Extractor, Features, FeatureStore, extractor, features_of
+from training.heads.folding import write_head
+from training.heads.regression import cross_validated, fit_head, probabilities_of
+from training.places import Places
+from training.runs.console import ProgressLog
+from training.runs.progress import read_progress
+from training.runs.records import TrainingRecord
+from training.runs.run import Run
+from training.runs.source import Source
+
+
+def train_head(run: Run, source: Source, repository: ModelRepository, log: ProgressLog) -> TrainingRecord:
+    """Fits a head to the features of the training images, and writes it as the run's `head.npz`.
+
+    Raises DatasetError, FeatureStoreError, WeightsError, ContractError, GraphError.
+    """
+    earlier, begun = read_progress(run.progress).seconds_of("training"), time.monotonic()
+    config, report = run.config(), run.record("checking", DatasetReport)
+    log.announce("training", f"the last layer, on features of {source}")
+    samples = read_samples(run.samples)
+    features = _features(run, config, source, samples, repository, log)
+    labels = np.array([sample.label for sample in samples], np.int32)
+    rows = {split: np.array([s.split == split for s in samples]) for split in ("train", "val")}
+    classes, balanced = len(report.labels), config.class_weight == "balanced"
+
+    train = rows["train"]
+    head, strength = fit_head(features[train], labels[train], classes, balanced=balanced, seed=config.seed)
+    answers = cross_validated(features, labels, classes, strength, balanced=balanced, seed=config.seed)
+    across = None
+    if answers is not None:
+        across = evaluate(report.labels, labels, answers, [s.name for s in samples]).metrics()
+    write_head(run.head, head)
+
+    right = probabilities_of(head, features[rows["val"], 0]).argmax(1) == labels[rows["val"]]
+    val = Proportion(int(right.sum()), len(right))
+    log.tell(_sentence(val, across, strength))
+    return TrainingRecord(
+        method="head",
+        epochs=0,
+        best_epoch=0,
+        val_accuracy=val.share,
+        seconds=earlier + time.monotonic() - begun,
+        cross_validation=across,
+    )
+
+
+def _features(
+    run: Run,
+    config: TrainConfig,
+    source: Source,
+    samples: list[Sample],
+    repository: ModelRepository,
+    log: ProgressLog,
+) -> Features:
+    """Returns float32 [N, views, features] for all samples. Makes the backbone's graph where it was not made yet."""
+    backbone = backbone_of(config, source)
+    graph = run.folder / f"backbone.{MODEL_FILE}"
+    graph.unlink(missing_ok=True)
+    if not backbone.take(MODEL_FILE, graph):
+        from training.phases.export import export_backbone  # it imports TensorFlow
+
+        log.tell(f"exporting {source} once, for all heads on it")
+        export_backbone(config, source, repository, graph)
+        backbone.keep(MODEL_FILE, graph)
+
+    def network() -> Extractor:
+        return extractor(onnx.load(graph))
+
+    begun = time.monotonic()
+    store = FeatureStore(Places().cache)
+    mirrored = config.augmentation.horizontal_flip  # where left and right differ, a mirrored copy misleads
+    features, computed = features_of(
+        samples, config.preprocessing, store, backbone.key, network, mirrored=mirrored, progress=log.files
+    )
+    log.tell(f"features of {len(samples)} images: {computed} computed in {time.monotonic() - begun:.1f} s, others kept")
+    graph.unlink()
+    return features
+
+
+def _sentence(val: Proportion, across: SplitMetrics | None, strength: float) -> str:
+    line = f"logistic regression, C {strength:g}: val accuracy {val}"
+    if across is None:
+        return f"{line}; a cross-validation needs two images of each class"
+    return f"{line}; cross-validated over all images {Proportion.of(across.accuracy, across.images)}"
