@@ -15,7 +15,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
  && groupadd --gid 10001 resnext \
  && useradd --uid 10001 --gid resnext --no-create-home --home-dir /tmp resnext \
- && install --directory --owner resnext --group resnext /data/models /data/datasets /data/state
+ && install --directory --owner resnext --group resnext /data/models /data/datasets /data/weights /data/state
 # /tmp, also the user's home, is the only folder beside the volumes that can be written
 ENV MPLCONFIGDIR=/tmp/matplotlib \
     PYTHONUNBUFFERED=1 \
@@ -23,9 +23,10 @@ ENV MPLCONFIGDIR=/tmp/matplotlib \
     RESNEXT_HOST=0.0.0.0 \
     RESNEXT_MODELS=/data/models \
     RESNEXT_DATASETS=/data/datasets \
+    RESNEXT_WEIGHTS=/data/weights \
     RESNEXT_STATE=/data/state \
     PYTHONPATH=/app
-# here the command line's defaults, models and datasets, are the volumes
+# here the command line's defaults, models, datasets and weights, are the volumes
 WORKDIR /data
 LABEL org.opencontainers.image.licenses="MIT"
 ENTRYPOINT ["tini", "--"]

@@ -23,7 +23,7 @@ from training.system.child import GRACE_S
 
 ROOT = Path(__file__).parents[1]
 VARIABLES = {ENV_PREFIX + name.upper() for name in {**Settings.model_fields, **RunWorker.model_fields}}
-PLACES = {"RESNEXT_MODELS", "RESNEXT_DATASETS", "RESNEXT_STATE"}
+PLACES = {"RESNEXT_MODELS", "RESNEXT_DATASETS", "RESNEXT_WEIGHTS", "RESNEXT_STATE"}
 OURS = ("api", "trainer")
 
 Yaml = dict[str, Any]  # Any: what a YAML file holds

@@ -31,6 +31,11 @@ async def metrics(services: ServicesDep) -> Response:
 
 
 def _resources(settings: Settings) -> list[Metric]:
-    folders = {"models": settings.models, "datasets": settings.datasets, "state": settings.state}
+    folders = {
+        "models": settings.models,
+        "datasets": settings.datasets,
+        "weights": settings.weights,
+        "state": settings.state,
+    }
     processes = serving_processes(shared_folder())
     return process_metrics(processes) + room_metrics(folders) + gpu_metrics()

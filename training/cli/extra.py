@@ -10,6 +10,7 @@ PACKAGES = {
     "matplotlib": "matplotlib",
     "mplfonts": "mplfonts",
     "onnx": "onnx",
+    "safetensors": "safetensors",
     "scipy": "scipy",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",

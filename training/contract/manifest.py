@@ -72,6 +72,9 @@ class Preprocessing(BaseModel):
     height: int = Field(gt=0)
     width: int = Field(gt=0)
     resize_mode: Literal["squash", "crop", "pad"] = "squash"
+    resize: int | None = Field(
+        None, gt=0, description="the short side before the crop, in pixels; null: the crop is as large as it can be"
+    )
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)

@@ -14,6 +14,6 @@ def hardened() -> None:
         for folder in ("/app", "/usr/local/lib", "/data", "/"):
             said = fails(service, "touch", f"{folder}/x")
             assert "Read-only" in said, said
-        for folder in ("/data/models", "/data/datasets", "/data/state", "/tmp"):
+        for folder in ("/data/models", "/data/datasets", "/data/weights", "/data/state", "/tmp"):
             within(service, "sh", "-c", f"touch {folder}/.x && rm {folder}/.x")
     assert "No module named 'tensorflow'" in fails("api", "python", "-c", "import tensorflow")
