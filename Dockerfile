@@ -25,6 +25,7 @@ ENV MPLCONFIGDIR=/tmp/matplotlib \
     RESNEXT_DATASETS=/data/datasets \
     RESNEXT_WEIGHTS=/data/weights \
     RESNEXT_STATE=/data/state \
+    RESNEXT_CACHE=/data/state/cache \
     PYTHONPATH=/app
 # here the command line's defaults, models, datasets and weights, are the volumes
 WORKDIR /data

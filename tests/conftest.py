@@ -1,4 +1,9 @@
-"""Divides the tests among the processes of `make test`."""
+"""Divides the tests among the processes of `make test`, and keeps them from the user's own folders."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -6,8 +11,18 @@ import pytest
 # first: at the end it would keep one process busy while the others have nothing to do.
 GROUPS = {
     "starter": ("tests/e2e/",),
-    "trained": tuple(f"tests/training/{folder}/" for folder in ("cli", "exported", "network", "phases", "runs")),
+    "trained": tuple(
+        f"tests/training/{folder}/" for folder in ("cli", "exported", "heads", "network", "phases", "runs")
+    ),
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives all tests of this process an empty folder of weights and an empty cache."""
+    places = Path(tempfile.mkdtemp(prefix="resnext-tests-"))
+    config.add_cleanup(lambda: shutil.rmtree(places, ignore_errors=True))
+    for place in ("weights", "cache"):
+        os.environ[f"RESNEXT_{place.upper()}"] = str(places / place)
 
 
 def group_of(node: str) -> str:

@@ -40,6 +40,7 @@ class Backbone:
 
     def take(self, name: str, target: Path) -> bool:
         """Makes `target` a name or a copy of the file `name`. Returns False where it was not made yet."""
+        target.unlink(missing_ok=True)
         try:
             os.utime(self.folder)  # used now
             link_or_copy(str(self.folder / name), str(target))

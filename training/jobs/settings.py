@@ -45,7 +45,6 @@ class SharedSettings(Places):
     datasets: Path = Field(
         Path("datasets"), description="folder of the datasets: uploaded ones, and folders that the operator put there"
     )
-    weights: Path = Field(Path("weights"), description="folder of published weights, from which a training may start")
     state: Path = Field(Path("state"), description="folder of the training jobs, and of their database")
     database: SecretStr | None = Field(
         None,

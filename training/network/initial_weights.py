@@ -3,7 +3,6 @@
 from training.contract.manifest import WEIGHTS_FILE
 from training.contract.repository import ModelRepository
 from training.network import resnext
-from training.network.published_weights import load_published
 from training.network.runtime import keras
 from training.runs.source import Source
 from training.weights.store import WeightsStore
@@ -20,7 +19,9 @@ def load_source(
     """
     with_head = source.labels == labels
     if source.weights:
-        load_published(model, weights.tensors(source.weights, source.backbone), head=with_head)
+        from training.network.published_weights import load_published
+
+        load_published(model, weights.verified_file(source.weights), head=with_head)
         return
     assert source.model
     assert source.version

@@ -71,7 +71,6 @@ def _features(
     """Returns float32 [N, views, features] for all samples. Makes the backbone's graph where it was not made yet."""
     backbone = backbone_of(config, source)
     graph = run.folder / f"backbone.{MODEL_FILE}"
-    graph.unlink(missing_ok=True)
     if not backbone.take(MODEL_FILE, graph):
         from training.phases.export import export_backbone  # it imports TensorFlow
 

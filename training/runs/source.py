@@ -57,7 +57,13 @@ def find_source(init: InitialWeights, repository: ModelRepository, weights: Weig
             labels=record.labels,
             architecture=record.architecture,
             preprocessing=record.preprocessing,
-            origin=record.as_origin(),
+            origin=WeightsOrigin(
+                name=record.name,
+                origin=record.origin,
+                revision=record.revision,
+                licence=record.licence,
+                sha256=record.sha256,
+            ),
         )
     return _of_version(init, repository) if init.of_version else None
 
