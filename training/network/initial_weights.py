@@ -3,11 +3,11 @@
 from training.contract.manifest import WEIGHTS_FILE
 from training.contract.repository import ModelRepository
 from training.network import resnext
+from training.network.published_weights import OUR_HEAD, load_published
 from training.network.runtime import keras
 from training.runs.source import Source
-from training.weights.store import WeightsStore
-
-HEAD = "logits"
+from training.weights.store import WeightsError, WeightsStore
+from training.weights.tensors import open_tensors
 
 
 def load_source(
@@ -19,9 +19,11 @@ def load_source(
     """
     with_head = source.labels == labels
     if source.weights:
-        from training.network.published_weights import load_published
-
-        load_published(model, weights.verified_file(source.weights), head=with_head)
+        path = weights.verified_file(source.weights)
+        if weights.record(source.weights).sha256 != source.backbone:
+            raise WeightsError(f"{path} is another file than the one that this run began with")
+        with open_tensors(path) as tensors:
+            load_published(model, tensors, head=with_head)
         return
     assert source.model
     assert source.version
@@ -29,5 +31,5 @@ def load_source(
     other = resnext.build(source.architecture, source.preprocessing, len(source.labels))
     other.load_weights(ModelRepository(repository.root, source.model).path(source.version) / WEIGHTS_FILE)
     for layer in model.layers:
-        if layer.name != HEAD or with_head:
+        if layer.name != OUR_HEAD or with_head:
             layer.set_weights(other.get_layer(layer.name).get_weights())

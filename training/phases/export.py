@@ -17,8 +17,9 @@ from training.heads.backbone import backbone_of
 from training.heads.folding import read_head, set_head
 from training.network import resnext
 from training.network.checkpoint import Checkpoint
-from training.network.initial_weights import HEAD, load_source
+from training.network.initial_weights import load_source
 from training.network.layers import has_grouped_kernels
+from training.network.published_weights import OUR_HEAD
 from training.network.runtime import keras, tf
 from training.phases.images import images_of
 from training.places import Places
@@ -64,8 +65,8 @@ def export_backbone(config: TrainConfig, source: Source, repository: ModelReposi
 
     def fill(network: keras.Model) -> None:
         load_source(network, source, labels, repository, WeightsStore(Places().weights))
-        kernel, bias = network.get_layer(HEAD).get_weights()
-        network.get_layer(HEAD).set_weights([kernel, bias + 1])  # tf2onnx leaves out an Add of zeros
+        kernel, bias = network.get_layer(OUR_HEAD).get_weights()
+        network.get_layer(OUR_HEAD).set_weights([kernel, bias + 1])  # tf2onnx leaves out an Add of zeros
 
     network = filled_network(fill, config, len(labels), exported=True)
     to_onnx(traced(network, config.preprocessing), target, labels, config.preprocessing)
@@ -86,7 +87,7 @@ def _filled_by_head(run: Run, repository: ModelRepository, labels: list[str]) ->
 
     def fill(network: keras.Model) -> None:
         load_source(network, source, labels, repository, WeightsStore(Places().weights))
-        network.get_layer(HEAD).set_weights([head.kernel, head.bias])
+        network.get_layer(OUR_HEAD).set_weights([head.kernel, head.bias])
 
     return fill
 

@@ -13,9 +13,10 @@ from training.network import optimizers, resnext, runtime
 from training.network.checkpoint import Checkpoint
 from training.network.divergence import Diverged
 from training.network.histograms import Histograms
-from training.network.initial_weights import HEAD, load_source
+from training.network.initial_weights import load_source
 from training.network.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from training.network.progress_bar import ProgressCallback
+from training.network.published_weights import OUR_HEAD
 from training.network.runtime import keras
 from training.network.time_budget import TimeBudget
 from training.phases.images import images_of
@@ -56,7 +57,7 @@ def train(run: Run, plan: Plan, source: Source | None, repository: ModelReposito
             load_source(model, source, labels, repository, WeightsStore(Places().weights))
             if config.method == "finetune":
                 head = read_head(run.of_head().head)
-                model.get_layer(HEAD).set_weights([head.kernel, head.bias])
+                model.get_layer(OUR_HEAD).set_weights([head.kernel, head.bias])
     if not checkpoint.state["stopped"]:
         fit(config, run, model, splits, log, checkpoint)
 

@@ -8,7 +8,8 @@ import pytest
 from tests.training.conftest import Trained
 from training.config import InitialWeights, TrainConfig
 from training.network import resnext
-from training.network.initial_weights import HEAD, load_source
+from training.network.initial_weights import load_source
+from training.network.published_weights import OUR_HEAD
 from training.network.runtime import keras
 from training.runs.source import Source, find_source
 from training.weights.store import WeightsStore
@@ -41,14 +42,14 @@ def test_the_same_labels_take_everything(trained: Trained) -> None:
 @pytest.mark.parametrize("labels", [list("abcdefghij"), ["0", "1", "2"]])
 def test_other_labels_take_the_body_and_a_new_head(trained: Trained, labels: list[str]) -> None:
     model = network(trained.config, len(labels))
-    head = [w.numpy() for w in model.get_layer(HEAD).weights]
+    head = [w.numpy() for w in model.get_layer(OUR_HEAD).weights]
     load(model, trained, labels)
     source = network(trained.config, 10)
     source.load_weights(trained.repository.path(1) / "model.weights.h5")
     for name in ("stem_conv", "stage1_block1_norm1", "stage2_block1_conv2"):
         for ours, theirs in zip(model.get_layer(name).weights, source.get_layer(name).weights, strict=True):
             np.testing.assert_array_equal(ours, theirs)
-    for ours, before in zip(model.get_layer(HEAD).weights, head, strict=True):
+    for ours, before in zip(model.get_layer(OUR_HEAD).weights, head, strict=True):
         np.testing.assert_array_equal(ours, before)
 
 
