@@ -21,8 +21,8 @@ from app.execution.provider import Provider
 from training.config import MODEL_NAME
 from training.contract.manifest import Precision
 from training.contract.names import Name
+from training.environment import ENV_PREFIX
 from training.jobs.settings import SecretUnreadable, SharedSettings
-from training.limits import ENV_PREFIX
 
 # variables that the worker and docker-compose.yml read
 ELSEWHERE = {"RESNEXT_NAME", "RESNEXT_API_KEYS_FILE", "RESNEXT_DATABASE_FILE"}

@@ -16,9 +16,9 @@ import yaml
 from app import __version__
 from app.settings import Settings
 from training.cli.jobs import RunWorker
+from training.environment import ENV_PREFIX
 from training.jobs.presence import Presence
 from training.jobs.settings import SharedSettings
-from training.limits import ENV_PREFIX
 from training.system.child import GRACE_S
 
 ROOT = Path(__file__).parents[1]

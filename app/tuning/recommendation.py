@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from training.contract.manifest import Precision
-from training.limits import ENV_PREFIX
+from training.environment import ENV_PREFIX
 
 TUNED = ("precision", "threads", "max_batch", "decode_threads")  # settings: fields of both Settings and Candidate
 WORTHWHILE = 1.03  # times the images/s: less is noise, or not worth a line of configuration

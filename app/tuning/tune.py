@@ -11,7 +11,7 @@ from app.execution.provider import PROVIDERS
 from app.settings import read_settings
 from app.tuning.recommendation import WORTHWHILE, Candidate, Comparison, Figures, percentile
 from app.tuning.sweep import Outcome, Proposal, Stage, Sweep
-from training.limits import ENV_PREFIX
+from training.environment import ENV_PREFIX
 
 SHARES = (0.5, 0.99)  # the percentiles of latency that are shown
 

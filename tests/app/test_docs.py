@@ -17,8 +17,8 @@ from app.observability.resources import gpu_metrics, process_metrics, room_metri
 from app.settings import Settings
 from app.trainer.job_metrics import show_jobs
 from tests.app.world import every_error
+from training.environment import ENV_PREFIX
 from training.images import decode as images
-from training.limits import ENV_PREFIX
 
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs/api.md").read_text()

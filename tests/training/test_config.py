@@ -40,7 +40,16 @@ def test_a_record_reads_back_the_same() -> None:
         ({"augmentation": {"spin": 1}}, "spin"),
         ({"learning_rate": float("inf")}, "finite number"),
         ({"gate": {"tolerance": float("nan")}}, "finite number"),
-        ({"init": "best"}, "should be random, live or the number of a version"),
+        (
+            {"init": "best@0"},
+            "should be auto, random, live, the number of a version, MODEL",
+        ),
+        ({"init": "weights:../up"}, "a name should have"),
+        ({"init": "model:best"}, "weights:NAME"),
+        ({"method": "heads"}, "method"),
+        ({"freeze": "stages:9"}, "freeze"),
+        ({"time_budget": "soon"}, "time_budget"),
+        ({"time_budget": "0m"}, "time_budget"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(change: dict[str, object], message: str) -> None:

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from pydantic import BaseModel, Field
 
-from training.limits import ENV_PREFIX
+from training.environment import ENV_PREFIX
 
 ROOT = Path(__file__).parents[2]  # the folder of this release's `app`: the checkout, or the environment's packages
 

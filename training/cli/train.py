@@ -18,11 +18,11 @@ from training.contract.manifest import REPORT_FOLDER
 from training.contract.names import Name
 from training.contract.repository import ModelRepository
 from training.contract.verdict import Verdict
+from training.environment import Places
 from training.errors import TrainingError, UsageError
 from training.phases.method import require_weights
-from training.places import Places
 from training.runs.progress import PHASES, Phase, epoch_now
-from training.runs.records import PublishRecord
+from training.runs.records import PublishRecord, head_that_stays
 from training.runs.run import Run, RunError, new_run
 from training.runs.source import pinned_source, with_source
 from training.system.interrupt import INTERRUPT
@@ -179,7 +179,7 @@ def _run_phases(run: Run, models: Path, skip: tuple[Phase, ...] = ()) -> None:
     """Runs the phases and says what was published. Raises Rejected when the gate kept the version aside."""
     from training.phases.order import run_phases
 
-    console.print(f"run {run.folder}", highlight=False, markup=False)
+    _say(f"run {run.folder}")
     repository = ModelRepository(models, run.config().name)
     run_phases(run, repository, console, skip)
     published, verdict = run.record("publishing", PublishRecord), run.record("gating", Verdict)
@@ -187,16 +187,21 @@ def _run_phases(run: Run, models: Path, skip: tuple[Phase, ...] = ()) -> None:
         console.print("nothing is published: gate.dry_run is set")
         return
     place = repository.path(published.version)
-    console.print(_pictures(place / REPORT_FOLDER), highlight=False, markup=False)
+    _say(_pictures(place / REPORT_FOLDER))
+    aside = f"version {published.version} is kept aside in {place}: {'; '.join(verdict.reasons)}"
+    active = published.version
     if not published.active:
-        raise Rejected(f"version {published.version} is kept aside in {place}: {'; '.join(verdict.reasons)}")
+        if not (head := head_that_stays(run)):
+            raise Rejected(aside)
+        _say(aside)
+        active, verdict = head, run.of_head().record("gating", Verdict)
     accuracy = Proportion.of(verdict.accuracy, verdict.images or 0)
-    console.print(
-        f"version {published.version} of {repository.name} is active: test accuracy {accuracy}, in {place}",
-        highlight=False,
-        markup=False,
-    )
-    console.print(_try_it(run, models, repository.name), highlight=False, markup=False)
+    _say(f"version {active} of {repository.name} is active: test accuracy {accuracy}, in {repository.path(active)}")
+    _say(_try_it(run, models, repository.name))
+
+
+def _say(line: str) -> None:
+    console.print(line, highlight=False, markup=False)
 
 
 def _pictures(report: Path) -> str:

@@ -14,9 +14,9 @@ from training.datasets.report import DatasetReport, Suspicious, Unreadable
 from training.datasets.shortage import causes
 from training.datasets.split import divide
 from training.datasets.suspicion import Picture, Suspicion
+from training.environment import Limits
 from training.errors import few
 from training.images.decode import ImageError, decode, read_file
-from training.limits import Limits
 from training.system.threads import in_threads
 
 FilesRead = Callable[[int, int], None]

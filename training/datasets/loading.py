@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from training.contract.manifest import Preprocessing
 from training.datasets.layout import SPLITS, DatasetError, Sample
+from training.environment import Limits
 from training.errors import words_of
 from training.images.decode import ImageError, decode, read_file
-from training.limits import Limits
 from training.system.durable import write_atomically
 from training.system.threads import in_threads
 

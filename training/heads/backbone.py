@@ -18,7 +18,7 @@ from pathlib import Path
 
 from training.config import TrainConfig
 from training.contract.manifest import Preprocessing
-from training.places import Places
+from training.environment import Places
 from training.runs.source import Source
 from training.system.files import link_or_copy
 

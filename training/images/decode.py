@@ -16,11 +16,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from training.contract.manifest import Preprocessing
+from training.environment import Limits
 from training.errors import TrainingError
 from training.images.formats import FORMATS, name_of, unread
 from training.images.jpeg_end import END, has_all_pixels
 from training.images.metadata import orientation_of, without_metadata
-from training.limits import Limits
 
 MAX_FILE_BYTES = 512 * 1024**2  # a file is held in memory while it is decoded
 # Pillow warns of tags that it ignores, and of images over its limit, which `decode` refuses before Pillow would

@@ -68,7 +68,7 @@ def moment(milliseconds: int | None) -> datetime | None:
 
 def reason_of(row: "WorkflowStatus", state: JobState, verdict: Verdict | None) -> str | None:
     """Returns why a job failed or was rejected, else None. The row needs its output."""
-    if state == "rejected" and verdict:
+    if verdict and (state == "rejected" or (state == "succeeded" and not verdict.passed)):
         return "; ".join(verdict.reasons)
     if row.status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
         return f"its worker ended {MAX_RECOVERIES} times while it ran"

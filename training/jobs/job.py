@@ -82,4 +82,7 @@ class Job(BaseModel):
     progress: Progress
     verdict: Verdict | None
     version: int | None = Field(description="the version that it published, active or kept aside")
-    reason: str | None = Field(description="why it failed or was rejected")
+    reason: str | None = Field(
+        description="why it failed or was rejected; of a job that succeeded, why the head that it published first stays "
+        "active"
+    )

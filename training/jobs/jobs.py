@@ -45,7 +45,7 @@ from training.jobs.job import (
 from training.jobs.presence import WorkerInfo
 from training.jobs.settings import SharedSettings
 from training.runs.progress import read_progress
-from training.runs.records import PublishRecord, verdict_of
+from training.runs.records import PublishRecord, head_that_stays, verdict_of
 from training.runs.run import Run
 
 if TYPE_CHECKING:
@@ -303,9 +303,16 @@ class Jobs:
             phase=phase,
             progress=read_progress(run.progress),
             verdict=verdict,
-            version=run.record("publishing", PublishRecord).version if run.done("publishing") else None,
+            version=_version_of(run),
             reason=reason_of(newest, state, verdict),
         )
+
+
+def _version_of(run: Run) -> int | None:
+    """Returns the version that the run has made: the head's, where the training of all layers after it was rejected."""
+    if not run.done("publishing"):
+        return None
+    return head_that_stays(run) or run.record("publishing", PublishRecord).version
 
 
 def _began(run: Run) -> datetime | None:

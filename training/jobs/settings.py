@@ -12,9 +12,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from training.environment import ENV_PREFIX, Places
 from training.errors import TrainingError
-from training.limits import ENV_PREFIX
-from training.places import Places
 
 SECRETS = Path("/run/secrets")  # where Docker and Podman mount them
 CONNECT_TIMEOUT_S = 5  # the driver's own is more than two minutes

@@ -25,7 +25,7 @@ from training.jobs.jobs import ENGINE_VERSION, WORKFLOW, Jobs
 from training.jobs.presence import Presence
 from training.jobs.settings import SharedSettings
 from training.runs.progress import PHASES, Phase
-from training.runs.records import PublishRecord
+from training.runs.records import PublishRecord, head_that_stays
 from training.runs.run import Run
 from training.system.child import ChildKilled, end_children, run_child
 
@@ -136,7 +136,7 @@ class Worker:
             for phase in PHASES:
                 await self._step(run, phase)
             verdict = run.record("gating", Verdict)
-            if not verdict.passed:
+            if not verdict.passed and head_that_stays(run) is None:
                 return {"state": "rejected", "reason": "; ".join(verdict.reasons)}
             return {"state": "succeeded", "reason": None}
         except (TrainingError, OSError) as error:  # OSError: a full disk, a folder that is gone

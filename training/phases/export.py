@@ -12,6 +12,7 @@ from training.config import TrainConfig
 from training.contract.manifest import INPUT_NAME, MODEL_FILE, OUTPUT_NAME, WEIGHTS_FILE, Preprocessing
 from training.contract.repository import ModelRepository
 from training.datasets.report import DatasetReport
+from training.environment import Places
 from training.exported.classifier import Classifier, Probabilities, Uint8Images, batches
 from training.heads.backbone import backbone_of
 from training.heads.folding import read_head, set_head
@@ -22,7 +23,6 @@ from training.network.layers import has_grouped_kernels
 from training.network.published_weights import OUR_HEAD
 from training.network.runtime import keras, tf
 from training.phases.images import images_of
-from training.places import Places
 from training.runs.console import ProgressLog
 from training.runs.records import ExportRecord
 from training.runs.run import Run

@@ -12,12 +12,12 @@ from training.contract.repository import ModelRepository
 from training.datasets.layout import Sample
 from training.datasets.loading import read_samples
 from training.datasets.report import DatasetReport
+from training.environment import Places
 from training.exported.evaluate import evaluate
 from training.heads.backbone import backbone_of
 from training.heads.features import Extractor, Features, FeatureStore, extractor, features_of
 from training.heads.folding import write_head
 from training.heads.regression import cross_validated, fit_head, probabilities_of
-from training.places import Places
 from training.runs.console import ProgressLog
 from training.runs.progress import read_progress
 from training.runs.records import TrainingRecord

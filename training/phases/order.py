@@ -12,7 +12,7 @@ from rich.console import Console
 
 from training.contract.repository import ModelRepository
 from training.contract.verdict import Verdict
-from training.places import Places
+from training.environment import Places
 from training.runs.console import ProgressLog
 from training.runs.progress import PHASES, Phase
 from training.runs.records import PublishRecord

@@ -8,6 +8,7 @@ from training.contract.intervals import Proportion
 from training.contract.repository import ModelRepository
 from training.datasets.loading import Split
 from training.datasets.report import DatasetReport
+from training.environment import Places
 from training.heads.folding import read_head
 from training.network import optimizers, resnext, runtime
 from training.network.checkpoint import Checkpoint
@@ -20,7 +21,6 @@ from training.network.published_weights import OUR_HEAD
 from training.network.runtime import keras
 from training.network.time_budget import TimeBudget
 from training.phases.images import images_of
-from training.places import Places
 from training.runs.console import ProgressLog, duration
 from training.runs.plan import Plan
 from training.runs.progress import read_progress

@@ -54,6 +54,15 @@ class PublishRecord(BaseModel):
     active: bool
 
 
+def head_that_stays(run: Run) -> int | None:
+    """Returns the version of the head alone, where a fine-tuning was rejected after it and it stays active."""
+    head = run.of_head()
+    if not head.done("publishing") or not run.done("publishing") or run.record("publishing", PublishRecord).active:
+        return None
+    published = head.record("publishing", PublishRecord)
+    return published.version if published.active else None
+
+
 def verdict_of(run: Run) -> Verdict:
     """Returns the gate's verdict with the notes on the variants. Raises RunError before there is a verdict."""
     verdict = run.record("gating", Verdict)

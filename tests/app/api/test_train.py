@@ -58,7 +58,7 @@ async def test_only_the_data_has_to_be_said(serve: Serve) -> None:
         job = answer.json()
         assert answer.headers["location"] == f"/train/{job['id']}"
         assert (job["state"], job["priority"], job["dataset"]["name"]) == ("queued", 0, "photos")
-        expected = TrainConfig(data=Path("photos"), name="flowers")
+        expected = TrainConfig(data=Path("photos"), name="flowers", init="random")
         assert TrainConfig.model_validate(job["config"]) == expected
         assert (await client.get(answer.headers["location"])).json() == job
 
@@ -75,7 +75,7 @@ async def test_what_is_said_counts(serve: Serve) -> None:
     async with serve() as (client, _):
         job = (await client.post("/train?priority=7", json=fields)).json()
     assert job["priority"] == 7
-    assert TrainConfig.model_validate(job["config"]) == TrainConfig.model_validate(fields)
+    assert TrainConfig.model_validate(job["config"]) == TrainConfig.model_validate({**fields, "init": "random"})
 
 
 async def test_a_revision_is_settled_when_the_job_is_queued(serve: Serve, tmp_path: Path) -> None:
@@ -425,7 +425,7 @@ def test_openapi_shows_every_field_with_its_description_and_default() -> None:
     for name, field in fields.items():
         described = "description" in field or "$ref" in str(field)
         assert described, name
-        assert name in ("data", "name", "epochs") or "default" in field or "$ref" in field, name
+        assert name in ("data", "name", "epochs", "time_budget") or "default" in field or "$ref" in field, name
     assert "photos@3" in fields["data"]["description"]
 
 

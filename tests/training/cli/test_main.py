@@ -247,7 +247,7 @@ def test_dataset_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ("export", 2, "resnext export needs RUN"),
         ("train d --architecture.depths 1,0", 2, "--architecture.depths: Input should be greater than or equal to 1"),
         ("train d --architecture.depths x", 2, "--architecture.depths: Input should be a valid integer"),
-        ("train d --init best", 2, "--init: should be random, live or the number of a version, it is 'best'"),
+        ("train d --init best@0", 2, "--init: should be auto, random, live, the number of a version, MODEL, "),
         ("train d --gate 3", 2, "--gate: should be a table of settings, it is 3"),
         ("train d --models README.md", 1, "--models should be a folder that versions can be published into"),
         ("predict a.png --json --csv", 2, "choose --json or --csv, not both"),

@@ -37,8 +37,14 @@ def runs(folder: Path) -> list[Path]:
         ),
         ("train nowhere", 1, "the dataset should be a folder, "),
         ("train DATA --init 99", 1, "model 'small' has no version 99; it has: 1"),
-        ("train DATA --init live --name other", 1, "init is live, and model 'other' has no active version"),
-        ("train DATA --init 1", 1, "version 1 is resnext8_4x4d with depths (1, 1), this training is resnext50_32x4d"),
+        ("train DATA --init live --name other", 1, "init names model 'other', which has no active version"),
+        (
+            "train DATA --init 1 --architecture.cardinality 32 --architecture.depths 3,4,6,3",
+            1,
+            "small@1 is resnext8_4x4d with depths (1, 1), this training is resnext50_32x4d",
+        ),
+        ("train DATA --init weights:none", 1, "there are no weights 'none' in "),
+        ("train DATA --method head", 1, "method head needs weights to start from, and init is random"),
         pytest.param(
             *("train DATA --precision mixed_float16", 1, "precision mixed_float16 needs a GPU"),
             marks=pytest.mark.skipif(bool(GPUS), reason="there is a GPU"),
@@ -119,11 +125,10 @@ def test_a_live_version_is_started_from_without_a_word_from_keras(
     trained: Trained, digits: Path, here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(trained.repository.folder, here / "m" / "small")
-    small = ["--architecture.depths=1,1", "--architecture.cardinality=4", "--architecture.stem-width=16"]
-    flags = ["--name=small", "--models=m", "--image-size=32", "--epochs=1", "--batch-size=64", "--gate.dry-run"]
-    assert main(["train", str(digits), "--init", "live", *flags, *small, "--no-int8.enabled", "--no-fp16.enabled"]) == 0
+    flags = ["--name=small", "--models=m", "--method=scratch", "--epochs=1", "--batch-size=64", "--gate.dry-run"]
+    assert main(["train", str(digits), "--init", "live", *flags, "--no-int8.enabled", "--no-fp16.enabled"]) == 0
     out, err = capfd.readouterr()
     assert "nothing is published: gate.dry_run is set" in out
     assert "Skipping variable loading" not in out + err
     (run,) = runs(here)
-    assert (run / "init.txt").read_text() == "1\n"
+    assert '"version": 1' in (run / "init.json").read_text()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 
 from tests.training.conftest import Trained
 from training.datasets.layout import Sample
@@ -31,7 +32,7 @@ class Network:
         self.images = 0
 
     def __call__(self) -> Extractor:
-        def counted(images: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]  # whatever the extractor takes
+        def counted(images: NDArray[np.uint8]) -> NDArray[np.float32]:
             self.images += len(images)
             return self.extract(images)
 

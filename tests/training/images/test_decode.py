@@ -13,9 +13,9 @@ from PIL.PngImagePlugin import PngImageFile
 
 from tests.training.images.pictures import SQUARE, encoded, photograph, quadrants, tiff
 from training.contract.manifest import Preprocessing
+from training.environment import MAX_PIXELS
 from training.images.decode import MAX_FILE_BYTES, ImageError, decode
 from training.images.formats import FORMATS
-from training.limits import MAX_PIXELS
 
 
 def color(image: NDArray[np.uint8]) -> list[int]:

@@ -16,14 +16,14 @@ from tests.training.conftest import Trained
 from training.config import TrainConfig
 from training.contract.manifest import Manifest
 from training.contract.repository import ModelRepository
+from training.environment import Places
 from training.exported.classifier import published
 from training.images.decode import decode
 from training.network import resnext
 from training.network.runtime import keras
 from training.phases.method import MethodError
 from training.phases.order import run_phase, run_phases
-from training.places import Places
-from training.runs.records import TrainingRecord
+from training.runs.records import PublishRecord, TrainingRecord, head_that_stays
 from training.runs.run import Run
 from training.runs.source import with_source
 from training.weights.store import WeightsStore
@@ -59,9 +59,11 @@ def trained_by(repository: ModelRepository, folder: Path, data: Path, **settings
 
 @pytest.fixture(scope="module")
 def repository(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> ModelRepository:
-    root = tmp_path_factory.mktemp("models")
-    shutil.copytree(trained.repository.folder, root / "small")
-    return ModelRepository(root, "small")
+    """The trained version alone: other tests publish more beside it."""
+    repository = ModelRepository(tmp_path_factory.mktemp("models"), "small")
+    shutil.copytree(trained.repository.path(1), repository.folder / "1")
+    repository.activate(1)
+    return repository
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +160,14 @@ def test_fine_tuning_publishes_its_head_first(repository: ModelRepository, tuned
     # its epochs go on from that head: from a new one the first would be near chance, 0.25
     report = repository.path(manifest.version) / "report" / "history.json"
     assert json.loads(report.read_text())[0]["val_accuracy"] >= head.metrics["val"].accuracy - 0.15
+
+
+def test_a_head_stays_where_the_training_of_all_layers_is_rejected(tuned: Ended, tmp_path: Path) -> None:
+    assert head_that_stays(tuned.run) is None  # all layers were trained, and are active
+    run = Run(tmp_path / "run")
+    shutil.copytree(tuned.run.folder, run.folder)
+    run.finish("publishing", PublishRecord(version=tuned.manifest.version, active=False))
+    assert head_that_stays(run) == tuned.manifest.version - 1
 
 
 def test_what_is_frozen_stays(repository: ModelRepository, tuned: Ended) -> None:

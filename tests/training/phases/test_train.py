@@ -22,7 +22,7 @@ from training.network.checkpoint import Checkpoint
 from training.network.divergence import Diverged
 from training.network.histograms import Histograms
 from training.network.runtime import keras, tf
-from training.phases.export import trained_network
+from training.phases.export import filled_network
 from training.phases.order import run_phase
 from training.phases.train import class_weight, epochs_of, optimizer, stopping_rules
 from training.runs.records import TrainingRecord
@@ -145,7 +145,6 @@ import os, signal, sys
 from pathlib import Path
 from training.network.runtime import keras, tf
 from training.phases import train
-from training.phases.export import trained_network
 from training.phases.order import run_phase
 from training.contract.repository import ModelRepository
 from training.runs.run import Run
@@ -172,7 +171,7 @@ def ends(run: Run, config: TrainConfig) -> tuple[list[dict[str, float]], list[ND
 
 
 def flat_weights(file: Path, config: TrainConfig) -> NDArray[np.float32]:
-    network = trained_network(file, config, 10, exported=False)
+    network = filled_network(lambda network: network.load_weights(file), config, 10, exported=False)
     return np.concatenate([variable.numpy().ravel() for variable in network.weights])
 
 

@@ -19,9 +19,20 @@ def weights(tmp_path: Path) -> WeightsStore:
     return WeightsStore(tmp_path / "weights")
 
 
+@pytest.fixture(scope="module")
+def repository(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> ModelRepository:
+    """The trained version alone: other tests publish more beside it."""
+    repository = ModelRepository(tmp_path_factory.mktemp("models"), "small")
+    shutil.copytree(trained.repository.path(1), repository.folder / "1")
+    repository.activate(1)
+    return repository
+
+
 @pytest.mark.parametrize("init", ["live", "1", "small", "small@1"])
-def test_a_version_is_named_in_four_ways(trained: Trained, weights: WeightsStore, init: str) -> None:
-    source = find_source(InitialWeights.parse(init), trained.repository, weights)
+def test_a_version_is_named_in_four_ways(
+    trained: Trained, repository: ModelRepository, weights: WeightsStore, init: str
+) -> None:
+    source = find_source(InitialWeights.parse(init), repository, weights)
     assert source
     assert (source.model, source.version, source.weights) == ("small", 1, None)
     assert str(source) == "small@1"
@@ -29,8 +40,8 @@ def test_a_version_is_named_in_four_ways(trained: Trained, weights: WeightsStore
     assert source.labels == trained.manifest.labels
 
 
-def test_another_model_is_found_beside_the_runs_own(trained: Trained, weights: WeightsStore) -> None:
-    other = ModelRepository(trained.repository.root, "other")
+def test_another_model_is_found_beside_the_runs_own(repository: ModelRepository, weights: WeightsStore) -> None:
+    other = ModelRepository(repository.root, "other")
     source = find_source(InitialWeights.parse("small"), other, weights)
     assert source
     assert str(source) == "small@1"
@@ -38,11 +49,11 @@ def test_another_model_is_found_beside_the_runs_own(trained: Trained, weights: W
         find_source(InitialWeights.parse("live"), other, weights)
 
 
-def test_what_is_not_there_is_refused(trained: Trained, weights: WeightsStore) -> None:
+def test_what_is_not_there_is_refused(repository: ModelRepository, weights: WeightsStore) -> None:
     with pytest.raises(ContractError, match="no version 99"):
-        find_source(InitialWeights.parse("99"), trained.repository, weights)
+        find_source(InitialWeights.parse("99"), repository, weights)
     with pytest.raises(WeightsNotFound, match="no weights 'tv_in1k'"):
-        find_source(InitialWeights.parse("weights:tv_in1k"), trained.repository, weights)
+        find_source(InitialWeights.parse("weights:tv_in1k"), repository, weights)
 
 
 def test_a_version_without_weights_is_refused(trained: Trained, weights: WeightsStore, tmp_path: Path) -> None:
@@ -56,33 +67,39 @@ def test_a_version_without_weights_is_refused(trained: Trained, weights: Weights
         find_source(InitialWeights.parse("1"), repository, weights)
 
 
-def test_a_run_pins_what_was_active_when_it_began(trained: Trained, weights: WeightsStore, tmp_path: Path) -> None:
+def test_a_run_pins_what_was_active_when_it_began(
+    repository: ModelRepository, trained: Trained, weights: WeightsStore, tmp_path: Path
+) -> None:
     run = Run(tmp_path)
     config = trained.config.model_copy(update={"init": "live"})
     empty = ModelRepository(tmp_path / "models", "small")
     assert pinned_source(run, trained.config, empty, weights) is None
     with pytest.raises(InitialWeightsError, match="no active version"):
         pinned_source(run, config, empty, weights)
-    first = pinned_source(run, config, trained.repository, weights)
+    first = pinned_source(run, config, repository, weights)
     assert pinned_source(run, config, empty, weights) == first  # though no version is active there
 
 
-def test_another_network_is_refused(trained: Trained, weights: WeightsStore, tmp_path: Path) -> None:
+def test_another_network_is_refused(
+    repository: ModelRepository, trained: Trained, weights: WeightsStore, tmp_path: Path
+) -> None:
     config = TrainConfig.model_validate(
         {**trained.config.model_dump(), "init": "1", "architecture": {**SMALL, "cardinality": 8}}
     )
     with pytest.raises(InitialWeightsError, match=r"small@1 is resnext8_4x4d .* this training is resnext8_8x4d"):
-        pinned_source(Run(tmp_path), config, trained.repository, weights)
+        pinned_source(Run(tmp_path), config, repository, weights)
 
 
-def test_settings_that_are_left_out_come_from_the_weights(trained: Trained, weights: WeightsStore) -> None:
-    made = with_source({"data": "d", "init": "live"}, trained.repository, weights)
+def test_settings_that_are_left_out_come_from_the_weights(
+    repository: ModelRepository, trained: Trained, weights: WeightsStore
+) -> None:
+    made = with_source({"data": "d", "init": "live"}, repository, weights)
     assert (made["image_size"], made["architecture"]["depths"]) == (32, (1, 1))
-    assert with_source({"image_size": 64, "init": "live"}, trained.repository, weights)["image_size"] == 64
+    assert with_source({"image_size": 64, "init": "live"}, repository, weights)["image_size"] == 64
     config = TrainConfig.model_validate(made)
     assert config.preprocessing == trained.manifest.preprocessing
 
 
-def test_auto_is_random_where_there_are_no_weights(trained: Trained, weights: WeightsStore) -> None:
-    assert with_source({"data": "d"}, trained.repository, weights) == {"data": "d", "init": "random"}
-    assert with_source({"init": 7}, trained.repository, weights) == {"init": 7}  # for TrainConfig to refuse
+def test_auto_is_random_where_there_are_no_weights(repository: ModelRepository, weights: WeightsStore) -> None:
+    assert with_source({"data": "d"}, repository, weights) == {"data": "d", "init": "random"}
+    assert with_source({"init": 7}, repository, weights) == {"init": 7}  # for TrainConfig to refuse

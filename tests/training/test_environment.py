@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from training.environment import MAX_PIXELS, Limits
 from training.jobs.settings import SharedSettings
-from training.limits import MAX_PIXELS, Limits
 
 
 def test_empty_means_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,6 +19,6 @@ def test_a_child_has_the_limit_wherever_it_was_set(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("RESNEXT_SECRETS", str(tmp_path))
     environment = SharedSettings().environment_of_child()
     assert not any("word" in value for value in environment.values())  # a child that decodes needs no database
-    code = "from training.limits import Limits; print(Limits().max_pixels)"
+    code = "from training.environment import Limits; print(Limits().max_pixels)"
     child = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert child.stdout == "12345\n"

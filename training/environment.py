@@ -1,0 +1,44 @@
+"""The limit and the folders that the service, the worker and the command line take from the environment."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ENV_PREFIX = "RESNEXT_"
+MAX_PIXELS = 89_478_485  # Pillow's own limit for a warning: 268 MB as RGB
+
+
+class Limits(BaseSettings):
+    """Limits from the environment: each field is `RESNEXT_<FIELD>`, and an empty value means the default."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
+
+    max_pixels: PositiveInt = Field(
+        MAX_PIXELS, description="largest width times height of an image, in requests, datasets and training"
+    )
+
+    def environment_of_child(self) -> dict[str, str]:
+        """Returns this process' environment with these limits, for a child process that decodes images."""
+        return {**os.environ, **self._variables(Limits)}
+
+    def _variables(self, kind: "type[Limits]") -> dict[str, str]:
+        return {ENV_PREFIX + name.upper(): str(getattr(self, name)) for name in kind.model_fields}
+
+
+class Places(Limits):
+    """Folders from the environment: each field is `RESNEXT_<FIELD>`, and an empty value means the default."""
+
+    weights: Path = Field(Path("weights"), description="folder of published weights, from which a training may start")
+    cache: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
+        Path("~/.cache/resnext"),
+        validate_default=True,
+        description="folder of what a training computes once for later ones: features of images, files of backbones. "
+        "It may be deleted at any time",
+    )
+
+    def environment_of_child(self) -> dict[str, str]:
+        """Returns this process' environment with these limits and folders, for a child process that trains."""
+        return {**super().environment_of_child(), **self._variables(Places)}
