@@ -83,6 +83,6 @@ class Job(BaseModel):
     verdict: Verdict | None
     version: int | None = Field(description="the version that it published, active or kept aside")
     reason: str | None = Field(
-        description="why it failed or was rejected; of a job that succeeded, why the head that it published first stays "
-        "active"
+        description="why it failed or was rejected; of a job that succeeded, why the head that it published first "
+        "stays active"
     )
