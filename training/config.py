@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from training.contract.architecture import Architecture
 from training.contract.manifest import Preprocessing
 from training.contract.names import Name
+from training.recipes import AUGMENTATIONS, Augmentation
 
 MODEL_NAME = "resnext50"  # the default
 DATA = "folder of images: DIR/{train,val,test}/<class>/*, or DIR/<class>/*, which is then split"
@@ -23,30 +24,6 @@ def _usable_init(text: str) -> str:
 
 
 Init = Annotated[str, AfterValidator(_usable_init), WithJsonSchema({"type": "string", "pattern": INIT})]
-
-
-class Augmentation(BaseModel):
-    """Random geometry for each training image, applied as one affine map with one resampling."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    rotation: float = Field(20.0, ge=0, le=180, description="largest rotation either way, in degrees")
-    width_shift: float = Field(0.2, ge=0, lt=1, description="largest shift either way, as a fraction of the width")
-    height_shift: float = Field(0.2, ge=0, lt=1, description="largest shift either way, as a fraction of the height")
-    shear: float = Field(0.2, ge=0, lt=45, description="largest shear angle in degrees, as Keras' shear_range")
-    zoom: float = Field(0.2, ge=0, lt=1, description="the scale of each axis is drawn from 1 - zoom to 1 + zoom")
-    horizontal_flip: bool = Field(
-        True, description="mirror half of the images at random; switch it off where left and right differ"
-    )
-
-
-AUGMENTATIONS = {
-    "none": Augmentation(rotation=0, width_shift=0, height_shift=0, shear=0, zoom=0, horizontal_flip=False),
-    "tutorial": Augmentation(),
-    "characters": Augmentation(
-        rotation=10, width_shift=0.1, height_shift=0.1, shear=0, zoom=0.1, horizontal_flip=False
-    ),
-}
 
 
 class Gate(BaseModel):

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from training.config import AUGMENTATIONS, TrainConfig
+from training.config import TrainConfig
+from training.recipes import AUGMENTATIONS
 
 
 def test_the_defaults_are_the_tutorials() -> None:

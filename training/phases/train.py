@@ -3,6 +3,9 @@
 import math
 import time
 
+import numpy as np
+from numpy.typing import NDArray
+
 from training.config import TrainConfig
 from training.contract.intervals import Proportion
 from training.contract.repository import ModelRepository
@@ -145,17 +148,18 @@ def fit(
             Histograms(run.tensorboard),
         ]
 
+    weights = class_weights(splits["train"], classes) if config.class_weight == "balanced" else None
+
     def go_on(epoch: int, step: int, epochs: int) -> None:
         model.fit(
             training_batches(
-                splits["train"], classes, config.batch_size, config.augmentation, config.seed, epoch, step
+                splits["train"], classes, config.batch_size, config.augmentation, config.seed, epoch, step, weights
             ),
             steps_per_epoch=steps - step,
             validation_data=evaluation_batches(splits["val"], classes, config.batch_size),
             initial_epoch=epoch,
             epochs=epochs,
             shuffle=False,  # the pipeline shuffles
-            class_weight=class_weight(splits["train"], classes) if config.class_weight == "balanced" else None,
             callbacks=callbacks,
             verbose=0,
         )
@@ -173,7 +177,7 @@ def fit(
         raise Diverged(f"{error}; lower the learning rate, it is {config.learning_rate:g}{kept}") from None
 
 
-def class_weight(split: Split, classes: int) -> dict[int, float]:
-    """Returns weights that give every class the same sum, with mean 1 over the images."""
-    counts = {label: int((split.labels == label).sum()) for label in range(classes)}
-    return {label: len(split) / (classes * count) for label, count in counts.items()}
+def class_weights(split: Split, classes: int) -> NDArray[np.float32]:
+    """Returns weights [classes] that give every class the same sum, with mean 1 over the images."""
+    counts = np.bincount(split.labels, minlength=classes)
+    return (len(split) / (classes * counts)).astype(np.float32)
