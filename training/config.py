@@ -134,7 +134,9 @@ class Recipe(BaseModel):
     )
     strict: bool = Field(False, description="stop at an unreadable file; by default it is skipped and listed")
 
-    augment: Literal["none", "tutorial", "characters"] = Field("tutorial", description="preset for the augmentation")
+    augment: Literal["none", "tutorial", "characters", "few", "modern"] = Field(
+        "tutorial", description="preset for the augmentation"
+    )
     augmentation: Augmentation = Field(Augmentation(), description="single values in place of the preset's")
 
     epochs: int | None = Field(
@@ -159,6 +161,13 @@ class Recipe(BaseModel):
         ge=0,
         description="epochs of linear warm-up from 0, with schedule cosine only; each counts at least 16 steps "
         "unless epochs is set",
+    )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="momentum of a moving average of the weights, which is validated and published in their place; "
+        "after t steps it is t / (t + 10) at most; 0 averages nothing",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target that is spread over all classes")
     class_weight: Literal["none", "balanced"] = Field("none", description="balanced gives rare classes more weight")

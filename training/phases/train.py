@@ -12,6 +12,7 @@ from training.contract.repository import ModelRepository
 from training.datasets.loading import Split
 from training.datasets.report import DatasetReport
 from training.network import optimizers, resnext, runtime
+from training.network.averaging import AveragedValidation
 from training.network.checkpoint import Checkpoint
 from training.network.divergence import Diverged
 from training.network.histograms import Histograms
@@ -80,8 +81,10 @@ def stretched(epochs: float, steps: int) -> int:
 def compiled(config: TrainConfig, classes: int, steps: int, *, synchronized: bool) -> keras.Model:
     """Returns the network with optimizer, loss and metric, ready for `fit`; `steps` is the length of an epoch."""
     model = resnext.build(config.architecture, config.preprocessing, classes, synchronized=synchronized)
+    chosen = optimizer(config, steps)
+    chosen.statistics = model.non_trainable_variables
     model.compile(
-        optimizer=optimizer(config, steps),
+        optimizer=chosen,
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
@@ -101,12 +104,13 @@ def optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
             warmup_steps=warmup,
         )
     decay = config.weight_decay or None
+    average = {"use_ema": bool(config.ema), "ema_momentum": config.ema}
     if config.optimizer == "sgd":
-        chosen = optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay)
+        chosen = optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay, **average)
     elif config.optimizer == "adamw":
-        chosen = optimizers.AdamW(rate, weight_decay=config.weight_decay)
+        chosen = optimizers.AdamW(rate, weight_decay=config.weight_decay, **average)
     else:
-        chosen = optimizers.Adam(rate, weight_decay=decay)
+        chosen = optimizers.Adam(rate, weight_decay=decay, **average)
     chosen.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return chosen
 
@@ -141,7 +145,7 @@ def fit(
     classes, steps = model.output_shape[-1], steps_per_epoch(len(splits["train"]), config.batch_size)
     epoch, step, epochs = checkpoint.epochs_done, checkpoint.steps_done, epochs_of(config, steps)
     progress = ProgressCallback(log, epochs, steps, config.batch_size, epoch, step)
-    callbacks = [*checkpoint.others, checkpoint, progress]
+    callbacks = [AveragedValidation(), *checkpoint.others, checkpoint, progress]
     if config.tensorboard:
         callbacks += [
             keras.callbacks.TensorBoard(run.tensorboard, write_graph=False),
