@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from training.contract.architecture import Architecture
 from training.contract.manifest import Preprocessing
 from training.contract.names import Name
-from training.recipes import AUGMENTATIONS, Augmentation
+from training.recipes import Augmentation, filled
 
 MODEL_NAME = "resnext50"  # the default
 DATA = "folder of images: DIR/{train,val,test}/<class>/*, or DIR/<class>/*, which is then split"
@@ -134,6 +134,11 @@ class Recipe(BaseModel):
     )
     strict: bool = Field(False, description="stop at an unreadable file; by default it is skipped and listed")
 
+    recipe: Literal["tutorial", "modern", "few"] | None = Field(
+        None,
+        description="settings that go together, for all that is not set otherwise: tutorial (the default), modern for "
+        "long trainings from random weights, few for fine-tuning with few images",
+    )
     augment: Literal["none", "tutorial", "characters", "few", "modern"] = Field(
         "tutorial", description="preset for the augmentation"
     )
@@ -195,11 +200,8 @@ class Recipe(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _preset_fills_the_augmentation(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or isinstance(data.get("augmentation"), Augmentation):
-            return data
-        preset = AUGMENTATIONS.get(data.get("augment", "tutorial"))  # an unknown preset is refused by the field
-        return {**data, "augmentation": {**preset.model_dump(), **(data.get("augmentation") or {})}} if preset else data
+    def _recipe_and_preset_fill_what_is_not_set(cls, data: Any) -> Any:
+        return filled(data) if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _fractions_leave_training_images(self) -> Self:

@@ -1,11 +1,11 @@
 """Recipes and the augmentation's presets: named sets of values for the settings of a training."""
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-EPOCHS = 30  # the default
-WARMUP = 0.1  # of all epochs
+EPOCHS = 30  # of a training that names no number
+WARMUP = 0.1  # share of the epochs, where a recipe warms up
 
 
 class Augmentation(BaseModel):
@@ -78,3 +78,60 @@ AUGMENTATIONS = {
         | {"effects": 0.5, "erasing": 0.1, "mixup": 0.25, "cutmix": 0.25}
     ),
 }
+
+RECIPES: dict[str, dict[str, Any]] = {  # Any: values of several types
+    "tutorial": {},  # the fields' defaults
+    "modern": {
+        "augment": "modern",
+        "optimizer": "sgd",
+        "learning_rate": 0.05,
+        "weight_decay": 5e-4,
+        "schedule": "cosine",
+        "label_smoothing": 0.1,
+        "ema": 0.999,
+        "early_stopping_patience": 0,  # the last epochs, at the lowest rates, are the best
+    },
+    "few": {
+        "augment": "few",
+        "optimizer": "adamw",
+        "learning_rate": 1e-4,
+        "weight_decay": 0.01,
+        "schedule": "cosine",
+        "early_stopping_patience": 0,
+    },
+}
+
+
+def filled(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings with the values of their recipe, and of their augmentation's preset, where they have none.
+
+    What a person set wins over the recipe, the recipe over the defaults. Wrong values stay, for their fields to refuse.
+    """
+    chosen = {**_recipe_for(settings), **settings}
+    preset, parts = AUGMENTATIONS.get(_word(chosen.get("augment", "tutorial"))), chosen.get("augmentation")
+    if preset and (parts is None or isinstance(parts, dict)):
+        chosen["augmentation"] = {**preset.model_dump(), **(parts or {})}
+    return chosen
+
+
+def _recipe_for(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values of the settings' recipe, without those that a setting makes meaningless."""
+    recipe = dict(RECIPES.get(_word(settings.get("recipe")), {}))
+    if not recipe:
+        return recipe
+    if settings.get("schedule", recipe["schedule"]) == "cosine":
+        recipe["warmup_epochs"] = WARMUP * _epochs(settings.get("epochs"))
+    if settings.get("optimizer", recipe["optimizer"]) != recipe["optimizer"]:
+        del recipe["learning_rate"], recipe["weight_decay"]  # they are that optimizer's: AdamW diverges at SGD's rate
+    return recipe
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _epochs(wanted: Any) -> float:
+    try:
+        return float(wanted)  # a flag's value is a string here
+    except (TypeError, ValueError):
+        return EPOCHS

@@ -21,12 +21,12 @@ from training.network.pipeline import evaluation_batches, steps_per_epoch, train
 from training.network.progress_bar import ProgressCallback
 from training.network.runtime import keras
 from training.phases.images import images_of
+from training.recipes import EPOCHS
 from training.runs.console import ProgressLog, duration
 from training.runs.progress import read_progress
 from training.runs.records import TrainingRecord
 from training.runs.run import Run
 
-EPOCHS = 30
 SHORT_EPOCH = 16  # steps: an epoch of fewer counts as part of one, so that few images still get enough steps
 
 
