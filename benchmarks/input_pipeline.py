@@ -23,12 +23,13 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from benchmarks.machine import machine
-from training.config import AUGMENTATIONS, TrainConfig
+from training.config import TrainConfig
 from training.datasets.check import check_dataset
 from training.datasets.dataset import list_dataset
 from training.datasets.loading import load
 from training.network.pipeline import steps_per_epoch, training_batches
 from training.network.runtime import keras
+from training.recipes import AUGMENTATIONS
 
 TUTORIAL = AUGMENTATIONS["tutorial"]
 CORES = len(os.sched_getaffinity(0))

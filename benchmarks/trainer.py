@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from training.config import AUGMENTATIONS, TrainConfig
+from training.config import TrainConfig
 from training.datasets.layout import Sample
 from training.datasets.loading import Split
 from training.network import resnext, runtime
 from training.network.pipeline import training_batches
 from training.network.runtime import keras, tf
 from training.phases.train import compiled
+from training.recipes import AUGMENTATIONS
 
 IMAGES = 512  # in the pipeline's cache
 

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from training.contract.architecture import Architecture
 from training.contract.manifest import Preprocessing
 from training.contract.names import Name, usable_name
+from training.recipes import Augmentation, filled
 
 MODEL_NAME = "resnext50"  # the default
 DATA = "folder of images: DIR/{train,val,test}/<class>/*, or DIR/<class>/*, which is then split"
@@ -70,30 +71,6 @@ Seconds = Annotated[
     BeforeValidator(_seconds),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": f"^{DURATION.pattern}$"}]}),
 ]
-
-
-class Augmentation(BaseModel):
-    """Random geometry for each training image, applied as one affine map with one resampling."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    rotation: float = Field(20.0, ge=0, le=180, description="largest rotation either way, in degrees")
-    width_shift: float = Field(0.2, ge=0, lt=1, description="largest shift either way, as a fraction of the width")
-    height_shift: float = Field(0.2, ge=0, lt=1, description="largest shift either way, as a fraction of the height")
-    shear: float = Field(0.2, ge=0, lt=45, description="largest shear angle in degrees, as Keras' shear_range")
-    zoom: float = Field(0.2, ge=0, lt=1, description="the scale of each axis is drawn from 1 - zoom to 1 + zoom")
-    horizontal_flip: bool = Field(
-        True, description="mirror half of the images at random; switch it off where left and right differ"
-    )
-
-
-AUGMENTATIONS = {
-    "none": Augmentation(rotation=0, width_shift=0, height_shift=0, shear=0, zoom=0, horizontal_flip=False),
-    "tutorial": Augmentation(),
-    "characters": Augmentation(
-        rotation=10, width_shift=0.1, height_shift=0.1, shear=0, zoom=0.1, horizontal_flip=False
-    ),
-}
 
 
 class Gate(BaseModel):
@@ -228,7 +205,14 @@ class Recipe(BaseModel):
     )
     strict: bool = Field(False, description="stop at an unreadable file; by default it is skipped and listed")
 
-    augment: Literal["none", "tutorial", "characters"] = Field("tutorial", description="preset for the augmentation")
+    recipe: Literal["tutorial", "modern", "few"] | None = Field(
+        None,
+        description="settings that go together, for all that is not set otherwise: tutorial (the default), modern for "
+        "long trainings from random weights, few for fine-tuning with few images",
+    )
+    augment: Literal["none", "tutorial", "characters", "few", "modern"] = Field(
+        "tutorial", description="preset for the augmentation"
+    )
     augmentation: Augmentation = Field(Augmentation(), description="single values in place of the preset's")
 
     epochs: int | None = Field(
@@ -253,6 +237,13 @@ class Recipe(BaseModel):
         ge=0,
         description="epochs of linear warm-up from 0, with schedule cosine only; each counts at least 16 steps "
         "unless epochs is set",
+    )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="momentum of a moving average of the weights, which is validated and published in their place; "
+        "after t steps it is t / (t + 10) at most; 0 averages nothing",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target that is spread over all classes")
     class_weight: Literal["none", "balanced"] = Field("none", description="balanced gives rare classes more weight")
@@ -280,11 +271,8 @@ class Recipe(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _preset_fills_the_augmentation(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or isinstance(data.get("augmentation"), Augmentation):
-            return data
-        preset = AUGMENTATIONS.get(data.get("augment", "tutorial"))  # an unknown preset is refused by the field
-        return {**data, "augmentation": {**preset.model_dump(), **(data.get("augmentation") or {})}} if preset else data
+    def _recipe_and_preset_fill_what_is_not_set(cls, data: Any) -> Any:
+        return filled(data) if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _fractions_leave_training_images(self) -> Self:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from training.config import AUGMENTATIONS, TrainConfig
+from training.config import TrainConfig
+from training.recipes import AUGMENTATIONS, RECIPES
 
 
 def test_the_defaults_are_the_tutorials() -> None:
@@ -33,6 +34,10 @@ def test_a_record_reads_back_the_same() -> None:
         ({"epochz": 3}, "epochz"),
         ({"epochs": 0}, "epochs"),
         ({"augment": "wild"}, "augment"),
+        ({"recipe": "best"}, "recipe"),
+        ({"augmentation": {"mixup": 0.6, "cutmix": 0.6}}, "mixed once; they are 1.2"),
+        ({"augmentation": {"hue": 0.6}}, "hue"),
+        ({"ema": 1}, "ema"),
         ({"name": "../up"}, "name"),
         ({"image_size": 8}, "image_size"),
         ({"val_fraction": 0.6, "test_fraction": 0.5}, "below 1, they are 1.1"),
@@ -55,3 +60,53 @@ def test_a_record_reads_back_the_same() -> None:
 def test_a_bad_value_is_refused_by_name(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TrainConfig.model_validate({"data": "d", **change})
+
+
+OF_ANOTHER_KIND: list[object] = [[], 3, [{}], ["few"]]
+
+
+@pytest.mark.parametrize("field", ["recipe", "augment", "augmentation"])
+@pytest.mark.parametrize("value", OF_ANOTHER_KIND)
+def test_a_value_of_another_kind_is_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(ValidationError) as refused:
+        TrainConfig.model_validate({"data": "d", field: value})
+    assert {problem["loc"][0] for problem in refused.value.errors()} == {field}
+
+
+def of(**settings: object) -> TrainConfig:
+    return TrainConfig.model_validate({"data": "d", **settings})
+
+
+def test_the_tutorials_recipe_is_the_default_one() -> None:
+    assert of(recipe="tutorial") == of().model_copy(update={"recipe": "tutorial"})
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_fills_what_is_not_set(name: str) -> None:
+    config = of(recipe=name)
+    for field, value in RECIPES[name].items():
+        assert getattr(config, field) == value
+    assert config.augmentation == AUGMENTATIONS[config.augment]
+    assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_single_values_win_over_the_recipe_and_the_recipe_over_the_defaults() -> None:
+    config = of(recipe="modern", label_smoothing=0, augmentation={"mixup": 0.5})
+    assert (config.label_smoothing, config.ema, config.schedule) == (0, 0.999, "cosine")
+    assert config.augmentation == AUGMENTATIONS["modern"].model_copy(update={"mixup": 0.5})
+    other = of(recipe="modern", augment="characters")
+    assert other.augmentation == AUGMENTATIONS["characters"]
+
+
+@pytest.mark.parametrize(("epochs", "warmup"), [(None, 3), (5, 0.5), ("200", 20)])
+def test_a_recipes_warm_up_is_a_tenth_of_the_epochs(epochs: object, warmup: float) -> None:
+    assert of(recipe="few", epochs=epochs).warmup_epochs == pytest.approx(warmup)
+    assert of(recipe="few", epochs=epochs, warmup_epochs=1).warmup_epochs == 1
+    assert of(recipe="few", epochs=epochs, schedule="constant").warmup_epochs == 0
+
+
+def test_another_optimizer_does_not_get_the_rate_of_the_recipes() -> None:
+    config = of(recipe="modern", optimizer="adamw")
+    assert (config.learning_rate, config.weight_decay, config.ema) == (1e-3, 0, 0.999)
+    assert of(recipe="modern", optimizer="adamw", learning_rate=2e-3).learning_rate == 2e-3
+    assert of(recipe="modern", optimizer="sgd") == of(recipe="modern")

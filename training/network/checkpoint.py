@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import TrainingError
+from training.network.averaging import averaged, swap
 from training.network.divergence import require_finite
 from training.network.pace import next_due
 from training.network.runtime import keras
@@ -47,7 +48,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     It saves at the end of an epoch, as often as a fiftieth of the time allows; within an epoch every 10 minutes, and
     every `every` steps unless that is 0; and at the end of the training. The best epoch has the highest validation
-    accuracy, and among equals the lowest validation loss. Between two checkpoints it is kept in memory.
+    accuracy, and among equals the lowest validation loss. Between two checkpoints it is kept in memory. Where the
+    optimizer averages the weights, a file has the average in their place, and the weights in the optimizer's.
 
     Weights are written beside the old ones and flushed to disk, then their state in a file of the same name, then
     `state.json`, each by one rename: a crash or a power cut costs only what came after the last checkpoint.
@@ -100,6 +102,7 @@ class Checkpoint(keras.callbacks.Callback):
                 model.load_weights(weights)
             except ValueError as error:
                 raise CheckpointError(f"{weights} does not fit this run's network: {error}") from error
+            swap(model)
             self.state = state
             tell(f"going on after epoch {self.epochs_done}" + (f", step {self.steps_done}" if self.steps_done else ""))
             return True
@@ -220,7 +223,8 @@ class Checkpoint(keras.callbacks.Callback):
     def _save(self, weights: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            self.model.save_weights(weights, overwrite=True)
+            with averaged(self.model):
+                self.model.save_weights(weights, overwrite=True)
             fsync(weights)
         except Exception:  # h5py raises types of its own, for instance when the disk is full
             weights.unlink(missing_ok=True)  # half a file only takes room

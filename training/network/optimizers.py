@@ -7,10 +7,11 @@ and every operation is also traced before the first step. Class names are Keras'
 
 from typing import Any  # tensors and layers: Keras ships no types
 
+from training.network.averaging import Averaging
 from training.network.runtime import keras, tf
 
 
-class SGD(keras.optimizers.SGD):
+class SGD(Averaging, keras.optimizers.SGD):
     """SGD with momentum, which is required."""
 
     def update_step(self, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
@@ -25,7 +26,7 @@ class SGD(keras.optimizers.SGD):
         )
 
 
-class Adam(keras.optimizers.Adam):
+class Adam(Averaging, keras.optimizers.Adam):
     """Adam; AMSGrad is not supported."""
 
     def update_step(self, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:

@@ -1,16 +1,21 @@
 """Batches of decoded images for `model.fit` and `model.evaluate`.
 
 A batch is (float32 [N, H, W, 3] of 0..255, one-hot float32 [N, classes]). Labels are always one-hot, because Keras
-smooths labels in CategoricalCrossentropy only.
+smooths labels in CategoricalCrossentropy only, and because two of them can be mixed.
 """
 
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
-from training.config import AUGMENTATIONS, Augmentation
 from training.datasets.loading import Split
-from training.network.runtime import keras, tf
+from training.network.augmentation import augment
+from training.network.mixing import mix
+from training.network.runtime import tf
+from training.recipes import Augmentation
+
+MIXING = 2**16  # a number for the keys of the mixing, which no step of the augmentation has
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
@@ -26,8 +31,11 @@ def training_batches(
     seed: int,
     first_epoch: int = 0,
     first_step: int = 0,
+    class_weights: NDArray[np.float32] | None = None,
 ) -> tf.data.Dataset:
-    """Returns endless shuffled, augmented batches; give `steps_per_epoch` to `model.fit`.
+    """Returns endless shuffled, augmented, mixed batches; give `steps_per_epoch` to `model.fit`.
+
+    With `class_weights`, [classes], a batch has a third part: the weight of each image in the loss, float32 [N].
 
     The order and the augmentation of an epoch depend on `seed` and the epoch's number alone: a run that resumes
     `first_step` steps into `first_epoch` gets the batches that an unbroken run would have had. The next epoch is
@@ -41,14 +49,17 @@ def training_batches(
     steps = steps_per_epoch(count, batch_size)
     base = tf.constant([seed % 2**31, seed >> 31], tf.int64)
     read = _reader(split, classes)
-    augmented = augmentation != AUGMENTATIONS["none"]
 
-    def batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def batch(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
         epoch, step = number // steps, number % steps
         key = tf.random.fold_in(base, epoch)
         places = (step * batch_size + tf.range(batch_size, dtype=tf.int64)) % count
         images, targets = read(tf.random.experimental.index_shuffle(places, key, count - 1))
-        return (augment(images, augmentation, tf.random.fold_in(key, step)) if augmented else images), targets
+        key = tf.random.fold_in(key, step)
+        images = augment(images, augmentation, key)
+        if augmentation.mixup or augmentation.cutmix:
+            images, targets = mix(images, targets, augmentation, tf.random.fold_in(key, MIXING))
+        return (images, targets) if class_weights is None else (images, *weighted(targets, class_weights))
 
     numbers = tf.data.Dataset.counter(first_epoch * steps + first_step)
     return numbers.map(batch, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
@@ -60,58 +71,15 @@ def evaluation_batches(split: Split, classes: int, batch_size: int) -> tf.data.D
     return rows.map(_reader(split, classes), tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 
-def augment(images: tf.Tensor, augmentation: Augmentation, key: tf.Tensor) -> tf.Tensor:
-    """Applies random geometry to a batch, float32 [N, H, W, 3]. The same `key`, integers [2], gives the same draw.
+def weighted(targets: tf.Tensor, class_weights: NDArray[np.float32]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns targets [N, classes] and weights [N], by which each class counts as much as its weight [classes] says.
 
-    The parts and their order are those of Keras' ImageDataGenerator with fill_mode nearest. The whole batch is
-    resampled once.
+    Of a mixed image, each part counts by the weight of its own class: cross-entropy is linear in the targets. (Keras'
+    own `class_weight` would give the whole image the weight of the larger part.)
     """
-    count, height, width = images.shape[0], images.shape[1], images.shape[2]
-    draws = tf.unstack(tf.random.stateless_uniform((7, count), key, minval=-1, maxval=1))
-    transforms = affine(
-        height,
-        width,
-        rotation=draws[0] * augmentation.rotation,
-        shift_x=draws[1] * augmentation.width_shift * width,
-        shift_y=draws[2] * augmentation.height_shift * height,
-        shear=draws[3] * augmentation.shear,
-        zoom_x=1 + draws[4] * augmentation.zoom,
-        zoom_y=1 + draws[5] * augmentation.zoom,
-        mirror=tf.logical_and(draws[6] < 0, augmentation.horizontal_flip),
-    )
-    return keras.ops.image.affine_transform(
-        images, transforms, interpolation="bilinear", fill_mode="nearest", data_format="channels_last"
-    )
-
-
-def affine(
-    height: int,
-    width: int,
-    *,
-    rotation: tf.Tensor,
-    shift_x: tf.Tensor,
-    shift_y: tf.Tensor,
-    shear: tf.Tensor,
-    zoom_x: tf.Tensor,
-    zoom_y: tf.Tensor,
-    mirror: tf.Tensor,
-) -> tf.Tensor:
-    """Returns [N, 8] for `keras.ops.image.affine_transform`: output to input coordinates, about the center.
-
-    All arguments are [N]: rotation and shear in degrees, shifts in pixels, `mirror` boolean. The map is
-    ImageDataGenerator's rotation @ shift @ shear @ zoom, multiplied out, and then its flip. (ImageDataGenerator moves
-    columns by its height_shift_range and rows by its width_shift_range. Here each range moves its own direction.)
-    """
-    degree = np.pi / 180
-    cos, sin = tf.cos(rotation * degree), tf.sin(rotation * degree)
-    sheared_cos, sheared_sin = tf.cos((rotation + shear) * degree), tf.sin((rotation + shear) * degree)
-    a0, a1 = zoom_x * cos * tf.where(mirror, -1.0, 1.0), -zoom_y * sheared_sin
-    b0, b1 = zoom_x * sin * tf.where(mirror, -1.0, 1.0), zoom_y * sheared_cos
-    x, y = (width - 1) / 2, (height - 1) / 2
-    a2 = x + cos * shift_x - sin * shift_y - a0 * x - a1 * y
-    b2 = y + sin * shift_x + cos * shift_y - b0 * x - b1 * y
-    zero = tf.zeros_like(a0)
-    return tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1)
+    parts = targets * class_weights
+    weights = tf.reduce_sum(parts, axis=1)
+    return parts / weights[:, None], weights
 
 
 def _reader(split: Split, classes: int) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:

@@ -3,6 +3,9 @@
 import math
 import time
 
+import numpy as np
+from numpy.typing import NDArray
+
 from training.config import TrainConfig
 from training.contract.intervals import Proportion
 from training.contract.repository import ModelRepository
@@ -11,6 +14,7 @@ from training.datasets.report import DatasetReport
 from training.environment import Places
 from training.heads.folding import read_head
 from training.network import optimizers, resnext, runtime
+from training.network.averaging import AveragedValidation
 from training.network.checkpoint import Checkpoint
 from training.network.divergence import Diverged
 from training.network.histograms import Histograms
@@ -21,6 +25,7 @@ from training.network.published_weights import OUR_HEAD
 from training.network.runtime import keras
 from training.network.time_budget import TimeBudget
 from training.phases.images import images_of
+from training.recipes import EPOCHS
 from training.runs.console import ProgressLog, duration
 from training.runs.plan import Plan
 from training.runs.progress import read_progress
@@ -29,7 +34,6 @@ from training.runs.run import Run
 from training.runs.source import Source
 from training.weights.store import WeightsStore
 
-EPOCHS = 30
 SHORT_EPOCH = 16  # steps: an epoch of fewer counts as part of one, so that few images still get enough steps
 
 
@@ -99,8 +103,10 @@ def compiled(config: TrainConfig, classes: int, steps: int, *, synchronized: boo
     model = resnext.build(config.architecture, config.preprocessing, classes, synchronized=synchronized)
     if config.method == "finetune":
         freeze(model, config.freeze)
+    chosen = optimizer(config, steps)
+    chosen.statistics = model.non_trainable_variables
     model.compile(
-        optimizer=optimizer(config, steps),
+        optimizer=chosen,
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
@@ -133,12 +139,13 @@ def optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
             warmup_steps=warmup,
         )
     decay = config.weight_decay or None
+    average = {"use_ema": bool(config.ema), "ema_momentum": config.ema}
     if config.optimizer == "sgd":
-        chosen = optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay)
+        chosen = optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay, **average)
     elif config.optimizer == "adamw":
-        chosen = optimizers.AdamW(rate, weight_decay=config.weight_decay)
+        chosen = optimizers.AdamW(rate, weight_decay=config.weight_decay, **average)
     else:
-        chosen = optimizers.Adam(rate, weight_decay=decay)
+        chosen = optimizers.Adam(rate, weight_decay=decay, **average)
     chosen.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return chosen
 
@@ -173,24 +180,25 @@ def fit(
     classes, steps = model.output_shape[-1], steps_per_epoch(len(splits["train"]), config.batch_size)
     epoch, step, epochs = checkpoint.epochs_done, checkpoint.steps_done, epochs_of(config, steps)
     progress = ProgressCallback(log, epochs, steps, config.batch_size, epoch, step)
-    callbacks = [*checkpoint.others, checkpoint, progress]
+    callbacks = [AveragedValidation(), *checkpoint.others, checkpoint, progress]
     if config.tensorboard:
         callbacks += [
             keras.callbacks.TensorBoard(run.tensorboard, write_graph=False),
             Histograms(run.tensorboard),
         ]
 
+    weights = class_weights(splits["train"], classes) if config.class_weight == "balanced" else None
+
     def go_on(epoch: int, step: int, epochs: int) -> None:
         model.fit(
             training_batches(
-                splits["train"], classes, config.batch_size, config.augmentation, config.seed, epoch, step
+                splits["train"], classes, config.batch_size, config.augmentation, config.seed, epoch, step, weights
             ),
             steps_per_epoch=steps - step,
             validation_data=evaluation_batches(splits["val"], classes, config.batch_size),
             initial_epoch=epoch,
             epochs=epochs,
             shuffle=False,  # the pipeline shuffles
-            class_weight=class_weight(splits["train"], classes) if config.class_weight == "balanced" else None,
             callbacks=callbacks,
             verbose=0,
         )
@@ -208,7 +216,7 @@ def fit(
         raise Diverged(f"{error}; lower the learning rate, it is {config.learning_rate:g}{kept}") from None
 
 
-def class_weight(split: Split, classes: int) -> dict[int, float]:
-    """Returns weights that give every class the same sum, with mean 1 over the images."""
-    counts = {label: int((split.labels == label).sum()) for label in range(classes)}
-    return {label: len(split) / (classes * count) for label, count in counts.items()}
+def class_weights(split: Split, classes: int) -> NDArray[np.float32]:
+    """Returns weights [classes] that give every class the same sum, with mean 1 over the images."""
+    counts = np.bincount(split.labels, minlength=classes)
+    return (len(split) / (classes * counts)).astype(np.float32)

@@ -132,4 +132,7 @@ def with_source(settings: dict[str, Any], repository: ModelRepository, weights: 
     except (TypeError, AttributeError, ValueError):
         return settings
     source = find_source(named, repository, weights)
-    return {**(source.settings() if source else {}), **settings, "init": init}
+    if source is None:
+        return {**settings, "init": init}
+    recipe = {} if settings.get("method") == "scratch" else {"recipe": "few"}
+    return {**source.settings(), **recipe, **settings, "init": init}

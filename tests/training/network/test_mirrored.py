@@ -15,12 +15,14 @@ from training.network.runtime import keras, tf
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from training.network import optimizers, resnext
+from training.network.averaging import swap
 from training.contract.architecture import Architecture
 from training.contract.manifest import Preprocessing
 images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3)).astype(np.float32)
 labels = np.eye(4, dtype=np.float32)[np.arange(16) % 4]
 losses = []
-for make in (lambda: optimizers.SGD(0.05, momentum=0.9, nesterov=True), lambda: optimizers.Adam(1e-3)):
+average = {"use_ema": True, "ema_momentum": 0.5}
+for make in (lambda: optimizers.SGD(0.05, momentum=0.9, nesterov=True, **average), lambda: optimizers.Adam(1e-3)):
     for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
         keras.utils.set_random_seed(0)
         with strategy.scope():
@@ -28,8 +30,12 @@ for make in (lambda: optimizers.SGD(0.05, momentum=0.9, nesterov=True), lambda: 
                 Architecture(depths=(1,), cardinality=4, base_width=4, stem_width=16),
                 Preprocessing(height=32, width=32), 4, synchronized=strategy.num_replicas_in_sync > 1,
             )
-            model.compile(optimizer=make(), loss=keras.losses.CategoricalCrossentropy(from_logits=True))
+            optimizer = make()
+            optimizer.statistics = model.non_trainable_variables
+            model.compile(optimizer=optimizer, loss=keras.losses.CategoricalCrossentropy(from_logits=True))
             losses.append(model.fit(images, labels, batch_size=16, epochs=3, shuffle=False, verbose=0).history["loss"])
+            swap(model)
+            losses[-1] += [float(np.abs(weight).sum()) for weight in model.weights]
 print(json.dumps(losses))
 """
 

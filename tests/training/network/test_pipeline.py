@@ -1,5 +1,4 @@
 import itertools
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -7,17 +6,18 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_sample_image
 
-from training.config import AUGMENTATIONS, Augmentation
 from training.datasets.layout import Sample
 from training.datasets.loading import Split
-from training.network.pipeline import affine, augment, evaluation_batches, steps_per_epoch, training_batches
+from training.network.pipeline import evaluation_batches, steps_per_epoch, training_batches, weighted
 from training.network.runtime import keras, tf
+from training.recipes import AUGMENTATIONS, Augmentation
 
 PHOTO = load_sample_image("china.jpg")
 NOTHING = AUGMENTATIONS["none"]
 TUTORIAL = AUGMENTATIONS["tutorial"]
+MODERN = AUGMENTATIONS["modern"]
 
-Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
+Batch = tuple[NDArray[np.float32], ...]
 
 
 def pieces(count: int, size: int = 48) -> Split:
@@ -44,88 +44,6 @@ def rows(batches: list[Batch], split: Split) -> list[int]:
 
 def equal(one: list[Batch], two: list[Batch]) -> bool:
     return all(np.array_equal(a, b) for x, y in zip(one, two, strict=True) for a, b in zip(x, y, strict=True))
-
-
-def transformed(image: NDArray[np.float32], *, mirror: bool = False, **parameters: float) -> NDArray[np.float32]:
-    """Our affine map of one image, as the pipeline applies it."""
-    values = {"rotation": 0, "shift_x": 0, "shift_y": 0, "shear": 0, "zoom_x": 1, "zoom_y": 1} | parameters
-    tensors = {name: tf.constant([value], tf.float32) for name, value in values.items()}
-    transforms = affine(image.shape[0], image.shape[1], mirror=tf.constant([mirror]), **tensors)
-    result: NDArray[np.float32] = keras.ops.image.affine_transform(
-        image[None], transforms, interpolation="bilinear", fill_mode="nearest"
-    ).numpy()[0]
-    return result
-
-
-def reference(image: NDArray[np.float32], **parameters: float) -> NDArray[np.float32]:
-    """Keras' ImageDataGenerator's."""
-    generator = keras.src.legacy.preprocessing.image.ImageDataGenerator(fill_mode="nearest")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # it calls SciPy by a name of old
-        result: NDArray[np.float32] = generator.apply_transform(image, parameters)
-    return result
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [
-        ({"rotation": 17.0}, {"theta": 17.0}),
-        ({"shift_x": 9.5, "shift_y": -14.25}, {"tx": 9.5, "ty": -14.25}),
-        ({"shear": 12.0}, {"shear": 12.0}),
-        ({"zoom_x": 0.8, "zoom_y": 1.15}, {"zx": 0.8, "zy": 1.15}),
-        ({"mirror": True}, {"flip_horizontal": True}),
-        (
-            {"rotation": -13.0, "shift_x": 7.0, "shift_y": 5.0, "shear": 9.0, "zoom_x": 1.2, "zoom_y": 0.9},
-            {"theta": -13.0, "tx": 7.0, "ty": 5.0, "shear": 9.0, "zx": 1.2, "zy": 0.9},
-        ),
-        (
-            {"rotation": 20.0, "shift_x": -11.0, "shear": -7.0, "zoom_x": 0.85, "zoom_y": 1.1, "mirror": True},
-            {"theta": 20.0, "tx": -11.0, "shear": -7.0, "zx": 0.85, "zy": 1.1, "flip_horizontal": True},
-        ),
-    ],
-)
-def test_the_geometry_is_that_of_image_data_generator(ours: dict[str, float], theirs: dict[str, float]) -> None:
-    image = PHOTO[100:324, 200:424].astype(np.float32)
-    difference = np.abs(transformed(image, **ours) - reference(image, **theirs))  # type: ignore[arg-type]  # a bool too
-    assert difference.max() < 0.05  # of 255: float32 coordinates against SciPy's float64
-    assert np.abs(reference(image, **theirs) - image).mean() > 5  # and it did something
-
-
-def test_zero_parameters_change_nothing() -> None:
-    image = PHOTO[:61, :97].astype(np.float32)
-    np.testing.assert_array_equal(transformed(image), image)
-    batch = tf.constant(np.stack([image, image]))
-    np.testing.assert_array_equal(augment(batch, NOTHING, tf.constant([1, 2])), batch)
-
-
-def test_mirroring_is_exact_and_hits_half() -> None:
-    split = pieces(400, 16)
-    images = tf.cast(split.images, tf.float32)
-    flipped = augment(images, NOTHING.model_copy(update={"horizontal_flip": True}), tf.constant([3, 4])).numpy()
-    mirrored = [np.array_equal(out, image[:, ::-1]) for out, image in zip(flipped, split.images, strict=True)]
-    kept = [np.array_equal(out, image) for out, image in zip(flipped, split.images, strict=True)]
-    assert all(a or b for a, b in zip(mirrored, kept, strict=True))
-    assert 150 < sum(mirrored) < 250
-
-
-@pytest.mark.parametrize(
-    ("part", "moves"),
-    [({"width_shift": 0.2}, (False, True)), ({"height_shift": 0.2}, (True, False))],
-)
-def test_a_shift_moves_its_own_axis_in_bounds_and_fills_with_the_edge(
-    part: dict[str, float], moves: tuple[bool, bool]
-) -> None:
-    ramp_y, ramp_x = np.meshgrid(np.arange(40.0), np.arange(80.0), indexing="ij")
-    image = np.stack([ramp_y, ramp_x, ramp_x], axis=-1).astype(np.float32)  # each pixel holds its own coordinates
-    out = augment(tf.constant(np.stack([image] * 200)), NOTHING.model_copy(update=part), tf.constant([5, 6])).numpy()
-    shifts = (out - image)[:, 20, 40, :2]  # at the center, far from what is filled in
-    limits = np.array([0.2 * 40, 0.2 * 80]) * moves
-    assert (np.abs(shifts).max(axis=0) <= limits + 1e-3).all()
-    assert (np.abs(shifts).max(axis=0) >= 0.9 * limits).all()
-    np.testing.assert_allclose(shifts.mean(axis=0), 0, atol=2)
-    # what was moved out of the picture is filled with its edge: coordinates never turn back
-    assert (np.diff(out[..., 0], axis=1) > -1e-3).all()
-    assert (np.diff(out[..., 1], axis=2) > -1e-3).all()
 
 
 def test_an_epoch_shows_every_image_once_and_fills_its_last_batch() -> None:
@@ -167,12 +85,41 @@ def test_a_seed_gives_the_same_batches_and_another_seed_others() -> None:
     assert not equal(epoch(split, 0, seed=1), epoch(split, 0, seed=1 + 2**31))
 
 
-def test_a_resumed_run_gets_the_batches_of_an_unbroken_one() -> None:
+@pytest.mark.parametrize("augmentation", [TUTORIAL, MODERN], ids=["tutorial", "modern"])
+def test_a_resumed_run_gets_the_batches_of_an_unbroken_one(augmentation: Augmentation) -> None:
     split = pieces(21)
     steps = steps_per_epoch(21, 8)
-    unbroken = take(training_batches(split, 3, 8, TUTORIAL, 0), 3 * steps)
-    resumed = take(training_batches(split, 3, 8, TUTORIAL, 0, first_epoch=2), steps)
+    unbroken = take(training_batches(split, 3, 8, augmentation, 0), 3 * steps)
+    resumed = take(training_batches(split, 3, 8, augmentation, 0, first_epoch=2), steps)
     assert equal(unbroken[2 * steps :], resumed)
+    within = take(training_batches(split, 3, 8, augmentation, 0, first_epoch=1, first_step=2), 2)
+    assert equal(unbroken[steps + 2 : steps + 4], within)
+
+
+def test_mixed_targets_sum_to_1() -> None:
+    targets = np.concatenate([targets for _, targets in epoch(pieces(40), 0, augmentation=MODERN)])
+    np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
+    mixed = (targets.max(axis=1) < 1).sum()
+    assert 8 <= mixed <= 28  # half of 40, by chance; some meet their own class
+
+
+def test_class_weights_come_as_keras_own_where_nothing_is_mixed() -> None:
+    split, weights = pieces(21), np.array([0.5, 1, 2], np.float32)
+    plain = take(training_batches(split, 3, 8, NOTHING, 0), 3)
+    for (images, targets, weight), (same, labels) in zip(
+        take(training_batches(split, 3, 8, NOTHING, 0, class_weights=weights), 3), plain, strict=True
+    ):
+        np.testing.assert_array_equal(images, same)
+        np.testing.assert_array_equal(targets, labels)
+        np.testing.assert_array_equal(weight, weights[labels.argmax(axis=1)])
+
+
+def test_each_part_of_a_mixed_image_counts_by_the_weight_of_its_class() -> None:
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, reduction=None)
+    logits, weights = tf.constant([[0.3, -1.2, 2.0]]), np.array([0.5, 1, 4], np.float32)
+    targets, weight = weighted(tf.constant([[0.7, 0.0, 0.3]]), weights)
+    one, two = (float(loss(np.eye(3)[None, label], logits)[0]) for label in (0, 2))
+    assert float(weight[0] * loss(targets, logits)[0]) == pytest.approx(0.7 * 0.5 * one + 0.3 * 4 * two, rel=1e-5)
 
 
 def test_evaluation_shows_all_images_in_order_with_a_short_last_batch() -> None:
