@@ -13,7 +13,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
   --no-emit-index-url --no-emit-find-links pyproject.toml
 
 .PHONY: help install serve starter test check check-clients parity-torch compose-test wheel-test format tensorboard bench bench-peers bench-profile \
-  bench-input bench-training bench-openvino bench-fashion lock clean
+  bench-input bench-training bench-openvino bench-fashion bench-few lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -110,6 +110,9 @@ bench-openvino: .venv-openvino/installed .bench/models/made ## run the service o
 
 bench-fashion: install ## train on all of Fashion-MNIST over HTTP and ask for all its test images; takes hours
 	$(BIN)/python -m benchmarks.fashion
+
+bench-few: install ## compare scratch, head and fine-tuning with 20 images a class of Fashion-MNIST; 30 minutes (BENCH)
+	$(BIN)/python -m benchmarks.few $(BENCH)
 
 lock: install ## resolve the dependencies again, into requirements/
 	$(COMPILE) --extra train --group dev -o requirements/dev.txt

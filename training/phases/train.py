@@ -105,6 +105,8 @@ def compiled(config: TrainConfig, classes: int, steps: int, *, synchronized: boo
         freeze(model, config.freeze)
     chosen = optimizer(config, steps)
     chosen.statistics = model.non_trainable_variables
+    if config.method == "finetune":
+        chosen.rates = {OUR_HEAD: config.head_rate}
     model.compile(
         optimizer=chosen,
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
