@@ -66,6 +66,8 @@ def _seconds(value: object) -> object:
     return (hours * 60 + minutes) * 60 + seconds
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[
     float,
     BeforeValidator(_seconds),
@@ -163,8 +165,22 @@ class Recipe(BaseModel):
         description="how an image is made square: squash distorts it, crop cuts the longer side, pad adds black "
         "borders",
     )
+    resize: int | None = Field(
+        None,
+        ge=32,
+        le=4096,
+        description="short side before the crop in pixels, with resize_mode crop, as published weights have it; by "
+        "default the crop is as large as the image allows",
+    )
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field(
         "bilinear", description="resampling of the resize"
+    )
+    mean: tuple[Finite, Finite, Finite] = Field(
+        Preprocessing.model_fields["mean"].default,
+        description="of red, green and blue, where white is 1; taken from each pixel",
+    )
+    std: tuple[Positive, Positive, Positive] = Field(
+        Preprocessing.model_fields["std"].default, description="of red, green and blue; each pixel is divided by it"
     )
     architecture: Architecture = Architecture()
 
@@ -288,6 +304,14 @@ class Recipe(BaseModel):
             raise ValueError(f"warmup_epochs goes with schedule cosine, the schedule is {self.schedule}")
         return self
 
+    @model_validator(mode="after")
+    def _resize_leaves_a_crop(self) -> Self:
+        if self.resize is not None and self.resize_mode != "crop":
+            raise ValueError(f"resize goes with resize_mode crop, the mode is {self.resize_mode}")
+        if self.resize is not None and self.resize < self.image_size:
+            raise ValueError(f"resize should be at least image_size, {self.image_size}, it is {self.resize}")
+        return self
+
     @property
     def preprocessing(self) -> Preprocessing:
         """Returns how `training.images.decode` prepares this run's images."""
@@ -295,7 +319,10 @@ class Recipe(BaseModel):
             height=self.image_size,
             width=self.image_size,
             resize_mode=self.resize_mode,
+            resize=self.resize,
             interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
         )
 
 

@@ -3,6 +3,7 @@
     reference.py fixture FOLDER          the small network that the tests compare with
     reference.py networks FOLDER         ResNeXt-50 (32x4d) of torchvision and of timm
     reference.py loaded FILE FOLDER      torchvision's network with the weights of FILE, loaded with strict=True
+    reference.py pixels FOLDER           what both libraries make of the pictures in FOLDER before they normalize them
 
 Random weights give every image the same answer unless BatchNorm's statistics are those of images: they are taken from
 photos here, and the head is scaled so that logits have a standard deviation of 2.
@@ -146,11 +147,59 @@ def answer_loaded(file: Path, folder: Path) -> None:
     save_arrays(found, folder / "loaded.safetensors")
 
 
+def make_pixels(folder: Path) -> None:
+    """Writes pixels.safetensors: uint8 [crop, crop, 3] by `library|preset|picture`.
+
+    `presets.json` in the folder has resize, crop and interpolation by preset, for torchvision. timm takes its own, from
+    the configuration that it publishes for the weights: where the two differ, so does the table of presets.
+    """
+    presets = json.loads((folder / "presets.json").read_text())
+    pictures = {path.name: Image.open(path).convert("RGB") for path in sorted((folder / "pictures").iterdir())}
+    found = {}
+    for key, (resize, crop, interpolation) in presets.items():
+        mode = torchvision.transforms.InterpolationMode(interpolation)
+        plain = torchvision.transforms.Compose(
+            [torchvision.transforms.Resize(resize, mode), torchvision.transforms.CenterCrop(crop)]
+        )
+        timms = timms_transform(key.partition("@")[0], crop)
+        for name, picture in pictures.items():
+            found[f"torchvision|{key}|{name}"] = np.asarray(plain(picture))
+            if timms:
+                found[f"timm|{key}|{name}"] = np.asarray(timms(picture))
+    save_arrays(found, folder / "pixels.safetensors")
+
+
+def timms_transform(name: str, size: int) -> Any:
+    """Returns timm's steps before the tensor for published weights at a size, None for weights that it lacks."""
+    config = timm.models.get_pretrained_cfg(f"resnext50_32x4d.{name}")
+    if config is None:
+        return None
+    at_test = size != config.input_size[-1]
+    steps = timm.data.create_transform(
+        input_size=(3, size, size),
+        interpolation=config.interpolation,
+        crop_pct=config.test_crop_pct if at_test and config.test_crop_pct else config.crop_pct,
+    ).transforms
+    return torchvision.transforms.Compose(steps[:2])  # Resize and CenterCrop; a tensor and its normalization follow
+
+
+def make_pixel_fixture(folder: Path) -> None:
+    """Writes picture.png, an odd part of a photo, and what torchvision makes of it: NAME.png."""
+    picture = Image.fromarray(skimage.data.chelsea()[20:181, 60:301])
+    picture.save(folder / "picture.png")
+    for resize, crop, name in ((64, 56, "bilinear"), (59, 56, "bicubic"), (200, 160, "bicubic")):
+        mode = torchvision.transforms.InterpolationMode(name)
+        resized = torchvision.transforms.functional.resize(picture, resize, mode)
+        torchvision.transforms.functional.center_crop(resized, crop).save(folder / f"{name}-{resize}-{crop}.png")
+
+
 if __name__ == "__main__":
     command, *paths = sys.argv[1:]
     commands: dict[str, Callable[..., None]] = {
         "fixture": make_fixture,
         "networks": make_networks,
         "loaded": answer_loaded,
+        "pixels": make_pixels,
+        "pixel-fixture": make_pixel_fixture,
     }
     commands[command](*map(Path, paths))

@@ -13,7 +13,7 @@ step, so that a reader never sees half a version. Nothing here needs TensorFlow.
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -73,11 +73,26 @@ class Preprocessing(BaseModel):
     width: int = Field(gt=0)
     resize_mode: Literal["squash", "crop", "pad"] = "squash"
     resize: int | None = Field(
-        None, gt=0, description="the short side before the crop, in pixels; null: the crop is as large as it can be"
+        None,
+        gt=0,
+        description="short side before the crop, in pixels, as torchvision's Resize has it; null where the crop is as "
+        "large as the image allows",
     )
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    @model_validator(mode="after")
+    def _resize_leaves_a_crop(self) -> Self:
+        if self.resize is None:
+            return self
+        if self.resize_mode != "crop":
+            raise ValueError(f"resize goes with resize_mode crop, the mode is {self.resize_mode}")
+        if self.resize < max(self.height, self.width):
+            raise ValueError(
+                f"resize should be at least the size of the crop, {max(self.height, self.width)}, it is {self.resize}"
+            )
+        return self
 
     @property
     def shape(self) -> tuple[int, int, int]:

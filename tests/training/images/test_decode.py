@@ -17,6 +17,8 @@ from training.environment import MAX_PIXELS
 from training.images.decode import MAX_FILE_BYTES, ImageError, decode
 from training.images.formats import FORMATS
 
+TORCHVISION = Path(__file__).parent / "data" / "torchvision"  # made by tests/parity/reference.py
+
 
 def color(image: NDArray[np.uint8]) -> list[int]:
     """The one color of a uniform image."""
@@ -131,6 +133,45 @@ def test_crop_takes_the_middle_and_keeps_proportions() -> None:
     np.testing.assert_array_equal(decode(encoded(Image.fromarray(wide)), preprocessing), wide[:, 16:48])
     tall = np.asarray(photograph(32, 64))
     np.testing.assert_array_equal(decode(encoded(Image.fromarray(tall)), preprocessing), tall[16:48])
+
+
+@pytest.mark.parametrize(("interpolation", "resize"), [("bilinear", 64), ("bicubic", 59)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_resize_and_crop_are_torchvisions(interpolation: Any, resize: int, orientation: int) -> None:
+    """Pixel for pixel, on a picture of 241 x 161; 59 is 56 / 0.95, rounded as timm rounds. Any: a Literal there."""
+    preprocessing = Preprocessing(height=56, width=56, resize_mode="crop", resize=resize, interpolation=interpolation)
+    with (
+        Image.open(TORCHVISION / "picture.png") as picture,
+        Image.open(TORCHVISION / f"{interpolation}-{resize}-56.png") as expected,
+    ):
+        turned = picture if orientation == 1 else picture.transpose(Image.Transpose.ROTATE_90)
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        found = decode(encoded(turned, exif=exif), preprocessing)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_large_jpeg_is_scaled_down_no_further_than_the_resize() -> None:
+    """Scaled for the crop, its 1000 pixels would become 125, and be enlarged again to 256."""
+    preprocessing = Preprocessing(height=64, width=64, resize_mode="crop", resize=256)
+    photo = photograph(1500, 1000)
+    exact = decode(encoded(photo), preprocessing).astype(int)
+    scaled = decode(encoded(photo, "JPEG", quality=95), preprocessing).astype(int)
+    assert np.abs(scaled - exact).mean() < 2
+
+
+@pytest.mark.parametrize("shape", [(1, 200_000), (200_000, 1), (3, 2), (1000, 30)])
+def test_a_strip_is_resized_in_bounded_memory(shape: tuple[int, int]) -> None:
+    """As a whole, 1 x 200000 would become 256 x 51200000: 39 GB."""
+    preprocessing = Preprocessing(height=224, width=224, resize_mode="crop", resize=256)
+    assert color(decode(encoded(Image.new("RGB", shape, "red")), preprocessing)) == [255, 0, 0]
+
+
+def test_a_crop_of_any_size_lies_within_the_image() -> None:
+    """The last bit of a rounding put some boxes outside, and the picture was refused as damaged."""
+    preprocessing = Preprocessing(height=224, width=224, resize_mode="crop")
+    for width in range(1, 1200, 7):
+        decode(encoded(Image.new("RGB", (width, 500)), "BMP"), preprocessing)
 
 
 def test_pad_keeps_all_and_proportions_and_fills_with_black() -> None:
