@@ -22,7 +22,7 @@ def test_no_test_module_lends_to_another() -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_can_be_taken_in_at_a_glance(package: str) -> None:
-    assert len(top(ROOT, package)) <= 14
+    assert len(top(ROOT, package)) <= 15
     lines = {path: count for folder in folders(ROOT, package) for path, count in folder.lines.items()}
     assert {path: count for path, count in lines.items() if count > 400} == {}
 

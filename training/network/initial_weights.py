@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from training.config import TrainConfig
+from training.contract.architecture import name_of
 from training.contract.manifest import WEIGHTS_FILE, Manifest
 from training.contract.repository import ModelRepository
 from training.errors import TrainingError
@@ -46,8 +47,6 @@ def check_initial(config: TrainConfig, repository: ModelRepository, version: int
     if theirs is None:
         raise InitialWeightsError(f"version {version} should say its architecture, its manifest has none known here")
     if theirs != config.architecture:
-        from training.network.resnext import name_of
-
         raise InitialWeightsError(
             f"version {version} is {name_of(theirs)} with depths {theirs.depths}, this training is "
             f"{name_of(config.architecture)} with depths {config.architecture.depths}"

@@ -7,45 +7,20 @@ A layer's name is its address: `stage2_block1_conv2`.
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any  # tensors and layers: Keras ships no types
 
-from training.contract.architecture import Architecture
+from training.contract.architecture import Architecture, Stage, name_of, stages
 from training.contract.manifest import Preprocessing
 from training.network.layers import BatchNormalization, Conv2D, GroupedConv2D
 from training.network.runtime import keras
 
 layers = keras.layers
 
-EXPANSION = 4  # a block's output channels per channel of its stage
 BATCH_NORM = {
     "epsilon": 1e-5,
     # Keras' 0.99 leaves the moving statistics far behind in a short run: 78 % training, 11 % validation accuracy
     "momentum": 0.9,
 }
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One row of the paper's table."""
-
-    blocks: int
-    width: int  # channels of the grouped 3x3 convolution
-    filters: int  # channels of the output
-    stride: int
-
-
-def stages(architecture: Architecture) -> list[Stage]:
-    """Returns the table's rows: for ResNeXt-50 (32x4d) 3, 4, 6 and 3 blocks of width 128, 256, 512 and 1024."""
-    return [
-        Stage(
-            blocks=blocks,
-            width=architecture.cardinality * architecture.base_width * 2**i,
-            filters=EXPANSION * architecture.stem_width * 2**i,
-            stride=1 if i == 0 else 2,
-        )
-        for i, blocks in enumerate(architecture.depths)
-    ]
 
 
 def build(
@@ -153,12 +128,6 @@ def layer_rows(model: keras.Model) -> list[tuple[str, str, str, str]]:
         )
         for layer in model.layers
     ]
-
-
-def name_of(architecture: Architecture) -> str:
-    """Returns the usual name of the network, such as `resnext50_32x4d`."""
-    depth = 3 * sum(architecture.depths) + 2
-    return f"resnext{depth}_{architecture.cardinality}x{architecture.base_width}d"
 
 
 def multiply_adds(model: keras.Model) -> int:
