@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from training.weights.presets import imagenet_labels
+from training.weights.store import WeightsRejected
 
 MOST_WRONG = 1  # one photo decides nothing: published networks differ in what they see first
 
@@ -53,6 +54,12 @@ def has_known_labels(labels: list[str]) -> bool:
     return labels == imagenet_labels()
 
 
-def are_right(opinions: list[Opinion]) -> bool:
-    """Whether enough photos were named: all but `MOST_WRONG`."""
-    return sum(not opinion.right for opinion in opinions) <= MOST_WRONG
+def require_right(name: str, opinions: list[Opinion]) -> None:
+    """Raises WeightsRejected when more than `MOST_WRONG` of the photos were named wrongly."""
+    wrong = [opinion for opinion in opinions if not opinion.right]
+    if len(wrong) > MOST_WRONG:
+        said = "; ".join(f"{opinion}, expected {' or '.join(sorted(opinion.photo.labels))}" for opinion in wrong)
+        raise WeightsRejected(
+            f"the weights {name!r} should name {len(opinions) - MOST_WRONG} of {len(opinions)} photos of known things, "
+            f"they name {len(opinions) - len(wrong)}. They say of {said}"
+        )

@@ -3,8 +3,9 @@ import io
 import pytest
 from PIL import Image
 
-from training.weights.known_photos import KNOWN_PHOTOS, KnownPhoto, Opinion, are_right, has_known_labels
+from training.weights.known_photos import KNOWN_PHOTOS, KnownPhoto, Opinion, has_known_labels, require_right
 from training.weights.presets import imagenet_labels
+from training.weights.store import WeightsRejected
 
 LABELS = {photo: next(label for label in imagenet_labels() if label in photo.labels) for photo in KNOWN_PHOTOS}
 
@@ -19,12 +20,19 @@ def test_photos_are_small_jpegs_with_labels_of_imagenet(photo: KnownPhoto) -> No
     assert photo.labels <= set(imagenet_labels())
 
 
-def test_one_photo_may_be_misnamed_and_no_more() -> None:
-    def opinions(wrong: int) -> list[Opinion]:
-        return [Opinion(photo, "hen" if i < wrong else LABELS[photo], 0.5) for i, photo in enumerate(KNOWN_PHOTOS)]
+def opinions(wrong: int) -> list[Opinion]:
+    return [Opinion(photo, "hen" if i < wrong else LABELS[photo], 0.5) for i, photo in enumerate(KNOWN_PHOTOS)]
 
-    assert [are_right(opinions(wrong)) for wrong in range(4)] == [True, True, False, False]
-    assert str(opinions(1)[0]) == "camera.jpg: hen (0.50)"
+
+def test_one_photo_may_be_named_wrongly_and_no_more() -> None:
+    require_right("w", opinions(0))
+    require_right("w", opinions(1))
+    with pytest.raises(WeightsRejected) as caught:
+        require_right("w", opinions(2))
+    assert str(caught.value) == (
+        "the weights 'w' should name 3 of 4 photos of known things, they name 2. They say of camera.jpg: hen (0.50), "
+        "expected reflex camera or tripod; cat.jpg: hen (0.50), expected Egyptian cat or tabby or tiger cat"
+    )
 
 
 def test_other_labels_name_no_photo() -> None:
