@@ -12,7 +12,7 @@ SERVERS := $(filter-out pytorch,$(PEERS))
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
   --no-emit-index-url --no-emit-find-links pyproject.toml
 
-.PHONY: help install serve starter test check check-clients compose-test wheel-test format tensorboard bench bench-peers bench-profile \
+.PHONY: help install serve starter test check check-clients parity-torch compose-test wheel-test format tensorboard bench bench-peers bench-profile \
   bench-input bench-training bench-openvino bench-fashion lock clean
 
 help: ## list the targets
@@ -61,6 +61,14 @@ check-clients: install ## run KServe's own client against the service on HOST an
 	  $(BIN)/uv pip install --quiet --python .bench/envs/kserve/bin/python kserve==0.21.0 kubernetes==37.0.1 pillow && \
 	  touch .bench/envs/kserve/installed; }
 	.bench/envs/kserve/bin/python tests/clients/kserve_client.py http://$(HOST):$(PORT)
+
+parity-torch: .bench/envs/torch/installed ## compare with torchvision's and timm's ResNeXt-50, which it installs in .bench, 5 GB; 3 minutes
+	$(BIN)/python -m tests.parity .bench/envs/torch/bin/python
+
+.bench/envs/torch/installed: tests/parity/requirements.txt | install
+	@$(BIN)/uv venv --quiet --clear --python 3.11 .bench/envs/torch
+	@$(BIN)/uv pip install --quiet --python .bench/envs/torch/bin/python -r $<
+	@touch $@
 
 tensorboard: install ## show the curves of all runs and jobs (TENSORBOARD_PORT, by default 6006; STATE)
 	@mkdir -p .tensorboard && ln -sfn $(abspath runs) .tensorboard/runs && ln -sfn $(abspath $(STATE))/jobs .tensorboard/jobs

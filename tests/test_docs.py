@@ -13,6 +13,7 @@ from training.cli.datasets import DatasetCommand
 from training.cli.jobs import JobsCommand
 from training.cli.models import ModelsCommand
 from training.cli.runs import RunsCommand
+from training.cli.weights import WeightsCommand
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "models" / "README.md"]
@@ -119,11 +120,13 @@ def test_every_command_is_documented() -> None:
     inner: dict[str, type[BaseModel]] = {
         "dataset": DatasetCommand,
         "models": ModelsCommand,
+        "weights": WeightsCommand,
         "runs": RunsCommand,
         "jobs": JobsCommand,
     }
     for name in CommandLine.model_fields:
-        paths = [f"{name} {nested}" for nested in inner[name].model_fields] if name in inner else [name]
+        commands = inner[name].model_fields if name in inner else {}
+        paths = [f"{name} {field.alias or nested}" for nested, field in commands.items()] or [name]
         for path in paths:
             assert re.search(rf"(python -m training|\bresnext) {path.replace('_', '-')}\b", everything), path
 

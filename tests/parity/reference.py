@@ -124,8 +124,8 @@ def make_fixture(folder: Path) -> None:
 def make_networks(folder: Path) -> None:
     """Writes NAME.safetensors for both libraries, and NAME-SIZE.safetensors with images, logits and blocks."""
     makers = {"torchvision": torchvision.models.resnext50_32x4d, "timm": lambda: timm.create_model("resnext50_32x4d")}
-    for name, make in makers.items():
-        torch.manual_seed(1)
+    for seed, (name, make) in enumerate(makers.items()):
+        torch.manual_seed(seed)
         net = randomize(make(), batch([photo(name, 224, 224) for name in PHOTOS]))
         save(net, folder / f"{name}.safetensors")
         for size in SIZES:

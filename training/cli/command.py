@@ -31,6 +31,7 @@ from training.cli.starter import TrainStarter
 from training.cli.summary import Summarize
 from training.cli.train import ExportRun, Train
 from training.cli.usage import HelpFormatter, mistakes
+from training.cli.weights import WeightsCommand
 from training.errors import TrainingError, UsageError, words_of
 
 # TensorFlow takes seconds to import, so each command imports what it needs
@@ -58,6 +59,7 @@ class CommandLine(BaseSettings):
     summary: CliSubCommand[Summarize]
     dataset: CliSubCommand[DatasetCommand]
     models: CliSubCommand[ModelsCommand]
+    weights: CliSubCommand[WeightsCommand]
     runs: CliSubCommand[RunsCommand]
     starter: CliSubCommand[TrainStarter]
     serve: CliSubCommand[Serve]

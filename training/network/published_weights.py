@@ -12,13 +12,21 @@ transposed.
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any  # layers: Keras ships no types
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.contract.architecture import Architecture
+from training.contract.manifest import WEIGHTS_FILE, Preprocessing
+from training.contract.repository import ModelRepository
+from training.datasets.report import DatasetReport
 from training.errors import TrainingError, few
+from training.network import resnext
+from training.network.checkpoint import Checkpoint
 from training.network.runtime import keras
+from training.runs.run import Run
 from training.weights.layout import HEAD, NORM_PARTS
 from training.weights.tensors import COUNTER
 
@@ -74,6 +82,32 @@ def tensors_of(model: keras.Model) -> dict[str, NDArray[Any]]:
         if _is_norm(layer):
             tensors[_key(layer.name) + COUNTER] = np.zeros((), np.int64)
     return tensors
+
+
+def tensors_of_version(repository: ModelRepository, version: int) -> dict[str, NDArray[Any]]:
+    """Returns a version's weights as `tensors_of` does. Raises ContractError, PublishedWeightsError."""
+    manifest = repository.manifest(version)
+    if manifest.architecture is None:
+        raise PublishedWeightsError(f"version {version} should say its architecture, its manifest has none known here")
+    repository.verify_files(version, [WEIGHTS_FILE])
+    file = repository.path(version) / WEIGHTS_FILE
+    return _tensors_in(file, manifest.architecture, manifest.preprocessing, len(manifest.labels))
+
+
+def tensors_of_run(run: Run) -> dict[str, NDArray[Any]]:
+    """Returns the weights of a run's best epoch so far as `tensors_of` does. Raises RunError, CheckpointError."""
+    config, labels = run.config(), run.record("checking", DatasetReport).labels
+    checkpoint = Checkpoint(run.checkpoints, [])
+    checkpoint.load_state()
+    return _tensors_in(checkpoint.best_weights, config.architecture, config.preprocessing, len(labels))
+
+
+def _tensors_in(
+    file: Path, architecture: Architecture, preprocessing: Preprocessing, classes: int
+) -> dict[str, NDArray[Any]]:
+    model = resnext.build(architecture, preprocessing, classes)
+    model.load_weights(file)
+    return tensors_of(model)
 
 
 def _layers(model: keras.Model, *, head: bool) -> list[Any]:

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from training.contract.architecture import Architecture
 from training.contract.manifest import Preprocessing
 from training.contract.names import MAX_BYTES, Name, usable_name
-from training.errors import TrainingError
+from training.errors import TrainingError, words_of
 from training.system.durable import fsync, write_atomically
 from training.system.files import sha256
 from training.system.locks import exclusive
@@ -113,6 +113,8 @@ class WeightsStore:
                 data = file.read(MAX_RECORD_BYTES + 1)
         except FileNotFoundError:
             raise self._not_found(name) from None
+        except OSError as error:
+            raise WeightsDamaged(f"{path} cannot be read: {words_of(error)}") from None
         if len(data) > MAX_RECORD_BYTES:
             raise WeightsDamaged(f"{path} should have at most {MAX_RECORD_BYTES} bytes, it has more")
         try:

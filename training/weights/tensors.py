@@ -8,6 +8,7 @@ and that all values are finite floats.
 
 import contextlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,10 +22,12 @@ from safetensors.numpy import save_file
 
 from training.errors import TrainingError, few, words_of
 
-MAX_FILE_BYTES = 2 * 1024**3  # ResNeXt-101 (64x4d) has 334 MB
-MAX_HEADER_BYTES = 1024**2  # ResNeXt-101's has 75 KB
+MAX_FILE_BYTES = 2 * 1024**3  # ResNeXt-101 (32x8d) has 356 MB
+MAX_TENSOR_BYTES = 256 * 1024**2  # a head of 21,000 classes has 172 MB; each tensor is read as a whole
+MAX_HEADER_BYTES = 1024**2  # its header has 59 KB
 LENGTH_BYTES = 8  # the header's length, little-endian, before the header
 NAME_SHOWN = 120  # characters; a hostile one has a megabyte
+FLOAT_BYTES = 4
 DTYPES = ("F32", "F16")
 COUNTER = ".num_batches_tracked"  # PyTorch counts each BatchNorm's steps; nothing depends on it
 
@@ -136,8 +139,9 @@ def _check_names(path: Path, header_bytes: int, called: str) -> None:
 
 
 def _shapes(file: Any, called: str) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of all tensors but the counters. Raises TensorsError for those of another type."""
-    shapes, others = {}, []
+    """Returns the shapes of all tensors but the counters. Raises TensorsError for other types and for large ones."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    others, large = [], []
     for name in file.keys():  # noqa: SIM118  no mapping
         if name.endswith(COUNTER):
             continue
@@ -145,8 +149,14 @@ def _shapes(file: Any, called: str) -> dict[str, tuple[int, ...]]:
         shapes[name] = tuple(view.get_shape())
         if (dtype := view.get_dtype()) not in DTYPES:
             others.append(f"{name} {dtype}")
+        if math.prod(shapes[name]) > MAX_TENSOR_BYTES // FLOAT_BYTES:
+            large.append(name)
     if others:
         raise TensorsError(f"{called} should have tensors of {' or '.join(DTYPES)}, it has {few_names(others)}")
+    if large:
+        raise TensorsError(
+            f"{called} should have tensors of at most {MAX_TENSOR_BYTES} bytes, larger: {few_names(large)}"
+        )
     return shapes
 
 

@@ -163,6 +163,12 @@ def test_a_record_is_read_within_a_bound(store: WeightsStore, monkeypatch: pytes
         record()
 
 
+def test_a_record_that_cannot_be_read_is_named(store: WeightsStore) -> None:
+    (store.folder / "odd.json").mkdir(parents=True)
+    with pytest.raises(WeightsDamaged, match=r"odd\.json cannot be read: Is a directory"):
+        store.record("odd")
+
+
 def test_a_changed_missing_or_shortened_file_is_found(store: WeightsStore) -> None:
     put(store)
     path = store.folder / "tv_in1k.safetensors"
