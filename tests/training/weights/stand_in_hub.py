@@ -25,6 +25,7 @@ class Hub:
     silent: bool = False  # there is no answer at all
     elsewhere: str | None = None  # another origin, which the file comes from
     packed: bool = False
+    unsized: bool = False  # the length is not said, the connection ends the file
     sha256: str = ""
     etag: str = '"v1"'
     released: threading.Event = field(default_factory=threading.Event)
@@ -56,7 +57,7 @@ def stand_in_hub(data: bytes) -> Iterator[Hub]:
             self.hub = hub
             super().setup()
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", 0), Handler)
     hub.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -67,6 +68,11 @@ def stand_in_hub(data: bytes) -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass  # a client that gives up leaves a broken pipe
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -110,7 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
             data = data[start:]
         if hub.packed:
             headers["Content-Encoding"] = "gzip"
-        self._head(status, {**headers, "Content-Length": str(len(data))})
+        length = {"Connection": "close"} if hub.unsized else {"Content-Length": str(len(data))}
+        self._head(status, {**headers, **length})
         if self.command == "HEAD":
             return
         if hub.breaks:

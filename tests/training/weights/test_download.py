@@ -9,6 +9,7 @@ import pytest
 
 from tests.training.weights.stand_in_hub import Hub, stand_in_hub
 from training.errors import TrainingError
+from training.weights import download
 from training.weights.download import Patience, Remote, downloaded, without_secrets
 
 DATA = os.urandom(300_000)
@@ -103,6 +104,14 @@ def test_a_file_with_another_hash_is_not_kept(hub: Hub, tmp_path: Path) -> None:
 )
 def test_a_file_of_another_size_is_not_kept(hub: Hub, tmp_path: Path, size: int, said: str) -> None:
     assert said in failure(Remote(hub.address, size=size), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_without_end_is_given_up(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.unsized = True
+    assert fetch(Remote(hub.address), tmp_path) == DATA
+    monkeypatch.setattr(download, "MAX_BYTES", 200_000)
+    assert "should have at most 200000 bytes, it has more" in failure(Remote(hub.address), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
