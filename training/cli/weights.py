@@ -26,7 +26,7 @@ from training.runs.run import Run
 from training.system.durable import fsync
 from training.system.staging import STAGING_PREFIX
 from training.weights.presets import PRESETS, preset_named
-from training.weights.store import WeightsRecord
+from training.weights.store import DEFAULT_WEIGHTS, WeightsRecord
 
 # safetensors is in the extra `train`; TensorFlow takes seconds to import
 if TYPE_CHECKING:
@@ -122,7 +122,10 @@ class ListWeights(WeightsFolder):
     def cli_cmd(self) -> None:
         names = self.store.names()
         if not names:
-            _say(f"there are no weights in {self.store.folder}: resnext weights import FILE takes some in")
+            _say(
+                f"there are no weights in {self.store.folder}: resnext weights pull {DEFAULT_WEIGHTS} downloads some, "
+                "resnext weights import FILE takes yours in"
+            )
             return
         rows, damages = [], []
         for name in names:

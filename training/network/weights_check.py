@@ -1,7 +1,7 @@
 """What published weights say of photos of known things: whether their file holds what its record says.
 
-It finds a file of another network, of other classes, or read in another order. It does not find a small mistake: a
-network that pads on one side only still names most of these photos.
+It finds a file of another network, other or shifted labels, and channels in another order. It does not find red and
+blue exchanged, nor height and width of kernels (figures in `training/weights/photos/README.md`).
 """
 
 from pathlib import Path
