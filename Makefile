@@ -66,7 +66,7 @@ check-clients: install ## run KServe's own client against the service on HOST an
 	  touch .bench/envs/kserve/installed; }
 	.bench/envs/kserve/bin/python tests/clients/kserve_client.py http://$(HOST):$(PORT)
 
-parity-torch: .bench/envs/torch/installed ## compare with torchvision's and timm's ResNeXt-50, which it installs in .bench, 5 GB; 3 minutes
+parity-torch: .bench/envs/torch/installed ## compare with torchvision's and timm's ResNeXt-50, which it installs in .bench, 5 GB; 2 minutes
 	$(BIN)/python -m tests.parity .bench/envs/torch/bin/python
 
 .bench/envs/torch/installed: tests/parity/requirements.txt | install
