@@ -1,7 +1,7 @@
 """One file from a server: a transfer that broke off goes on where it was, and nothing takes longer than it may.
 
 The HTTP client is huggingface_hub's, with its proxies, certificates and HF_HUB_OFFLINE. Its own download begins again
-with each call, tries a silent server for six minutes, and has no limit on the size.
+with each call, tries a silent server for six minutes, and takes up to 50 GB.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 from training.errors import StorageFull, StorageUnavailable, TrainingError, storage_error
 from training.system.files import sha256
 from training.system.locks import try_lock
-from training.system.staging import STAGING_PREFIX
+from training.system.staging import STAGING_PREFIX, remove_stale_staging
 from training.system.threads import within
+from training.weights.tensors import MAX_FILE_BYTES
 
 if TYPE_CHECKING:
     from httpx2 import Response
 
-MAX_BYTES = 2 * 1024**3
 FOLDER = "the weights folder"
 REFUSALS = {
     401: "it asks for a key, or does not take the one that it got",
@@ -34,7 +34,8 @@ REFUSALS = {
     404: "there is no such file",
     410: "the file is gone",
 }
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_LENGTH = re.compile(r"\d{1,18}", re.ASCII)
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})", re.ASCII)
 
 Progress = Callable[[int, int | None], None]  # bytes that are here, and bytes in all where that is known
 
@@ -97,12 +98,12 @@ def downloaded(remote: Remote, folder: Path, progress: Progress, patience: Patie
     A transfer that broke off is kept in a hidden folder for a day, where its rest is known to belong to it. Raises
     DownloadError when the file does not come or is another one, StorageUnavailable when it cannot be written.
     """
-    partial = (
-        folder / f"{STAGING_PREFIX}pull-{hashlib.sha256((remote.identity or remote.address).encode()).hexdigest()[:16]}"
-    )
+    digest = hashlib.sha256((remote.identity or remote.address).encode()).hexdigest()
+    partial = folder / f"{STAGING_PREFIX}pull-{digest[:16]}"
     try:
         partial.mkdir(parents=True, exist_ok=True)
         os.utime(partial)  # its day begins again
+        remove_stale_staging(folder)
     except OSError as error:
         raise storage_error(FOLDER, error) from error
     with _alone(partial, remote):
@@ -120,7 +121,7 @@ def downloaded(remote: Remote, folder: Path, progress: Progress, patience: Patie
 
 
 @contextlib.contextmanager
-def http_errors(shown: str, patience: Patience) -> Iterator[None]:
+def http_errors(shown: str, patience: Patience, silence_s: float) -> Iterator[None]:
     """Raises what goes wrong on the way to a server as TransferBroken or DownloadError. `shown` is its address."""
     import httpx2
     from huggingface_hub.errors import OfflineModeIsEnabled
@@ -132,7 +133,7 @@ def http_errors(shown: str, patience: Patience) -> Iterator[None]:
     except httpx2.ConnectTimeout:
         raise TransferBroken(f"{shown} cannot be reached: no connection in {patience.connect_s:g} s") from None
     except httpx2.TimeoutException:
-        raise TransferBroken(f"{shown} fell silent: nothing came for {patience.silence_s:g} s") from None
+        raise TransferBroken(f"{shown} fell silent: nothing came for {silence_s:g} s") from None
     except TimeoutError:
         raise TransferBroken(f"{shown} did not answer within {patience.answer_s:g} s") from None
     except httpx2.ConnectError as error:
@@ -149,6 +150,12 @@ def require_success(status: int, shown: str) -> None:
         raise TransferBroken(f"{shown} answers {status}: try again later")
     if status >= 400:
         raise DownloadError(f"{shown} answers {status}: {REFUSALS.get(status, 'it refuses')}")
+
+
+def length_of(response: "Response") -> int | None:
+    """Returns the length of an answer's body in bytes, None where the server does not say it."""
+    text = response.headers.get("Content-Length", "")
+    return int(text) if _LENGTH.fullmatch(text) else None
 
 
 @contextlib.contextmanager
@@ -185,16 +192,16 @@ def _transfer(remote: Remote, path: Path, progress: Progress, patience: Patience
     start = _size(path) if remote.identity else 0
     if start and start == remote.size:
         return
-    with http_errors(remote.shown, patience), _answer(remote, start, patience) as response:
+    with http_errors(remote.shown, patience, patience.silence_s), _answer(remote, start, patience) as response:
         require_success(response.status_code, remote.shown)
-        if remote.address.startswith("https:") and response.url.scheme != "https":
+        if remote.address.lower().startswith("https:") and response.url.scheme != "https":
             raise DownloadError(f"{remote.shown} leads to an address without encryption: {_shown(response)}")
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise DownloadError(f"{remote.shown} should come as it is, it comes packed")
         start, total = _range(response, start)
         total = total or remote.size
         _require_room(remote, path, start, total)
-        received, pace = start, _Pace(remote, patience)
+        received, pace = start, _Pace(remote, path.parent, patience)
         with path.open("ab" if start else "wb", buffering=0) as file:
             progress(received, total)
             for chunk in response.iter_raw():
@@ -233,8 +240,7 @@ def _range(response: "Response", asked: int) -> tuple[int, int | None]:
                 f"{_shown(response)} should answer with the rest of the file, it answers with another part"
             )
         return asked, int(found[2])
-    length = response.headers.get("Content-Length", "")
-    return 0, int(length) if length.isdecimal() else None
+    return 0, length_of(response)
 
 
 def _require_room(remote: Remote, path: Path, start: int, total: int | None) -> None:
@@ -246,16 +252,16 @@ def _require_room(remote: Remote, path: Path, start: int, total: int | None) -> 
 
 
 def _require_size(remote: Remote, size: int) -> None:
-    most = remote.size or MAX_BYTES
+    most = min(remote.size or MAX_FILE_BYTES, MAX_FILE_BYTES)
     if size > most:
-        raise DownloadError(f"{remote.shown} should have {'' if remote.size else 'at most '}{most} bytes, it has more")
+        raise DownloadError(f"{remote.shown} should have at most {most} bytes, it has more")
 
 
 class _Pace:
     """A guard against a server that sends next to nothing, but never falls silent."""
 
-    def __init__(self, remote: Remote, patience: Patience) -> None:
-        self.remote, self.patience = remote, patience
+    def __init__(self, remote: Remote, partial: Path, patience: Patience) -> None:
+        self.remote, self.partial, self.patience = remote, partial, patience
         self.since, self.already = time.monotonic(), 0
 
     def check(self, received: int) -> None:
@@ -267,6 +273,7 @@ class _Pace:
                 f"{self.remote.shown} is too slow: {received - self.already} bytes in {self.patience.window_s:g} s"
             )
         self.since, self.already = now, received
+        os.utime(self.partial)  # it is not stale, however long this takes
 
 
 def _append(file: FileIO, chunk: bytes) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from training.errors import TrainingError
+from training.errors import TrainingError, UsageError
 from training.system.threads import within
 from training.weights.download import (
     PATIENCE,
@@ -18,6 +18,7 @@ from training.weights.download import (
     Remote,
     downloaded,
     http_errors,
+    length_of,
     require_success,
     without_secrets,
 )
@@ -76,12 +77,12 @@ def source_of(
 ) -> Source:
     """Returns what a person means: a preset's name, a repository on the hub, or an address.
 
-    Raises PullError for something else, PresetError for a preset or an image size that is not known.
+    Raises PullError for something else, UsageError when --preset is missing, PresetError for one that is not known.
     """
     if _is_address(text):
         _check_address(text)
         if revision:
-            raise PullError("--revision is a commit or a branch on the hub: an address has none")
+            raise UsageError("--revision is a branch, a tag or a commit on the hub: an address has none")
         place, chosen, default = text, _given(preset, without_secrets(text)), _name_in(text)
     else:
         place = PRESETS[text].hub if text in PRESETS else text
@@ -163,7 +164,7 @@ def _without_network(source: Source, endpoint: str | None) -> Iterator[None]:
     try:
         yield
     except DownloadError as error:
-        address = source.origin if source.is_address else _hub_address(source, endpoint)
+        address = without_secrets(source.place if source.is_address else _hub_address(source, endpoint))
         file = PurePosixPath(urlsplit(address).path).name
         name = f" --name {source.name}" if source.name != source.preset.name else ""
         size = f" --image-size {source.image_size}" if source.image_size else ""
@@ -192,10 +193,11 @@ def _on_hub(source: Source, endpoint: str | None, patience: Patience) -> Remote:
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented, not in an __all__
 
     url = _hub_address(source, endpoint)
-    with http_errors(url, patience), _hub_errors(source, url):
+    shown = without_secrets(url)
+    with http_errors(shown, patience, patience.connect_s), _hub_errors(source, shown):
         facts = within(patience.answer_s, lambda: get_hf_file_metadata(url, timeout=patience.connect_s))
     if not facts.commit_hash:
-        raise DownloadError(f"{url} does not answer as a Hugging Face hub does: HF_ENDPOINT should be one")
+        raise DownloadError(f"{shown} does not answer as a Hugging Face hub does: HF_ENDPOINT should be one")
     return Remote(
         address=hf_hub_url(source.place, HUB_FILE, revision=facts.commit_hash, endpoint=endpoint),
         sha256=facts.etag if facts.etag and SHA256.fullmatch(facts.etag) else None,
@@ -212,7 +214,7 @@ def _hub_address(source: Source, endpoint: str | None) -> str:
 
 
 @contextlib.contextmanager
-def _hub_errors(source: Source, url: str) -> Iterator[None]:
+def _hub_errors(source: Source, shown: str) -> Iterator[None]:
     """Raises what the hub refuses as DownloadError."""
     from huggingface_hub import errors
 
@@ -221,18 +223,18 @@ def _hub_errors(source: Source, url: str) -> Iterator[None]:
     except errors.HFValidationError as error:
         raise DownloadError(f"{source.place!r} is no repository on the hub: {error}") from None
     except errors.GatedRepoError:
-        raise DownloadError(f"{url} is for those who accepted its terms: do that there, and set HF_TOKEN") from None
+        raise DownloadError(f"{shown} is for those who accepted its terms: do that there, and set HF_TOKEN") from None
     except errors.RepositoryNotFoundError as error:
         raise DownloadError(
-            f"{url} answers {error.response.status_code}: there is no {source.place}, or it is private (set HF_TOKEN)"
+            f"{shown} answers {error.response.status_code}: there is no {source.place}, or it is private (set HF_TOKEN)"
         ) from None
     except errors.RevisionNotFoundError:
         raise DownloadError(f"{source.place} has no revision {source.revision or 'main'}") from None
     except errors.RemoteEntryNotFoundError:
         raise DownloadError(f"{source.place} has no file {HUB_FILE}") from None
     except errors.HfHubHTTPError as error:
-        require_success(error.response.status_code, url)
-        raise DownloadError(f"{url}: {error}") from None
+        require_success(error.response.status_code, shown)
+        raise DownloadError(f"{shown}: {error}") from None
 
 
 def _at_address(address: str, patience: Patience) -> Remote:
@@ -242,24 +244,24 @@ def _at_address(address: str, patience: Patience) -> Remote:
 
     shown = without_secrets(address)
     timeout = httpx2.Timeout(patience.connect_s)
-    with http_errors(shown, patience):
+    with http_errors(shown, patience, patience.connect_s):
         answer = within(
             patience.answer_s,
             lambda: get_session().head(address, timeout=timeout, headers={"Accept-Encoding": "identity"}),
         )
     if not answer.is_success:
         return Remote(address)
-    length, etag = answer.headers.get("Content-Length", ""), answer.headers.get("ETag")
+    etag = answer.headers.get("ETag")
     return Remote(
         address,
-        size=int(length) if length.isdecimal() else None,
+        size=length_of(answer),
         etag=etag if etag and etag.startswith('"') else None,  # W/"...": such a file may be another one
     )
 
 
 def _given(preset: str | None, place: str) -> Preset:
     if preset is None:
-        raise PullError(
+        raise UsageError(
             f"--preset is missing: it says what images the network of {place} expects, and which licence it has. "
             f"There are: {', '.join(PRESETS)}"
         )

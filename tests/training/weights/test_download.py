@@ -1,6 +1,7 @@
 import gzip
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,7 +101,8 @@ def test_a_file_with_another_hash_is_not_kept(hub: Hub, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "said"), [(300_001, "should have 300001 bytes, 300000 came"), (9, "should have 9 bytes, it has more")]
+    ("size", "said"),
+    [(300_001, "should have 300001 bytes, 300000 came"), (9, "should have at most 9 bytes, it has more")],
 )
 def test_a_file_of_another_size_is_not_kept(hub: Hub, tmp_path: Path, size: int, said: str) -> None:
     assert said in failure(Remote(hub.address, size=size), tmp_path)
@@ -110,9 +112,22 @@ def test_a_file_of_another_size_is_not_kept(hub: Hub, tmp_path: Path, size: int,
 def test_a_file_without_end_is_given_up(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.unsized = True
     assert fetch(Remote(hub.address), tmp_path) == DATA
-    monkeypatch.setattr(download, "MAX_BYTES", 200_000)
+    monkeypatch.setattr(download, "MAX_FILE_BYTES", 200_000)
     assert "should have at most 200000 bytes, it has more" in failure(Remote(hub.address), tmp_path)
+    hub.unsized = False  # a file that says how large it is, is not begun
+    assert "should have at most 200000 bytes, it has more" in failure(remote(hub), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_beginning_is_kept_for_a_day(hub: Hub, tmp_path: Path) -> None:
+    hub.breaks = [1000, 1000]
+    failure(remote(hub), tmp_path, Patience(tries=1))
+    (begun,) = tmp_path.iterdir()
+    yesterday = time.time() - 25 * 3600
+    os.utime(begun, (yesterday, yesterday))
+    failure(Remote(hub.address, etag=hub.etag), tmp_path, Patience(tries=1))  # another one
+    (left,) = tmp_path.iterdir()
+    assert left != begun
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,14 @@ def test_what_the_hub_refuses_is_said_with_the_way_around(
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+def test_a_hub_with_a_password_does_not_show_it(store: WeightsStore, hub: Hub) -> None:
+    hub.refusal = (403, "")
+    endpoint = hub.endpoint.replace("//", "//me:secret@")
+    with pytest.raises(TrainingError) as caught:
+        pull(store, source_of(REPOSITORY), lambda *_: None, lambda *_: None, endpoint=endpoint, patience=BRISK)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_hub_that_never_answers_is_given_up(store: WeightsStore, hub: Hub) -> None:
     hub.silent = True
     said = failure(store, hub, patience=Patience(connect_s=0.2, answer_s=0.2))
@@ -251,7 +259,7 @@ def test_sources_are_understood(given: tuple[str], meant: tuple[str, str, str]) 
         (("ftp://host/file", "tv_in1k"), "got 'ftp://host/file'"),
         (("../../etc/passwd", "tv_in1k"), "got '../../etc/passwd'"),
         *((("https://" + rest, "tv_in1k"), "an address should name a server and a file") for rest in BROKEN),
-        (("https://host/b.safetensors", "tv_in1k", None, "main"), "--revision is a commit or a branch on the hub"),
+        (("https://host/b.safetensors", "tv_in1k", None, "main"), "an address has none"),
     ],
 )
 def test_sources_that_are_none_are_said(given: tuple[object, ...], said: str) -> None:
