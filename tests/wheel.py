@@ -45,6 +45,8 @@ def main() -> None:
         run(*install, wheel, cwd=work)
         missing = run(resnext, "train", "digits", cwd=work, status=1)
         assert "which the extra `train` brings: pip install 'resnext-service[train]'" in missing, missing
+        missing = run(resnext, "weights", "pull", "tv_in1k", cwd=work, status=1)
+        assert "which the extra `hub` brings: pip install 'resnext-service[hub]'" in missing, missing
         photos = "import training.weights.known_photos as k; assert all(photo.read() for photo in k.KNOWN_PHOTOS)"
         run(work / "venv" / "bin" / "python", "-c", photos, cwd=work)
         _make_model(work)

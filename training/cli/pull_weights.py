@@ -15,6 +15,7 @@ from training.cli.extra import require_extra
 from training.cli.terminal import Heading, console
 from training.cli.weights_folder import OneWeights, WeightsFolder
 from training.contract.names import Name
+from training.system.interrupt import INTERRUPT
 from training.weights.known_photos import KNOWN_PHOTOS, Opinion, has_known_labels
 from training.weights.presets import PRESETS
 from training.weights.store import WeightsRecord
@@ -57,6 +58,8 @@ class PullWeights(WeightsFolder):
         from training.weights.hub import pull, source_of
 
         source = source_of(self.source, self.preset, self.name, self.revision, self.image_size)
+        if not source.is_address:
+            INTERRUPT.says(lambda: "stopped; the same command goes on from what came")
         opinions: list[Opinion] = []
 
         def judge(file: Path, description: "Description") -> None:
@@ -111,6 +114,8 @@ def _shown(name: str) -> Iterator["download.Progress"]:
 
     def progress(received: int, total: int | None) -> None:
         nonlocal begun, printed
+        if begun is None and not animated:
+            _say(f"downloading {terminal.size(total) if total else 'a file'} as {name}")
         if begun is None or received <= begun:  # a transfer begins: what was there already came at no speed
             begun = received
             bar.reset(task, total=total, completed=received)

@@ -93,7 +93,7 @@ def without_secrets(address: str) -> str:
 
 @contextlib.contextmanager
 def downloaded(remote: Remote, folder: Path, progress: Progress, patience: Patience = PATIENCE) -> Iterator[Path]:
-    """Yields the file, whole, on the file system of `folder`. Removes it at the end of the block.
+    """Yields the file, whole, on the file system of `folder`. Removes it at the end of the block, but for Ctrl-C.
 
     A transfer that broke off is kept in a hidden folder for a day, where its rest is known to belong to it. Raises
     DownloadError when the file does not come or is another one, StorageUnavailable when it cannot be written.
@@ -116,8 +116,12 @@ def downloaded(remote: Remote, folder: Path, progress: Progress, patience: Patie
         try:
             _check(remote, path)
             yield path
-        finally:
+        except KeyboardInterrupt:  # a person who stops may go on later
+            raise
+        except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
+            raise
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ def test_weights_are_pulled_and_tried_on_photos(
     monkeypatch.setattr(pull_weights, "LINE_EVERY_S", 0)
     code, out, err = call(capsys, "pull", hub.address, "--preset=tv_in1k", "--name=seeing")
     assert (code, err) == (0, "")
-    assert "seeing: 0 bytes of 616 kB\n" in out
+    assert out.startswith("downloading 616 kB as seeing\nseeing: 0 bytes of 616 kB\n")
     assert "trying them on 4 photos of known things\n" in out
     assert f"weights seeing: {hub.address}, " in out
     assert f", licence bsd-3-clause\nSHA-256 {hub.sha256}\n" in out

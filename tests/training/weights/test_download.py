@@ -119,6 +119,24 @@ def test_a_file_without_end_is_given_up(hub: Hub, tmp_path: Path, monkeypatch: p
     assert not list(tmp_path.iterdir())
 
 
+def test_ctrl_c_keeps_what_came(hub: Hub, tmp_path: Path) -> None:
+    def stop(received: int, _: int | None) -> None:
+        if received > 100_000:
+            raise KeyboardInterrupt
+
+    def stop_behind_it() -> None:
+        with downloaded(remote(hub), tmp_path, lambda *_: None, BRISK):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), downloaded(remote(hub), tmp_path, stop, BRISK):
+        pass
+    with pytest.raises(KeyboardInterrupt):
+        stop_behind_it()
+    assert fetch(remote(hub), tmp_path) == DATA
+    assert [bool(asked) for asked in hub.ranges()] == [False, True]  # the third finds all of it here
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_beginning_is_kept_for_a_day(hub: Hub, tmp_path: Path) -> None:
     hub.breaks = [1000, 1000]
     failure(remote(hub), tmp_path, Patience(tries=1))
