@@ -174,6 +174,8 @@ class ExportWeights(WeightsFolder):
         require_extra("weights export")
         if self.file.exists():
             raise TrainingError(f"{self.file} is there already: name another file")
+        if not self.file.parent.is_dir():
+            raise TrainingError(f"{self.file.parent} should be a folder, for {self.file.name}; there is none")
         with tempfile.TemporaryDirectory(dir=self.file.parent, prefix=STAGING_PREFIX) as folder:
             made = Path(folder) / "tensors"
             said = self._write(made)

@@ -92,7 +92,10 @@ def open_tensors(path: Path, called: str | None = None) -> Iterator[Tensors]:
 def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
     """Writes a file of tensors. PyTorch's loaders take it for one of theirs."""
     arrays = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
+    path.touch()
+    mode = path.stat().st_mode
     save_file(arrays, path, metadata={"format": "pt"})
+    path.chmod(mode)  # safetensors keeps others from reading it, whatever the umask says
 
 
 def _check_beginning(path: Path, called: str) -> int:

@@ -108,6 +108,8 @@ def test_published_weights_go_out_as_they_came(capsys: pytest.CaptureFixture[str
     assert Path("out.safetensors").read_bytes() == published.FILE.read_bytes()
     code, _, err = call(capsys, "export", "small", "out.safetensors")
     assert (code, err) == (1, "error: out.safetensors is there already: name another file\n")
+    code, _, err = call(capsys, "export", "small", "none/out.safetensors")
+    assert (code, err) == (1, "error: none should be a folder, for out.safetensors; there is none\n")
 
 
 def test_a_version_and_a_run_go_out_in_torchvisions_names(

@@ -67,6 +67,12 @@ def test_half_precision_is_widened(tmp_path: Path) -> None:
         assert tensors["a"].tolist() == [1.5, -2]
 
 
+def test_a_file_that_is_written_is_as_open_as_any_other(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    written(tmp_path / "f", parameters())
+    assert (tmp_path / "f").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_file_that_is_damaged_or_none_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     content, words = HOSTILE[kind]
