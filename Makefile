@@ -2,6 +2,7 @@
 HOST ?= 127.0.0.1
 PORT ?= 8000
 MODELS ?= models
+WEIGHTS ?= timm/resnext50_32x4d.tv_in1k
 STATE ?= $(or $(RESNEXT_STATE),state)
 PYTHON ?= python3
 COMPOSE ?= docker compose
@@ -12,8 +13,8 @@ SERVERS := $(filter-out pytorch,$(PEERS))
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
   --no-emit-index-url --no-emit-find-links pyproject.toml
 
-.PHONY: help install serve starter test check check-clients parity-torch compose-test wheel-test format tensorboard bench bench-peers bench-profile \
-  bench-input bench-training bench-openvino bench-fashion bench-few lock clean
+.PHONY: help install serve starter weights test check check-clients parity-torch compose-test wheel-test format tensorboard bench \
+  bench-peers bench-profile bench-input bench-training bench-openvino bench-fashion bench-few lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -23,6 +24,9 @@ serve: starter ## set up, train the starter if no version is active yet, and ser
 
 starter: install ## train ResNeXt-50 on scikit-learn's handwritten digits, if no version is active yet
 	@$(BIN)/python -m training starter --models $(MODELS)
+
+weights: install ## download published ImageNet weights, 100 MB, and try them on photos (WEIGHTS=timm/...)
+	@$(BIN)/python -m training weights pull $(WEIGHTS)
 
 install: .venv/installed ## make .venv with the locked dependencies
 

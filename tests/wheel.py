@@ -45,6 +45,10 @@ def main() -> None:
         run(*install, wheel, cwd=work)
         missing = run(resnext, "train", "digits", cwd=work, status=1)
         assert "which the extra `train` brings: pip install 'resnext-service[train]'" in missing, missing
+        missing = run(resnext, "weights", "pull", "tv_in1k", cwd=work, status=1)
+        assert "which the extra `hub` brings: pip install 'resnext-service[hub]'" in missing, missing
+        photos = "import training.weights.known_photos as k; assert all(photo.read() for photo in k.KNOWN_PHOTOS)"
+        run(work / "venv" / "bin" / "python", "-c", photos, cwd=work)
         _make_model(work)
         assert "digits" in run(resnext, "models", "list", cwd=work)
         assert "there are no jobs" in run(resnext, "jobs", "list", cwd=work, status=1)

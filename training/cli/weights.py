@@ -12,7 +12,9 @@ from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand
 from training.cli import terminal
 from training.cli.extra import require_extra
 from training.cli.models import OneModel, active_version
+from training.cli.pull_weights import CheckWeights, PullWeights
 from training.cli.terminal import Heading, console
+from training.cli.weights_folder import OneWeights, WeightsFolder
 from training.config import flag
 from training.contract.activation import is_version
 from training.contract.architecture import name_of
@@ -24,7 +26,7 @@ from training.runs.run import Run
 from training.system.durable import fsync
 from training.system.staging import STAGING_PREFIX
 from training.weights.presets import PRESETS, preset_named
-from training.weights.store import WeightsRecord, WeightsStore
+from training.weights.store import DEFAULT_WEIGHTS, WeightsRecord
 
 # safetensors is in the extra `train`; TensorFlow takes seconds to import
 if TYPE_CHECKING:
@@ -43,17 +45,6 @@ MEAN, STD = (Preprocessing.model_fields[name].default for name in ("mean", "std"
 
 
 Spread = Annotated[FiniteFloat, Field(gt=0)]
-
-
-class WeightsFolder(BaseModel):
-    """A command about the folder of weights."""
-
-    weights: Path | None = Field(None, description="folder of the weights (default: RESNEXT_WEIGHTS, else weights)")
-
-    @property
-    def store(self) -> WeightsStore:
-        """The folder's weights."""
-        return WeightsStore(self.weights or SharedSettings().weights)
 
 
 class ImportWeights(WeightsFolder):
@@ -131,7 +122,10 @@ class ListWeights(WeightsFolder):
     def cli_cmd(self) -> None:
         names = self.store.names()
         if not names:
-            _say(f"there are no weights in {self.store.folder}: resnext weights import FILE takes some in")
+            _say(
+                f"there are no weights in {self.store.folder}: resnext weights pull {DEFAULT_WEIGHTS} downloads some, "
+                "resnext weights import FILE takes yours in"
+            )
             return
         rows, damages = [], []
         for name in names:
@@ -143,12 +137,6 @@ class ListWeights(WeightsFolder):
         terminal.table(COLUMNS, rows)
         for damage in damages:
             _say(damage)
-
-
-class OneWeights(WeightsFolder):
-    """A command about weights in the folder."""
-
-    name: CliPositionalArg[str] = Field(description="the weights' name")
 
 
 class ShowWeights(OneWeights):
@@ -230,6 +218,8 @@ class WeightsCommand(BaseModel):
     """Takes published weights in, lists them, and writes a model's weights for torchvision and timm."""
 
     import_: CliSubCommand[ImportWeights] = Field(alias="import")
+    pull: CliSubCommand[PullWeights]
+    check: CliSubCommand[CheckWeights]
     list: CliSubCommand[ListWeights]
     show: CliSubCommand[ShowWeights]
     remove: CliSubCommand[RemoveWeights]

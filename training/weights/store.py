@@ -29,7 +29,8 @@ from training.system.staging import new_staging, remove_stale_staging
 DEFAULT_WEIGHTS = "tv_in1k"  # a plain softmax: the features of the other recipes transfer worse without fine-tuning
 TENSORS_SUFFIX = ".safetensors"
 RECORD_SUFFIX = ".json"
-MAX_NAME_BYTES = MAX_BYTES - len(".tmp") - len(TENSORS_SUFFIX)
+REJECTED_SUFFIX = f".rejected{TENSORS_SUFFIX}"
+MAX_NAME_BYTES = MAX_BYTES - len(REJECTED_SUFFIX)
 MAX_RECORD_BYTES = 4 * 1024**2  # a record with ImageNet's labels has 20 KB
 
 
@@ -47,6 +48,10 @@ class WeightsExist(WeightsError):
 
 class WeightsDamaged(WeightsError):
     """Weights whose files are not as they were put into the folder."""
+
+
+class WeightsRejected(WeightsError):
+    """Weights that say the wrong things of photos of known things."""
 
 
 def _distinct(labels: list[str]) -> list[str]:
@@ -179,6 +184,22 @@ class WeightsStore:
             path.unlink(missing_ok=True)  # somebody else may have been first
             fsync(self.folder)
             self._tensors_path(name).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def keeping_rejected(self, name: str, file: Path) -> Iterator[None]:
+        """Moves a file aside, as NAME.rejected.safetensors, when the block raises WeightsRejected for it.
+
+        Weights with this name are removed then. The error says where the file is.
+        """
+        try:
+            yield
+        except WeightsRejected as error:
+            aside = self.folder / f"{_checked(name)}{REJECTED_SUFFIX}"
+            with self._lock():
+                self._record_path(name).unlink(missing_ok=True)
+                fsync(self.folder)
+                file.replace(aside)
+            raise WeightsRejected(f"{error}. The file is kept as {aside}, and is not used") from None
 
     def _file(self, record: WeightsRecord) -> Path:
         path = self._tensors_path(record.name)
