@@ -122,8 +122,8 @@ lock: install ## resolve the dependencies again, into requirements/
 	$(COMPILE) --extra train --group dev -o requirements/dev.txt
 	$(COMPILE) -c requirements/dev.txt --extra grpc --extra otel -o requirements/serve.txt
 	$(COMPILE) -c requirements/dev.txt --extra grpc --extra otel --extra cuda -o requirements/serve-cuda.txt
-	$(COMPILE) -c requirements/dev.txt --extra train -o requirements/train.txt
-	$(COMPILE) -c requirements/dev.txt --extra train --extra train-cuda -o requirements/train-cuda.txt
+	$(COMPILE) -c requirements/dev.txt --extra train --extra hub -o requirements/train.txt
+	$(COMPILE) -c requirements/dev.txt --extra train --extra hub --extra train-cuda -o requirements/train-cuda.txt
 	$(COMPILE) -c requirements/dev.txt --extra grpc --extra otel --group openvino \
 	  --excludes requirements/openvino-replaces.txt -o requirements/serve-openvino.txt
 
