@@ -193,8 +193,9 @@ class Recipe(BaseModel):
     method: Method = Field(
         "auto",
         description="head trains the last layer alone, in seconds; finetune publishes that head and then trains all "
-        "layers from it; scratch trains all layers from the start. auto is scratch from random weights, head with "
-        "fewer than 10 images a class, and else finetune where a GPU or time_budget allows it",
+        "layers from it; scratch trains all layers from the start. auto is scratch from random weights; else "
+        "finetune where epochs are asked for, head with fewer than 10 images a class, and with more finetune where a "
+        "GPU or time_budget allows it",
     )
     time_budget: Seconds | None = Field(
         None,

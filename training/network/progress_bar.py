@@ -23,6 +23,7 @@ class ProgressCallback(keras.callbacks.Callback):
         self.start = epoch * steps + step
         self.clock: float | None = None  # starts after the first step, which traces the graph
         self.shown = self.printed = 0.0
+        self.estimated = False
         # a dumb terminal cannot draw over a line
         self.animated = log.console.is_terminal and not log.console.is_dumb_terminal
         self.bar = Progress(
@@ -71,6 +72,9 @@ class ProgressCallback(keras.callbacks.Callback):
             images_per_second=round(self.batch_size / step_seconds, 1),
             eta_seconds=round(eta, 1),
         )
+        if not self.estimated:
+            self.estimated = True
+            self.log.tell(f"about {duration(eta)} for {self.epochs - self.epoch} epochs of {self.steps} steps")
         text = (
             f"loss {logs['loss']:.3f}  accuracy {logs['accuracy']:.3f}  {self.batch_size / step_seconds:.0f} images/s"
             f"  {duration(eta)} left"

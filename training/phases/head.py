@@ -15,10 +15,10 @@ from training.datasets.report import DatasetReport
 from training.environment import Places
 from training.exported.evaluate import evaluate
 from training.heads.backbone import backbone_of
-from training.heads.features import Extractor, Features, FeatureStore, extractor, features_of
+from training.heads.features import BATCH, Extractor, Features, FeatureStore, extractor, features_of
 from training.heads.folding import write_head
 from training.heads.regression import cross_validated, fit_head, probabilities_of
-from training.runs.console import ProgressLog
+from training.runs.console import ProgressLog, duration
 from training.runs.progress import read_progress
 from training.runs.records import TrainingRecord
 from training.runs.run import Run
@@ -82,10 +82,16 @@ def _features(
         return extractor(onnx.load(graph))
 
     begun = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        log.files(done, total)
+        if done < total and done == min(BATCH, total):  # the first batch tells
+            log.tell(f"features: about {duration((time.monotonic() - begun) * (total / done - 1))} for {total} images")
+
     store = FeatureStore(Places().cache)
     mirrored = config.augmentation.horizontal_flip  # where left and right differ, a mirrored copy misleads
     features, computed = features_of(
-        samples, config.preprocessing, store, backbone.key, network, mirrored=mirrored, progress=log.files
+        samples, config.preprocessing, store, backbone.key, network, mirrored=mirrored, progress=progress
     )
     log.tell(f"features of {len(samples)} images: {computed} computed in {time.monotonic() - begun:.1f} s, others kept")
     graph.unlink()

@@ -55,6 +55,9 @@ def _of_auto(
             f"more with few photos: {HOW_TO_GET_WEIGHTS}"
         )
         return "scratch"
+    if config.epochs is not None:
+        log.tell("method finetune: a number of epochs is asked for")
+        return "finetune"
     images, classes = report.images["train"], len(report.labels)
     a_class = f"{images / classes:.0f} images a class"
     if images < FEW_IMAGES * classes:

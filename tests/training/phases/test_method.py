@@ -63,6 +63,10 @@ def test_more_images_get_a_head_on_a_cpu_unless_time_is_given(
     assert "--time-budget 30m" in said
 
 
+def test_epochs_are_a_wish_to_train_all_layers(trained: Trained, source: Source, tmp_path: Path) -> None:
+    assert Chosen(trained, tmp_path, 99, epochs=5).choose(source)[0] == Plan(method="finetune")
+
+
 def test_a_gpu_fine_tunes(trained: Trained, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "has_nvidia_driver", lambda: True)
     monkeypatch.setattr(module, "_trains_on_gpu", lambda: True)
