@@ -14,7 +14,8 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
   --no-emit-index-url --no-emit-find-links pyproject.toml
 
 .PHONY: help install serve starter weights test check check-clients parity-torch compose-test wheel-test format tensorboard bench \
-  bench-peers bench-profile bench-input bench-training bench-openvino bench-fashion bench-few lock clean
+  bench-peers bench-profile bench-input bench-training bench-openvino bench-fashion bench-few bench-live \
+  lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -117,6 +118,9 @@ bench-fashion: install ## train on all of Fashion-MNIST over HTTP and ask for al
 
 bench-few: install ## compare scratch, head and fine-tuning with 20 images a class of Fashion-MNIST; 30 minutes (BENCH)
 	$(BIN)/python -m benchmarks.few $(BENCH)
+
+bench-live: install ## time the way from 200 photos to the first right answer of the live model; 10 minutes (BENCH)
+	$(BIN)/python -m benchmarks.live $(BENCH)
 
 lock: install ## resolve the dependencies again, into requirements/
 	$(COMPILE) --extra train --group dev -o requirements/dev.txt

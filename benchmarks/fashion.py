@@ -88,7 +88,7 @@ def service(folder: Path) -> Iterator[httpx.Client]:
     """Runs the service as its operator does, with a worker."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    places = {name: str(folder / name.lower()) for name in ("MODELS", "DATASETS", "STATE")}
+    places = {name: str(folder / name.lower()) for name in ("MODELS", "DATASETS", "STATE", "WEIGHTS", "CACHE")}
     settings = {**places, "PORT": str(port), "WORKER": "true"}
     environment = {**os.environ, **{f"RESNEXT_{name}": value for name, value in settings.items()}}
     process = subprocess.Popen([sys.executable, "-m", "app"], env=environment)
