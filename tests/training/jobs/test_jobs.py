@@ -28,6 +28,7 @@ from training.jobs.job import (
 )
 from training.jobs.jobs import Jobs
 from training.jobs.settings import SharedSettings
+from training.runs.records import PublishRecord
 
 CONFIG = TrainConfig(data=Path("photos"))
 PHOTOS = DatasetRef(name="photos", revision=3)
@@ -230,3 +231,17 @@ def test_a_sqlite_that_the_engine_can_not_use_is_said() -> None:
     assert sqlite_fault((3, 11), (3, 40, 1)) is None
     assert sqlite_fault((3, 13), (3, 46, 1)) is None
     assert "3.42 or newer, this one is 3.40.1" in str(sqlite_fault((3, 13), (3, 40, 1)))
+
+
+def test_a_job_has_succeeded_where_its_head_stays_active(engine: Engine) -> None:
+    """A fine-tuning publishes its head first; that all layers are rejected afterwards takes nothing away."""
+    engine.hold("gating", "start")
+    job = engine.submit(gate={"policy": "never"})
+    engine.worker()
+    engine.held("gating", "start")
+    head = engine.jobs.run(job.id).of_head()
+    head.folder.mkdir()
+    head.finish("publishing", PublishRecord(version=7, active=True))
+    engine.release("gating", "start")
+    ended = engine.ends(job.id)
+    assert (ended.state, ended.version, ended.reason) == ("succeeded", 7, "gate.policy is never")
