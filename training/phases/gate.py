@@ -13,7 +13,6 @@ from training.datasets.loading import read_samples
 from training.datasets.report import DatasetReport
 from training.errors import few
 from training.exported.classifier import published
-from training.exported.comparison import compare_answers
 from training.phases.images import images_of
 from training.runs.console import ProgressLog
 from training.runs.run import Run
@@ -75,6 +74,8 @@ def judge(
     notes: list[str] = []
     comparison = active_accuracy = None
     if active is not None:
+        from training.exported.comparison import compare_answers  # SciPy takes a second to import
+
         active_right = active.named == true
         active_accuracy = Proportion(int(active_right.sum()), len(true))
         comparison = compare_answers(right, active_right, gate.significance)

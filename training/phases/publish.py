@@ -10,8 +10,6 @@ from training.contract.verdict import Verdict
 from training.datasets.loading import read_samples
 from training.datasets.report import DatasetReport
 from training.datasets.seen import write_seen
-from training.phases.gate import gate
-from training.phases.quantize import quantize
 from training.runs.console import ProgressLog
 from training.runs.progress import read_progress
 from training.runs.records import (
@@ -78,6 +76,9 @@ def _judge_again(run: Run, repository: ModelRepository, log: ProgressLog, *, pub
     A package that is `published` gets no more files. Gating's record is written last: interrupted before that, the
     candidate counts as not judged again.
     """
+    from training.phases.gate import gate  # this and the next take a second to import, and are seldom needed
+    from training.phases.quantize import quantize
+
     verdict = gate(run, repository, log)
     if not published and verdict.passed and run.record("quantizing", QuantizationRecord).skipped:
         run.finish("quantizing", quantize(run, verdict, log))
