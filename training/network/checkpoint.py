@@ -130,6 +130,11 @@ class Checkpoint(keras.callbacks.Callback):
         return self.state["history"]
 
     @property
+    def seconds(self) -> float:
+        """The time of all epochs so far, over all attempts."""
+        return float(sum(epoch["seconds"] for epoch in self.history) + self.state["seconds"])
+
+    @property
     def best_weights(self) -> Path:
         """The file of the best epoch's weights. Raises CheckpointError before the first epoch's end."""
         if not self.state["best"]:

@@ -13,11 +13,12 @@ class TimeBudget(keras.callbacks.Callback):
     """
 
     def __init__(self, seconds: float, tell: Callable[[str], object]) -> None:
+        """Takes the seconds for all attempts together; `spent` are those of earlier ones."""
         super().__init__()
-        self.seconds, self.tell = seconds, tell
+        self.seconds, self.tell, self.spent = seconds, tell, 0.0
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
-        self.end = time.monotonic() + self.seconds
+        self.end = time.monotonic() + self.seconds - self.spent
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         if time.monotonic() >= self.end and not self.model.stop_training:

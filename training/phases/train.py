@@ -53,15 +53,15 @@ def train(run: Run, plan: Plan, source: Source | None, repository: ModelReposito
     steps = steps_per_epoch(len(splits["train"]), config.batch_size)
     with strategy.scope():
         model = compiled(config, len(labels), steps, synchronized=strategy.num_replicas_in_sync > 1)
-        rules = stopping_rules(config, steps)
-        if config.time_budget:
-            rules.append(TimeBudget(config.time_budget - earlier, log.tell))
-        checkpoint = Checkpoint(run.checkpoints, rules, config.checkpoint_every)
+        budget = [TimeBudget(config.time_budget, log.tell)] if config.time_budget else []
+        checkpoint = Checkpoint(run.checkpoints, [*stopping_rules(config, steps), *budget], config.checkpoint_every)
         if not checkpoint.restore(model, log.tell) and source:
             load_source(model, source, labels, repository, WeightsStore(Places().weights))
             if config.method == "finetune":
                 head = read_head(run.of_head().head)
                 model.get_layer(OUR_HEAD).set_weights([head.kernel, head.bias])
+    for rule in budget:
+        rule.spent = checkpoint.seconds
     if not checkpoint.state["stopped"]:
         fit(config, run, model, splits, log, checkpoint)
 

@@ -15,7 +15,7 @@ class TrainingRecord(BaseModel):
     `cross_validation` has the figures over all images, each answered by a head that was fitted without it.
     """
 
-    method: str
+    method: str = "scratch"  # all that an earlier release knew
     epochs: int
     best_epoch: int
     val_accuracy: float

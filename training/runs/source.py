@@ -37,12 +37,6 @@ class Source(BaseModel):
     def __str__(self) -> str:
         return f"weights:{self.weights}" if self.weights else f"{self.model}@{self.version}"
 
-    def settings(self) -> dict[str, Any]:
-        """Returns the settings of a training that takes images as these weights do."""
-        pixels = self.preprocessing.model_dump(exclude={"height", "width"})
-        settings = {"image_size": self.preprocessing.height, **pixels, "architecture": self.architecture.model_dump()}
-        return {name: value for name, value in settings.items() if name in TrainConfig.model_fields}
-
 
 def find_source(init: InitialWeights, repository: ModelRepository, weights: WeightsStore) -> Source | None:
     """Returns the weights that `init` names, None for random ones. `repository` is that of the run's own model.
@@ -121,18 +115,33 @@ def with_source(settings: dict[str, Any], repository: ModelRepository, weights: 
     """Returns settings that name the weights to start from, with the values that these weights ask for.
 
     `settings` holds what a person has set and nothing else. `auto`, and no `init`, become the default of the published
-    weights, or random. Raises what `find_source` raises; a value that is no init is left for TrainConfig to refuse.
+    weights, or random where there are none or the settings name another network. Raises what `find_source` raises; a
+    wrong value is left for TrainConfig to refuse.
     """
     init = settings.get("init", "auto")
-    if init == "auto":
+    if chosen := init == "auto":
         default = None if settings.get("method") == "scratch" else weights.default()
         init = f"weights:{default}" if default else "random"
     try:
-        named = InitialWeights.parse(init)
+        source = find_source(InitialWeights.parse(init), repository, weights)
+        if source and chosen and "architecture" in settings:
+            wanted = Architecture.model_validate(settings["architecture"])
+            source, init = (source, init) if wanted == source.architecture else (None, "random")
     except (TypeError, AttributeError, ValueError):
         return settings
-    source = find_source(named, repository, weights)
     if source is None:
         return {**settings, "init": init}
     recipe = {} if settings.get("method") == "scratch" else {"recipe": "few"}
-    return {**source.settings(), **recipe, **settings, "init": init}
+    return {**_settings_of(source, settings), **recipe, **settings, "init": init}
+
+
+def _settings_of(source: Source, settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a training that takes images as the weights do, at another size in proportion."""
+    pixels = source.preprocessing.model_dump(exclude={"height", "width"})
+    size = source.preprocessing.height
+    if pixels["resize"] is not None:
+        wanted = int(settings.get("image_size", size))
+        pixels["resize"] = max(wanted, round(pixels["resize"] * wanted / size))
+        if settings.get("resize_mode", "crop") != "crop":
+            pixels["resize"] = None
+    return {"image_size": size, **pixels, "architecture": source.architecture.model_dump()}

@@ -25,6 +25,7 @@ from training.network.runtime import keras, tf
 from training.phases.export import filled_network
 from training.phases.order import run_phase
 from training.phases.train import class_weights, epochs_of, optimizer, stopping_rules
+from training.runs.plan import Plan, write_plan
 from training.runs.records import TrainingRecord
 from training.runs.run import Run
 
@@ -108,6 +109,21 @@ def test_the_best_epoch_is_kept_not_the_last(trained: Trained) -> None:
     best = max(checkpoint.history, key=lambda epoch: (epoch["val_accuracy"], -epoch["val_loss"]))
     assert checkpoint.state["best"]["epoch"] == record.best_epoch == best["epoch"]
     assert trained.manifest.metrics["val"].accuracy == pytest.approx(best["val_accuracy"], abs=1e-6)
+
+
+def test_a_time_budget_ends_the_training_with_its_best_epoch(trained: Trained, tmp_path: Path) -> None:
+    """A plan of 500 epochs, as a machine that has become busy since: it ends after an epoch, and keeps one."""
+    config = trained.config.model_copy(update={"time_budget": 1.0, "early_stopping_patience": 0})
+    run = checked(trained, tmp_path / "run", config)
+    write_plan(run, Plan(method="scratch", epochs=500))
+    console = Console(file=io.StringIO(), width=120)
+    run_phase(run, "training", trained.repository, console)
+    assert isinstance(console.file, io.StringIO)
+    assert "the time budget is spent" in console.file.getvalue()
+    record = run.record("training", TrainingRecord)
+    assert 1 <= record.epochs < 100
+    assert saved(run).state["stopped"]
+    assert saved(run).best_weights.exists()
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ import pytest
 
 from tests.training.conftest import SMALL, Trained
 from training.config import InitialWeights, TrainConfig
+from training.contract.manifest import Preprocessing
 from training.contract.repository import ModelRepository
 from training.errors import ContractError
+from training.runs import source as module
 from training.runs.run import Run
 from training.runs.source import InitialWeightsError, find_source, pinned_source, with_source
 from training.weights.store import WeightsNotFound, WeightsStore
@@ -98,6 +100,30 @@ def test_settings_that_are_left_out_come_from_the_weights(
     assert with_source({"image_size": 64, "init": "live"}, repository, weights)["image_size"] == 64
     config = TrainConfig.model_validate(made)
     assert config.preprocessing == trained.manifest.preprocessing
+
+
+def test_another_image_size_keeps_the_share_of_the_crop(
+    repository: ModelRepository, weights: WeightsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crop of 64 pixels from the middle of 256 would show a button of the coat."""
+    found = find_source(InitialWeights.parse("1"), repository, weights)
+    assert found
+    published = Preprocessing(height=224, width=224, resize_mode="crop", resize=256)
+    source = found.model_copy(update={"preprocessing": published})
+    monkeypatch.setattr(module, "find_source", lambda *_: source)
+    assert with_source({"init": "1"}, repository, weights)["resize"] == 256
+    assert with_source({"init": "1", "image_size": "64"}, repository, weights)["resize"] == 73
+    squashed = with_source({"init": "1", "resize_mode": "squash", "data": "d"}, repository, weights)
+    assert TrainConfig.model_validate(squashed).preprocessing.resize is None
+
+
+def test_auto_is_random_for_another_network(
+    repository: ModelRepository, weights: WeightsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = find_source(InitialWeights.parse("1"), repository, weights)
+    monkeypatch.setattr(module, "find_source", lambda *_: source)
+    assert with_source({"architecture": {"cardinality": 8}}, repository, weights)["init"] == "random"
+    assert with_source({"architecture": SMALL, "init": "1"}, repository, weights)["init"] == "1"
 
 
 def test_auto_is_random_where_there_are_no_weights(repository: ModelRepository, weights: WeightsStore) -> None:
