@@ -23,13 +23,13 @@ from training.errors import TrainingError
 from training.exported.classifier import Uint8Images, batches
 from training.heads.folding import FEATURES_NAME, cut_off_head
 
-MOST_BYTES = 2 * 1024**3  # of features on disk: 131,000 images with their mirrored copies
+MOST_BYTES = 2 * 1024**3  # of features on disk: 262,000 images
 CHUNK = 256  # images that are decoded at once
 BATCH = 32  # images that the network gets at once
 VARIABLES = 500  # of one SQL statement; SQLite takes 32,766
 WAIT_S = 60.0  # for another process that writes
 
-Features = NDArray[np.float32]  # [N, views, features]
+Features = NDArray[np.float32]  # [N, features]
 Extractor = Callable[[Uint8Images], NDArray[np.float32]]  # uint8 [N, height, width, 3] -> float32 [N, features]
 
 
@@ -58,34 +58,29 @@ class FeatureStore:
         cache.mkdir(parents=True, exist_ok=True)
         self.path = cache / "features.sqlite"
 
-    def find(self, key: str, images: Sequence[str], views: int) -> dict[str, NDArray[np.float32]]:
-        """Returns the known ones of these images, by SHA-256: float32 [views, features] each."""
+    def find(self, key: str, images: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Returns the known ones of these images, by SHA-256: float32 [features] each."""
         found: dict[str, NDArray[np.float32]] = {}
         with self._open() as database:
             for start in range(0, len(images), VARIABLES):
                 some = images[start : start + VARIABLES]
                 marks = ",".join("?" * len(some))
                 rows = database.execute(
-                    f"SELECT image, views, features FROM features WHERE backbone = ? AND image IN ({marks})",
-                    (key, *some),
+                    f"SELECT image, features FROM features WHERE backbone = ? AND image IN ({marks})", (key, *some)
                 )
-                found |= {
-                    image: np.frombuffer(data, np.float32).reshape(kept, -1)[:views]
-                    for image, kept, data in rows
-                    if kept >= views
-                }
+                found |= {image: np.frombuffer(data, np.float32) for image, data in rows}
                 database.execute(
                     f"UPDATE features SET used = ? WHERE backbone = ? AND image IN ({marks})", (time.time(), key, *some)
                 )
         return found
 
     def add(self, key: str, rows: dict[str, NDArray[np.float32]]) -> None:
-        """Keeps features, float32 [views, features] by the image's SHA-256."""
+        """Keeps features, float32 [features] by the image's SHA-256."""
         with self._open() as database:
             now = time.time()
             database.executemany(
-                "INSERT OR REPLACE INTO features VALUES (?, ?, ?, ?, ?)",
-                [(key, image, now, len(row), row.astype(np.float32).tobytes()) for image, row in rows.items()],
+                "INSERT OR REPLACE INTO features VALUES (?, ?, ?, ?)",
+                [(key, image, now, row.astype(np.float32).tobytes()) for image, row in rows.items()],
             )
             size, count = database.execute("SELECT SUM(LENGTH(features)), COUNT(*) FROM features").fetchone()
             if size > MOST_BYTES:
@@ -99,8 +94,8 @@ class FeatureStore:
         try:
             with contextlib.closing(sqlite3.connect(self.path, timeout=WAIT_S)) as database, database:
                 database.execute(
-                    "CREATE TABLE IF NOT EXISTS features (backbone TEXT, image TEXT, used REAL, views INT, "
-                    "features BLOB, PRIMARY KEY (backbone, image))"
+                    "CREATE TABLE IF NOT EXISTS features (backbone TEXT, image TEXT, used REAL, features BLOB, "
+                    "PRIMARY KEY (backbone, image))"
                 )
                 yield database
         except sqlite3.Error as error:
@@ -116,17 +111,14 @@ def features_of(
     store: FeatureStore,
     key: str,
     extract: Callable[[], Extractor],
-    *,
-    mirrored: bool,
     progress: Callable[[int, int], object],
 ) -> tuple[Features, int]:
-    """Returns the features of the samples' images, and how many images were computed.
+    """Returns the features of the samples' images, float32 [N, features], and how many images were computed.
 
-    Features are float32 [N, views, features]: of the image, and with `mirrored` of its mirrored copy. `extract` is
-    asked for the network only where an image is not known yet. `progress` gets the numbers of images that are done and
-    of all. Raises DatasetError when a file has changed, FeatureStoreError.
+    `extract` is asked for the network only where an image is not known yet. `progress` gets the numbers of images that
+    are computed and of all that have to be. Raises DatasetError when a file has changed, FeatureStoreError.
     """
-    known = store.find(key, [sample.sha256 for sample in samples], 1 + mirrored)
+    known = store.find(key, [sample.sha256 for sample in samples])
     missing = list({sample.sha256: sample for sample in samples if sample.sha256 not in known}.values())
     network = extract() if missing else None
     for start in range(0, len(missing), CHUNK):
@@ -135,9 +127,8 @@ def features_of(
         images = load(chunk, preprocessing, store.path.parent, ("all",))["all"].images
         rows: dict[str, NDArray[np.float32]] = {}
         for i in range(0, len(chunk), BATCH):
-            part = images[i : i + BATCH]
-            views = np.stack([network(view) for view in (part, part[:, :, ::-1])[: 1 + mirrored]], axis=1)
-            rows |= {sample.sha256: row for sample, row in zip(chunk[i : i + BATCH], views, strict=True)}
+            found = network(images[i : i + BATCH])
+            rows |= {sample.sha256: row for sample, row in zip(chunk[i : i + BATCH], found, strict=True)}
             progress(start + len(rows), len(missing))
         store.add(key, rows)
         known |= rows

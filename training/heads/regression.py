@@ -48,7 +48,7 @@ class Standardization:
 
 
 def fit_head(features: Features, labels: Labels, classes: int, *, balanced: bool, seed: int) -> tuple[Head, float]:
-    """Returns the head of a regression on all views of the features, and the C that was chosen for it.
+    """Returns the head of a regression on features [N, features], and the C that was chosen for it.
 
     Each of the classes needs an image. C is the one with the best accuracy in a cross-validation.
     """
@@ -78,14 +78,12 @@ def probabilities_of(head: Head, features: NDArray[np.float32]) -> NDArray[np.fl
 
 
 def _fit(features: Features, labels: Labels, classes: int, strength: float, balanced: bool) -> Head:
-    count, views, width = features.shape
-    rows = features.reshape(count * views, width)
-    standardize = Standardization.of(rows)
+    standardize = Standardization.of(features)
     regression = LogisticRegression(C=strength, max_iter=ITERATIONS, class_weight="balanced" if balanced else None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 500 steps are near enough: the accuracy decides
-        regression.fit(standardize(rows), np.repeat(labels, views))
-    kernel = np.zeros((classes, width))
+        regression.fit(standardize(features), labels)
+    kernel = np.zeros((classes, features.shape[1]))
     bias = np.full(classes, -np.inf)
     if len(regression.classes_) == 2:  # scikit-learn gives one logit for two classes
         half = regression.coef_[0] / 2, regression.intercept_[0] / 2
@@ -128,9 +126,9 @@ def _answers(
     strength: float,
     balanced: bool,
 ) -> NDArray[np.float32]:
-    """Returns the probabilities of each image's unmirrored view, by a head that saw neither of its views."""
+    """Returns the probabilities of each image, by a head that did not see it."""
     answers = np.zeros((len(labels), classes), np.float32)
     for fit, test in folds:
         head = _fit(features[fit], labels[fit], classes, strength, balanced)
-        answers[test] = probabilities_of(head, features[test, 0])
+        answers[test] = probabilities_of(head, features[test])
     return answers

@@ -8,11 +8,12 @@ import io
 import os
 import stat
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from training.contract.manifest import Preprocessing
@@ -21,27 +22,12 @@ from training.errors import TrainingError
 from training.images.formats import FORMATS, name_of, unread
 from training.images.jpeg_end import END, has_all_pixels
 from training.images.metadata import orientation_of, without_metadata
+from training.images.resize import Picture, resized, shortest_side
 
 MAX_FILE_BYTES = 512 * 1024**2  # a file is held in memory while it is decoded
 # Pillow warns of tags that it ignores, and of images over its limit, which `decode` refuses before Pillow would
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-TURNS = {  # by EXIF orientation: the turn that makes an image upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-SIDEWAYS = (5, 6, 7, 8)  # orientations whose turn exchanges width and height
 OTHER_KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -50,7 +36,6 @@ OTHER_KINDS = {
     stat.S_IFDIR: "a folder",
 }
 STRAIGHT = {"La": "LA", "RGBa": "RGBA"}  # modes of premultiplied alpha, and their plain ones
-STRIP = 16  # longest side in short ones: a strip's ends are cut off, or 1 x 50000 would become 256 x 12800000
 SCALED = {"PNG", "PPM"}  # formats whose 16-bit samples Pillow holds in a 32-bit mode
 
 
@@ -118,35 +103,31 @@ def read_file(path: Path) -> bytes:
 def _pixels(data: bytes, preprocessing: Preprocessing, max_pixels: int) -> NDArray[np.uint8]:
     """Decodes, turns and resizes an image. Raises whatever a decoder raises."""
     plain, orientation = without_metadata(data)
-    shortest = preprocessing.resize or max(preprocessing.height, preprocessing.width)
-    image, size = _load(plain, shortest, max_pixels)
-    with image:
+    picture = _load(plain, shortest_side(preprocessing), max_pixels)
+    with picture.image as image:
         if orientation == 1:  # Pillow gives an AVIF's own turn as EXIF
             orientation = orientation_of(image.info.get("exif") or b"")
-        rgb = _to_rgb(image)
-        upright = rgb.transpose(TURNS[orientation]) if orientation in TURNS else rgb
-        return np.asarray(_resize(upright, size[::-1] if orientation in SIDEWAYS else size, preprocessing))
+        rgb = replace(picture, image=_to_rgb(image))
+        return np.asarray(resized(rgb.upright(orientation), preprocessing))
 
 
-def _load(data: bytes, shortest: int, max_pixels: int) -> tuple[Image.Image, tuple[int, int]]:
-    """Returns a decoded image, and the width and height that its file has.
-
-    A large JPEG comes out scaled down, but not so far that a side has fewer than `shortest` pixels.
-    """
-    image, size = _open(data, shortest, max_pixels)
+def _load(data: bytes, shortest: int, max_pixels: int) -> Picture:
+    """Returns a decoded image. The sides of a large JPEG are divided, but none to fewer than `shortest` pixels."""
+    picture = _open(data, shortest, max_pixels)
     try:
-        image.load()
+        picture.image.load()
     except OSError:
         # with an end marker libjpeg fills in missing pixels; OpenJPEG does not
-        if image.format != "JPEG2000" and not (image.format == "JPEG" and has_all_pixels(data)):
+        kind = picture.image.format
+        if kind != "JPEG2000" and not (kind == "JPEG" and has_all_pixels(data)):
             raise
-        image, size = _open(data + END, shortest, max_pixels)
-        image.load()
-    _check_size(image, max_pixels)  # the header of an inner image may have given a smaller size
-    return image, size
+        picture = _open(data + END, shortest, max_pixels)
+        picture.image.load()
+    _check_size(picture.image, max_pixels)  # the header of an inner image may have given a smaller size
+    return picture if picture.factor > 1 else Picture(picture.image, picture.image.size)
 
 
-def _open(data: bytes, shortest: int, max_pixels: int) -> tuple[Image.Image, tuple[int, int]]:
+def _open(data: bytes, shortest: int, max_pixels: int) -> Picture:
     # Pillow's own limit is a global; its decoders check it for an image inside another too: it is never below ours
     if max_pixels > (Image.MAX_IMAGE_PIXELS or max_pixels):
         Image.MAX_IMAGE_PIXELS = max_pixels
@@ -156,8 +137,8 @@ def _open(data: bytes, shortest: int, max_pixels: int) -> tuple[Image.Image, tup
         raise ImageError("not_an_image", unread(data)) from None
     _check_size(image, max_pixels)
     size = image.size
-    image.draft("RGB", (shortest, shortest))
-    return image, size
+    divided = image.draft("RGB", (shortest, shortest))
+    return Picture(image, size, factor=size[0] / divided[1][2] if divided else 1)
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
@@ -189,40 +170,3 @@ def _shades(image: Image.Image) -> int:
     """Returns how many 16-bit values become one 8-bit value; a TIFF may use only 12 of the 16 bits."""
     bits = image.tag_v2.get(BITSPERSAMPLE) if isinstance(image, TiffImageFile) else None
     return 16 if bits == (12,) else 256
-
-
-def _resize(image: Image.Image, original: tuple[int, int], preprocessing: Preprocessing) -> Image.Image:
-    """Makes the image as large as the network's input. `original` is its width and height before it was scaled down."""
-    size = (preprocessing.width, preprocessing.height)
-    resampling = RESAMPLING[preprocessing.interpolation]
-    if preprocessing.resize_mode == "pad":
-        return ImageOps.pad(image, size, method=resampling)
-    if preprocessing.resize:
-        return _resize_and_crop(image, original, preprocessing.resize, size, resampling)
-    box = (0.0, 0.0, float(image.width), float(image.height))
-    if preprocessing.resize_mode == "crop":
-        # the crop is the resize's own box: a 1 x 50000 strip is never blown up to 224 x 11200000
-        scale = min(image.width / size[0], image.height / size[1])
-        width, height = (min(size[0] * scale, image.width), min(size[1] * scale, image.height))  # despite rounding
-        left, top = (image.width - width) / 2, (image.height - height) / 2
-        box = (left, top, left + width, top + height)
-    if image.size == size and box == (0, 0, *size):
-        return image
-    return image.resize(size, resampling, box=box, reducing_gap=2.0)
-
-
-def _resize_and_crop(
-    image: Image.Image, original: tuple[int, int], short: int, size: tuple[int, int], resampling: Image.Resampling
-) -> Image.Image:
-    """Makes the short side `short` pixels long and takes the middle: the pixels of torchvision's Resize and CenterCrop.
-
-    Sizes and places are rounded as there, and no `reducing_gap` is used: it changes pixels by up to 7 of 256.
-    """
-    if max(image.size) > (longest := STRIP * min(image.size)):
-        cut_x, cut_y = (max(0, side - longest) // 2 for side in image.size)
-        image = image.crop((cut_x, cut_y, image.width - cut_x, image.height - cut_y))
-        original = image.size
-    width, height = original
-    resized = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
-    left, top = (round((resized[axis] - size[axis]) / 2) for axis in range(2))
-    return image.resize(resized, resampling).crop((left, top, left + size[0], top + size[1]))

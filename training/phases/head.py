@@ -47,7 +47,7 @@ def train_head(run: Run, source: Source, repository: ModelRepository, log: Progr
         across = evaluate(report.labels, labels, answers, [s.name for s in samples]).metrics()
     write_head(run.head, head)
 
-    right = probabilities_of(head, features[rows["val"], 0]).argmax(1) == labels[rows["val"]]
+    right = probabilities_of(head, features[rows["val"]]).argmax(1) == labels[rows["val"]]
     val = Proportion(int(right.sum()), len(right))
     log.tell(_sentence(val, across, strength))
     return TrainingRecord(
@@ -68,7 +68,7 @@ def _features(
     repository: ModelRepository,
     log: ProgressLog,
 ) -> Features:
-    """Returns float32 [N, views, features] for all samples. Makes the backbone's graph where it was not made yet."""
+    """Returns float32 [N, features] for all samples. Makes the backbone's graph where it was not made yet."""
     backbone = backbone_of(config, source)
     graph = run.folder / f"backbone.{MODEL_FILE}"
     if not backbone.take(MODEL_FILE, graph):
@@ -89,10 +89,7 @@ def _features(
             log.tell(f"features: about {duration((time.monotonic() - begun) * (total / done - 1))} for {total} images")
 
     store = FeatureStore(Places().cache)
-    mirrored = config.augmentation.horizontal_flip  # where left and right differ, a mirrored copy misleads
-    features, computed = features_of(
-        samples, config.preprocessing, store, backbone.key, network, mirrored=mirrored, progress=progress
-    )
+    features, computed = features_of(samples, config.preprocessing, store, backbone.key, network, progress)
     log.tell(f"features of {len(samples)} images: {computed} computed in {time.monotonic() - begun:.1f} s, others kept")
     graph.unlink()
     return features

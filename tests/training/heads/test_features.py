@@ -41,32 +41,25 @@ class Network:
 
 def test_features_are_those_that_keras_gives(trained: Trained, samples: list[Sample], tmp_path: Path) -> None:
     store, pixels = FeatureStore(tmp_path), trained.config.preprocessing
-    found, computed = features_of(samples, pixels, store, "key", Network(trained), mirrored=True, progress=print)
+    found, computed = features_of(samples, pixels, store, "key", Network(trained), progress=print)
     assert computed == len(samples)
     network = resnext.build(trained.config.architecture, pixels, 10)
     network.load_weights(trained.repository.path(1) / "model.weights.h5")
     pool = keras.Model(network.input, network.get_layer("pool").output)
     plain = [replace(sample, split="all") for sample in samples]
     images = load(plain, pixels, tmp_path, ("all",))["all"].images.astype(np.float32)
-    np.testing.assert_allclose(found[:, 0], pool(images, training=False), atol=1e-5)
-    np.testing.assert_allclose(found[:, 1], pool(images[:, :, ::-1], training=False), atol=1e-5)
+    np.testing.assert_allclose(found, pool(images, training=False), atol=1e-5)
 
 
 def test_only_new_images_are_computed(trained: Trained, samples: list[Sample], tmp_path: Path) -> None:
     store, network, pixels = FeatureStore(tmp_path), Network(trained), trained.config.preprocessing
-    few, _ = features_of(samples[:5], pixels, store, "key", network, mirrored=False, progress=print)
+    few, _ = features_of(samples[:5], pixels, store, "key", network, progress=print)
     moved = [replace(sample, path=tmp_path / "gone", name="other") for sample in samples[:5]]
-    again, computed = features_of(
-        [*samples[5:8], *moved], pixels, store, "key", network, mirrored=False, progress=print
-    )
+    again, computed = features_of([*samples[5:8], *moved], pixels, store, "key", network, progress=print)
     assert (computed, network.images) == (3, 8)
     np.testing.assert_array_equal(again[3:], few)
-    _, computed = features_of(samples[:5], pixels, store, "other weights", network, mirrored=False, progress=print)
+    _, computed = features_of(samples[:5], pixels, store, "other weights", network, progress=print)
     assert computed == 5
-    _, computed = features_of(samples[:5], pixels, store, "key", network, mirrored=True, progress=print)
-    assert computed == 5  # their mirrored copies are new
-    found, computed = features_of(samples[:5], pixels, store, "key", network, mirrored=False, progress=print)
-    assert (computed, found.shape[1]) == (0, 1)
 
 
 def test_the_same_picture_twice_is_computed_once(trained: Trained, samples: list[Sample], tmp_path: Path) -> None:
@@ -75,7 +68,7 @@ def test_the_same_picture_twice_is_computed_once(trained: Trained, samples: list
     pair = [samples[0], replace(samples[0], path=twice, name="twice")]
     network = Network(trained)
     found, computed = features_of(
-        pair, trained.config.preprocessing, FeatureStore(tmp_path), "key", network, mirrored=False, progress=print
+        pair, trained.config.preprocessing, FeatureStore(tmp_path), "key", network, progress=print
     )
     assert (computed, network.images, len(found)) == (1, 1, 2)
 
@@ -84,11 +77,11 @@ def test_the_store_stays_within_its_limit(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "MOST_BYTES", 40 * 400)
     store = FeatureStore(tmp_path)
     names = [hashlib.sha256(bytes([i])).hexdigest() for i in range(60)]
-    row = np.ones((1, 100), np.float32)
+    row = np.ones(100, np.float32)
     for name in names:
         store.add("key", {name: row})
-        store.find("key", names[:1], 1)  # asked for often
-    kept = store.find("key", names, 1)
+        store.find("key", names[:1])  # asked for often
+    kept = store.find("key", names)
     assert 25 <= len(kept) <= 41
     assert names[0] in kept
     assert names[-1] in kept
@@ -98,4 +91,4 @@ def test_the_store_stays_within_its_limit(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_damaged_store_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "features.sqlite").write_text("no database" * 100)
     with pytest.raises(FeatureStoreError, match=r"features\.sqlite should hold .* remove it, and they are computed"):
-        FeatureStore(tmp_path).find("key", ["a"], 1)
+        FeatureStore(tmp_path).find("key", ["a"])

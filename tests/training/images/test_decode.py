@@ -16,6 +16,7 @@ from training.contract.manifest import Preprocessing
 from training.environment import MAX_PIXELS
 from training.images.decode import MAX_FILE_BYTES, ImageError, decode
 from training.images.formats import FORMATS
+from training.images.resize import TURNS, Picture, resized
 
 TORCHVISION = Path(__file__).parent / "data" / "torchvision"  # made by tests/parity/reference.py
 
@@ -151,13 +152,19 @@ def test_resize_and_crop_are_torchvisions(interpolation: Any, resize: int, orien
         np.testing.assert_array_equal(found, expected)
 
 
-def test_a_large_jpeg_is_scaled_down_no_further_than_the_resize() -> None:
-    """Scaled for the crop, its 1000 pixels would become 125, and be enlarged again to 256."""
-    preprocessing = Preprocessing(height=64, width=64, resize_mode="crop", resize=256)
-    photo = photograph(1500, 1000)
-    exact = decode(encoded(photo), preprocessing).astype(int)
-    scaled = decode(encoded(photo, "JPEG", quality=95), preprocessing).astype(int)
-    assert np.abs(scaled - exact).mean() < 2
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_large_jpeg_is_divided_where_its_pixels_are(orientation: int) -> None:
+    """Neither side can be divided by 4: taken for whole, the divided image is up to half a pixel away."""
+    stored = photograph(501, 701)
+    stored.paste(photograph(150, 100).resize((501, 350), Image.Resampling.NEAREST), (0, 200))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(stored, "JPEG", quality=95, exif=exif)
+    with Image.open(io.BytesIO(content)) as image:
+        upright = image.convert("RGB").transpose(TURNS[orientation]) if orientation in TURNS else image.convert("RGB")
+    preprocessing = Preprocessing(height=64, width=64, resize_mode="crop", resize=72)
+    exact = np.asarray(resized(Picture(upright, upright.size), preprocessing), int)
+    assert np.abs(decode(content, preprocessing).astype(int) - exact).mean() < 0.6
 
 
 @pytest.mark.parametrize("shape", [(1, 200_000), (200_000, 1), (3, 2), (1000, 30)])
