@@ -150,7 +150,7 @@ def _row(repository: ModelRepository, version: int) -> tuple[str, ...]:
         str(version),
         repository.state(version),
         terminal.moment(manifest.created),
-        dataset_of(manifest.dataset.path),
+        dataset_of(manifest.dataset.path) if manifest.dataset else "-",
         str(len(manifest.labels)),
         _accuracy(manifest),
         _started_from(manifest),
@@ -158,12 +158,17 @@ def _row(repository: ModelRepository, version: int) -> tuple[str, ...]:
 
 
 def _accuracy(manifest: Manifest) -> str:
-    """Returns the accuracy with its 95 % interval: two versions within it may well be equally good."""
-    test = manifest.metrics["test"]
+    """Returns the accuracy with its 95 % interval: two versions within it may well be equally good.
+
+    A dash stands for published weights, which no labeled images measured here.
+    """
+    test = manifest.metrics.get("test")
+    if test is None:
+        return "-"
     low, high = Proportion.of(test.accuracy, test.images).interval
     return f"{test.accuracy:.4f}\n{low:.2f} to {high:.2f}"
 
 
 def _started_from(manifest: Manifest) -> str:
-    """Returns the version whose weights the training began with; a dash for random weights."""
-    return str(manifest.init_version or "-")
+    """Returns the version, or the weights, that the version began with; a dash for random weights."""
+    return str(manifest.init_version or manifest.init or "-")
