@@ -1,5 +1,6 @@
 """`resnext models`: the versions of a model, which one is active, and what was said of each."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from training.contract.intervals import Proportion
 from training.contract.manifest import Manifest
 from training.contract.repository import ModelRepository
 from training.datasets.store import IMAGES_FOLDER
-from training.errors import ContractError
+from training.errors import ContractError, TrainingError
 
 COLUMNS = (
     Heading("version", "figures"),
@@ -122,6 +123,14 @@ def active_version(repository: ModelRepository) -> int:
     if active is None:
         raise ContractError(f"no version of {repository.name!r} is active in {repository.folder}: train one first")
     return active
+
+
+def require_writable(models: Path) -> None:
+    """Raises TrainingError for a repository that no version could be published into: before the work, not after."""
+    place = next(folder for folder in (models.absolute(), *models.absolute().parents) if folder.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        why = "cannot be written to" if place.is_dir() else "is no folder"
+        raise TrainingError(f"--models should be a folder that versions can be published into; {place} {why}")
 
 
 def dataset_of(path: str) -> str:

@@ -6,6 +6,7 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from training.cli.extra import require_extra
+from training.cli.models import require_writable
 from training.cli.terminal import console
 from training.cli.weights_folder import WeightsFolder
 from training.contract.manifest import Manifest
@@ -34,7 +35,9 @@ class PublishWeights(WeightsFolder):
         require_extra("weights publish")
         from training.phases.publish_weights import publish_weights
 
-        repository = ModelRepository(self.models or SharedSettings().models, self.name)
+        models = self.models or SharedSettings().models
+        require_writable(models)
+        repository = ModelRepository(models, self.name)
         manifest = publish_weights(self.source, self.store, repository, self.calibration, _say)
         _say(self._made_known(repository, manifest))
 

@@ -125,7 +125,7 @@ def test_a_second_one_is_kept_aside_until_it_is_asked_for(place: Published, caps
     assert json.loads(capsys.readouterr().out)["parent"] == 1
 
 
-def test_a_folder_that_cannot_calibrate_is_refused(
+def test_folders_that_will_not_do_are_refused(
     place: Published, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     versions = place.repository.versions()
@@ -134,4 +134,6 @@ def test_a_folder_that_cannot_calibrate_is_refused(
     assert "should hold at least 20 images to calibrate INT8 with: of 1 files" in capsys.readouterr().err
     assert publish(place, f"--calibration={tmp_path}/none") == 1
     assert "none is none" in capsys.readouterr().err
+    assert publish(place, f"--models={tmp_path}/one.txt") == 1
+    assert "should be a folder that versions can be published into" in capsys.readouterr().err
     assert place.repository.versions() == versions
