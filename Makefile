@@ -3,6 +3,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 MODELS ?= models
 WEIGHTS ?= timm/resnext50_32x4d.tv_in1k
+PRESET = $(lastword $(subst ., ,$(WEIGHTS)))
 STATE ?= $(or $(RESNEXT_STATE),state)
 PYTHON ?= python3
 COMPOSE ?= docker compose
@@ -13,9 +14,8 @@ SERVERS := $(filter-out pytorch,$(PEERS))
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
   --no-emit-index-url --no-emit-find-links pyproject.toml
 
-.PHONY: help install serve starter weights test check check-clients parity-torch compose-test wheel-test format tensorboard bench \
-  bench-peers bench-profile bench-input bench-training bench-openvino bench-fashion bench-few bench-live \
-  lock clean
+.PHONY: help install serve starter weights imagenet test check check-clients parity-torch compose-test wheel-test format tensorboard \
+  bench bench-peers bench-profile bench-input bench-training bench-openvino bench-fashion bench-few bench-live bench-recipes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -28,6 +28,13 @@ starter: install ## train ResNeXt-50 on scikit-learn's handwritten digits, if no
 
 weights: install ## download published ImageNet weights, 100 MB, and try them on photos (WEIGHTS=timm/...)
 	@$(BIN)/python -m training weights pull $(WEIGHTS)
+
+# nothing is asked of the hub once the weights are here
+imagenet: install ## serve ImageNet's 1000 classes by published weights, downloaded the first time (WEIGHTS, HOST, PORT)
+	@test -e $(MODELS)/imagenet/ACTIVE || { \
+	  { test -e $(or $(RESNEXT_WEIGHTS),weights)/$(PRESET).json || $(BIN)/python -m training weights pull $(WEIGHTS); } && \
+	  $(BIN)/python -m training weights publish $(PRESET) --name imagenet --models $(MODELS); }
+	@RESNEXT_MODELS=$(MODELS) RESNEXT_MODEL=imagenet RESNEXT_HOST=$(HOST) RESNEXT_PORT=$(PORT) exec $(BIN)/python -m app
 
 install: .venv/installed ## make .venv with the locked dependencies
 

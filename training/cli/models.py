@@ -1,5 +1,6 @@
 """`resnext models`: the versions of a model, which one is active, and what was said of each."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from training.contract.intervals import Proportion
 from training.contract.manifest import Manifest
 from training.contract.repository import ModelRepository
 from training.datasets.store import IMAGES_FOLDER
-from training.errors import ContractError
+from training.errors import ContractError, TrainingError
 
 COLUMNS = (
     Heading("version", "figures"),
@@ -124,6 +125,14 @@ def active_version(repository: ModelRepository) -> int:
     return active
 
 
+def require_writable(models: Path) -> None:
+    """Raises TrainingError for a repository that no version could be published into: before the work, not after."""
+    place = next(folder for folder in (models.absolute(), *models.absolute().parents) if folder.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        why = "cannot be written to" if place.is_dir() else "is no folder"
+        raise TrainingError(f"--models should be a folder that versions can be published into; {place} {why}")
+
+
 def dataset_of(path: str) -> str:
     """Returns a person's name for the data in this folder: `photos`, or `photos@3` for the third upload."""
     parts = Path(path).parts
@@ -150,7 +159,7 @@ def _row(repository: ModelRepository, version: int) -> tuple[str, ...]:
         str(version),
         repository.state(version),
         terminal.moment(manifest.created),
-        dataset_of(manifest.dataset.path),
+        dataset_of(manifest.dataset.path) if manifest.dataset else "-",
         str(len(manifest.labels)),
         _accuracy(manifest),
         _started_from(manifest),
@@ -158,12 +167,17 @@ def _row(repository: ModelRepository, version: int) -> tuple[str, ...]:
 
 
 def _accuracy(manifest: Manifest) -> str:
-    """Returns the accuracy with its 95 % interval: two versions within it may well be equally good."""
-    test = manifest.metrics["test"]
+    """Returns the accuracy with its 95 % interval: two versions within it may well be equally good.
+
+    A dash stands for published weights, which no labeled images measured here.
+    """
+    test = manifest.metrics.get("test")
+    if test is None:
+        return "-"
     low, high = Proportion.of(test.accuracy, test.images).interval
     return f"{test.accuracy:.4f}\n{low:.2f} to {high:.2f}"
 
 
 def _started_from(manifest: Manifest) -> str:
-    """Returns the version whose weights the training began with; a dash for random weights."""
-    return str(manifest.init_version or "-")
+    """Returns the version, or the weights, that the version began with; a dash for random weights."""
+    return str(manifest.init_version or manifest.init or "-")

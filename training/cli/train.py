@@ -1,7 +1,6 @@
 """`resnext train` and `resnext export`: runs the phases of a run in this process."""
 
 import contextlib
-import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from pydantic import BaseModel, Field, ModelWrapValidatorHandler, PrivateAttr, m
 from pydantic_settings import CliPositionalArg
 
 from training.cli.extra import require_extra
+from training.cli.models import require_writable
 from training.cli.terminal import console
 from training.config import DATA, MODEL_NAME, Recipe, TrainConfig
 from training.contract.intervals import Proportion
@@ -73,7 +73,7 @@ class Train(Recipe):
         repository = ModelRepository(models, self.name)
         config = TrainConfig.model_validate(with_source(self._typed, repository, WeightsStore(Places().weights)))
         _check_precision(config.precision)
-        _check_writable(models)
+        require_writable(models)
         made = self.run is None or not self.run.exists()
         run = Run(self.run) if self.run else new_run(RUNS, config.name)
         INTERRUPT.says(lambda: _stopped(run, f"resnext train --run {_quoted(run)} --resume", begun=made))
@@ -131,14 +131,6 @@ def _check_precision(precision: str) -> None:
         from training.network.runtime import check_precision  # takes seconds, which the training needs anyway
 
         check_precision(precision)
-
-
-def _check_writable(models: Path) -> None:
-    """Raises TrainingError for a repository that no version could be published into: before the training, not after."""
-    place = next(folder for folder in (models.absolute(), *models.absolute().parents) if folder.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        why = "cannot be written to" if place.is_dir() else "is no folder"
-        raise TrainingError(f"--models should be a folder that versions can be published into; {place} {why}")
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand
 from training.cli import terminal
 from training.cli.extra import require_extra
 from training.cli.models import OneModel, active_version
+from training.cli.publish_weights import PublishWeights
 from training.cli.pull_weights import CheckWeights, PullWeights
 from training.cli.terminal import Heading, console
 from training.cli.weights_folder import OneWeights, WeightsFolder
@@ -215,7 +216,7 @@ class ExportWeights(WeightsFolder):
 
 
 class WeightsCommand(BaseModel):
-    """Takes published weights in, lists them, and writes a model's weights for torchvision and timm."""
+    """Takes published weights in, lists them, serves them, and writes a model's weights for torchvision and timm."""
 
     import_: CliSubCommand[ImportWeights] = Field(alias="import")
     pull: CliSubCommand[PullWeights]
@@ -224,6 +225,7 @@ class WeightsCommand(BaseModel):
     show: CliSubCommand[ShowWeights]
     remove: CliSubCommand[RemoveWeights]
     export: CliSubCommand[ExportWeights]
+    publish: CliSubCommand[PublishWeights]
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)

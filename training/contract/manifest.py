@@ -119,9 +119,13 @@ class Variant(BaseModel):
 
     file: str
     cpu_file: str | None = Field(None, description="the same model rewritten for CPUs; null where there is none")
-    accuracy: float = Field(description="on the test split, by ONNX Runtime")
+    accuracy: float | None = Field(
+        None, description="on the test split, by ONNX Runtime; null where no labeled images measured it"
+    )
     agreement: float | None = Field(
-        None, description="share of the validation and test images on which it names the same class as float32"
+        None,
+        description="share of the validation and test images, or of the images that judged a version without them, on "
+        "which it names the same class as float32",
     )
     images_per_second: float | None = Field(
         description="one image at a time, on the CPU that made it; null where other processes kept that CPU busy, and "
@@ -175,11 +179,13 @@ class Manifest(BaseModel):
     labels: list[str] = Field(min_length=2)
     preprocessing: Preprocessing
     variants: dict[str, Variant]
-    metrics: dict[str, SplitMetrics]
+    metrics: dict[str, SplitMetrics] = Field(description="by split; empty where no labeled images measured it")
     parity: Parity
     config: dict[str, Any]  # Any: JSON whose form is another release's
     architecture: Architecture | None = Field(None, description="null where this release cannot read it")
-    dataset: DatasetRecord
+    dataset: DatasetRecord | None = Field(
+        None, description="null where published weights became a version without a training"
+    )
     parameters: dict[str, int]
     training_seconds: float
     libraries: dict[str, str]
@@ -189,7 +195,9 @@ class Manifest(BaseModel):
         None,
         description="the weights that the training started from, as weights:NAME or MODEL@VERSION; null for random",
     )
-    method: str | None = Field(None, description="head, finetune or scratch; null where an earlier release trained")
+    method: str | None = Field(
+        None, description="head, finetune or scratch; null where an earlier release trained, and without a training"
+    )
     backbone: str | None = Field(
         None, description="stands for all parameters but the head's; null where the training changed them"
     )

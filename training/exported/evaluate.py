@@ -75,7 +75,10 @@ class Evaluation(BaseModel):
         )
 
     def render(self, width: int = WIDEST) -> str:
-        """Returns tables of all classes and of the totals, at most `width` cells wide; a CJK character takes two."""
+        """Returns tables of the classes that have images and of the totals, at most `width` cells wide.
+
+        A CJK character takes two cells.
+        """
         console = Console(file=io.StringIO(), width=min(width, WIDEST), color_system=None)
         with console.capture() as capture:
             console.print(self._class_table(), self._totals())
@@ -87,7 +90,7 @@ class Evaluation(BaseModel):
         table.add_column("class", overflow="fold")
         for heading in ("images", "precision", "recall", "F1"):
             table.add_column(heading, justify="right", no_wrap=True)
-        for row in self.classes:
+        for row in filter(_has_images, self.classes):
             # Text, because a label such as "[red]" is markup to rich
             table.add_row(
                 Text(row.label), str(row.support), f"{row.precision:.4f}", f"{row.recall:.4f}", f"{row.f1:.4f}"
@@ -109,9 +112,15 @@ class Evaluation(BaseModel):
         totals.add_row("accuracy", str(Proportion.of(self.accuracy, self.images)))
         if len(self.classes) > TOP_K:  # with fewer classes it is always 1
             totals.add_row(f"top-{TOP_K} accuracy", f"{self.top5_accuracy:.4f}")
+        if empty := sum(not _has_images(row) for row in self.classes):
+            totals.add_row("classes without images", str(empty))
         totals.add_row("loss", f"{self.loss:.4f}")
         totals.add_row("calibration error", f"{self.calibration_error:.4f}")
         return totals
+
+
+def _has_images(row: ClassReport) -> bool:
+    return row.support > 0
 
 
 def evaluate(

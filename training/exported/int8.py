@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-from training.config import CalibrationName, TrainConfig
+from training.config import CalibrationName, Recipe
 from training.contract.manifest import INPUT_NAME
-from training.datasets.loading import Split, spread
+from training.datasets.loading import spread
 from training.exported import rewrite
 from training.exported.classifier import Probabilities, Uint8Images, onnx_classifier
 from training.network.divergence import at_least
@@ -54,14 +55,19 @@ class QuantizedFile(NamedTuple):
 
 
 class QuantizationSearch:
-    """A search for the calibration that does best on validation images; `reference` holds Keras' answers."""
+    """A search for the calibration that does best on images that calibrate nothing.
 
-    def __init__(self, quantizer: "Quantizer", val: Split, reference: Probabilities) -> None:
+    `labels` holds their classes, int [N], and `reference` Keras' answers.
+    """
+
+    def __init__(
+        self, quantizer: "Quantizer", images: Uint8Images, labels: NDArray[np.integer], reference: Probabilities
+    ) -> None:
         self.quantizer = quantizer
-        rows = spread(len(val), SELECTION_IMAGES)
-        self.images, self.labels, self.reference = val.images[rows], val.labels[rows], reference[rows]
+        rows = spread(len(images), SELECTION_IMAGES)
+        self.images, self.labels, self.reference = images[rows], labels[rows], reference[rows]
 
-    def best(self, config: TrainConfig) -> QuantizedFile:
+    def best(self, config: Recipe) -> QuantizedFile:
         """Returns the first calibration that costs no accuracy, else the best, with blocks in float32 where needed.
 
         A loss of two images is no cost.

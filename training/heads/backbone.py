@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from training.config import TrainConfig
+from training.config import Recipe
 from training.contract.manifest import Preprocessing
 from training.environment import Places
 from training.runs.source import Source
@@ -64,6 +64,6 @@ class Backbone:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def backbone_of(config: TrainConfig, source: Source) -> Backbone:
+def backbone_of(config: Recipe, source: Source) -> Backbone:
     """Returns the place of the files that all heads on these weights share."""
     return Backbone(Places().cache, source.backbone, config.preprocessing)

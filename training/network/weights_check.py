@@ -7,6 +7,7 @@ blue exchanged, nor height and width of kernels (figures in `training/weights/ph
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.contract.manifest import Preprocessing
 from training.images.decode import decode
@@ -31,9 +32,14 @@ def check_on_photos(name: str, file: Path, preprocessing: Preprocessing, labels:
         load_published(model, tensors)
     images = np.stack([decode(photo.read(), preprocessing) for photo in KNOWN_PHOTOS])
     probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(model(images, training=False)))
-    opinions = [
+    opinions = opinions_of(probabilities, labels)
+    require_right(name, opinions)
+    return opinions
+
+
+def opinions_of(probabilities: NDArray[np.float32], labels: list[str]) -> list[Opinion]:
+    """Returns what probabilities [4, classes] of the photos say, in the order of KNOWN_PHOTOS."""
+    return [
         Opinion(photo, labels[int(row.argmax())], float(row.max()))
         for photo, row in zip(KNOWN_PHOTOS, probabilities, strict=True)
     ]
-    require_right(name, opinions)
-    return opinions

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from training.config import TrainConfig
+from training.config import Recipe
 from training.contract.manifest import INPUT_NAME, MODEL_FILE, OUTPUT_NAME, WEIGHTS_FILE, Preprocessing
 from training.contract.repository import ModelRepository
 from training.datasets.report import DatasetReport
 from training.environment import Places
 from training.exported.classifier import Classifier, Probabilities, Uint8Images, batches
 from training.heads.backbone import backbone_of
-from training.heads.folding import read_head, set_head
+from training.heads.folding import Head, read_head, set_head
 from training.network import resnext
 from training.network.checkpoint import Checkpoint
 from training.network.initial_weights import load_source
@@ -59,12 +59,14 @@ def export(run: Run, repository: ModelRepository, log: ProgressLog) -> ExportRec
     return ExportRecord(parameters=resnext.parameters(network))
 
 
-def export_backbone(config: TrainConfig, source: Source, repository: ModelRepository, target: Path) -> None:
+def export_backbone(
+    config: Recipe, source: Source, repository: ModelRepository, weights: WeightsStore, target: Path
+) -> None:
     """Writes the graph of a backbone, with a head that a user replaces. Raises WeightsError, ContractError."""
     labels = ["a", "b"]
 
     def fill(network: keras.Model) -> None:
-        load_source(network, source, labels, repository, WeightsStore(Places().weights))
+        load_source(network, source, labels, repository, weights)
         kernel, bias = network.get_layer(OUR_HEAD).get_weights()
         network.get_layer(OUR_HEAD).set_weights([kernel, bias + 1])  # tf2onnx leaves out an Add of zeros
 
@@ -99,15 +101,20 @@ def _backbone_with_head(run: Run, labels: list[str]) -> bool:
     target = run.package / MODEL_FILE
     if not backbone_of(run.config(), source).take(MODEL_FILE, target):
         return False
-    model = onnx.load(target)
-    set_head(model, read_head(run.head), labels)
-    onnx.checker.check_model(model, full_check=True)
-    target.unlink()  # it may be a second name of the kept file
-    onnx.save(model, target)
+    put_head(target, read_head(run.head), labels)
     return True
 
 
-def filled_network(fill: Fill, config: TrainConfig, classes: int, *, exported: bool) -> keras.Model:
+def put_head(graph: Path, head: Head, labels: list[str]) -> None:
+    """Gives an exported file another head. Raises GraphError."""
+    model = onnx.load(graph)
+    set_head(model, head, labels)
+    onnx.checker.check_model(model, full_check=True)
+    graph.unlink()  # it may be a second name of a file that is kept
+    onnx.save(model, graph)
+
+
+def filled_network(fill: Fill, config: Recipe, classes: int, *, exported: bool) -> keras.Model:
     """Returns the network with the weights that `fill` gives it, in float32: image 0..255 -> logits."""
     keras.config.set_dtype_policy("float32")
     network = resnext.build(config.architecture, config.preprocessing, classes, exported=exported)

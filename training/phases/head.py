@@ -23,6 +23,7 @@ from training.runs.progress import read_progress
 from training.runs.records import TrainingRecord
 from training.runs.run import Run
 from training.runs.source import Source
+from training.weights.store import WeightsStore
 
 
 def train_head(run: Run, source: Source, repository: ModelRepository, log: ProgressLog) -> TrainingRecord:
@@ -75,7 +76,7 @@ def _features(
         from training.phases.export import export_backbone  # it imports TensorFlow
 
         log.tell(f"exporting {source} once, for all heads on it")
-        export_backbone(config, source, repository, graph)
+        export_backbone(config, source, repository, WeightsStore(Places().weights), graph)
         backbone.keep(MODEL_FILE, graph)
 
     def network() -> Extractor:

@@ -22,7 +22,7 @@ from training.datasets.loading import Split, load, read_samples, spread
 from training.datasets.report import DatasetReport
 from training.exported import fp16
 from training.exported.classifier import Classifier, Uint8Images, images_per_second, onnx_classifier
-from training.exported.int8 import FEW_IMAGES, QuantizationSearch, Quantizer
+from training.exported.int8 import FEW_IMAGES, QuantizationSearch, QuantizedFile, Quantizer
 from training.heads.backbone import Backbone, backbone_of
 from training.heads.folding import read_head, set_head
 from training.runs.console import ProgressLog
@@ -135,13 +135,19 @@ def _new_int8(run: Run, config: TrainConfig, splits: dict[str, Split], folder: P
     """Calibrates and writes INT8. For a head, it is kept for later heads on the same backbone."""
     log.console.print(f"INT8, calibrated on {len(splits['train'])} training images")
     quantizer = Quantizer(run.package / MODEL_FILE, splits["train"].images, folder)
-    best = QuantizationSearch(quantizer, splits["val"], np.load(run.reference)).best(config)
+    val = splits["val"]
+    best = QuantizationSearch(quantizer, val.images, val.labels, np.load(run.reference)).best(config)
     if backbone := _backbone(run, config):
-        backbone.keep(INT8_FILE, best.path)
-        note = folder / INT8_NOTE
-        note.write_text(Calibrated(method=best.method, float_blocks=best.float_blocks).model_dump_json())
-        backbone.keep(INT8_NOTE, note)
+        keep_int8(backbone, best)
     return NewVariant("int8", best.path, onnx_classifier(best.path), best.method, best.float_blocks)
+
+
+def keep_int8(backbone: Backbone, made: QuantizedFile) -> None:
+    """Keeps an INT8 file for later heads on the same backbone, with a note on how it was made beside it."""
+    note = made.path.with_name(INT8_NOTE)
+    note.write_text(Calibrated(method=made.method, float_blocks=made.float_blocks).model_dump_json())
+    backbone.keep(INT8_FILE, made.path)
+    backbone.keep(INT8_NOTE, note)
 
 
 def _kept_int8(

@@ -113,7 +113,7 @@ def why_left_out(exported: Probabilities, rewritten: Probabilities) -> str | Non
         return None
     return (
         f"{CPU_FILE} is left out: its probabilities should be within {CPU_TOLERANCE:g} of {MODEL_FILE}'s on "
-        f"{len(exported)} validation images, they differ by up to {difference:.2g}"
+        f"{len(exported)} images, they differ by up to {difference:.2g}"
     )
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,9 @@ def test_class_without_images_neither_warns_nor_lowers_the_macro_average() -> No
     assert result.classes[2].model_dump() == {"label": "absent", "precision": 0, "recall": 0, "f1": 0, "support": 0}
     assert (result.macro_precision, result.macro_recall, result.macro_f1) == (1, 1, 1)
     assert len(result.confusion) == 3
+    shown = result.render()
+    assert "absent" not in shown  # of ImageNet's classes a folder has a few
+    assert re.search(r"classes without images +1\n", shown)
 
 
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:

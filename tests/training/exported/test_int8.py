@@ -18,7 +18,10 @@ from training.system.cpu import has_int8_dot_product
 
 def test_a_version_has_an_int8_variant_that_is_as_good(trained: Trained) -> None:
     variants, folder = trained.manifest.variants, trained.repository.path(1)
-    assert variants["int8"].accuracy >= variants["fp32"].accuracy - trained.config.gate.precision_budget
+    int8, fp32 = variants["int8"].accuracy, variants["fp32"].accuracy
+    assert int8
+    assert fp32
+    assert int8 >= fp32 - trained.config.gate.precision_budget
     assert variants["int8"].calibration in ("minmax", "percentile", "entropy")
     assert INT8_FILE in trained.manifest.files
     with np.load(folder / "golden.npz") as golden:
@@ -93,7 +96,8 @@ def test_the_block_that_hurts_stays_float32(trained: Trained, tmp_path: Path) ->
     splits = load(read_samples(trained.run.samples), trained.config.preprocessing, tmp_path, ("val",))
     reference = onnx_classifier(path)(splits["val"].images)
     np.testing.assert_allclose(reference, np.load(trained.run.reference), atol=1e-4)
-    search = QuantizationSearch(quantizer(trained, tmp_path, path), splits["val"], reference)
+    val = splits["val"]
+    search = QuantizationSearch(quantizer(trained, tmp_path, path), val.images, val.labels, reference)
     config = trained.config.model_copy(update={"int8": trained.config.int8.model_copy(update={"methods": ("minmax",)})})
     best = search.best(config)
     assert best.float_blocks[0] == "stage1_block1"

@@ -24,6 +24,7 @@ def test_a_run_ends_as_the_active_version(trained: Trained) -> None:
     repository.verify_files(1)
     assert manifest.labels == list("0123456789")
     assert manifest.metrics["test"].accuracy > 0.5
+    assert manifest.dataset
     assert manifest.dataset.images == {"train": 1259, "val": 269, "test": 269}
     assert manifest.parity.top1_equal == manifest.parity.images == 269
     assert manifest.config == trained.config.model_dump(mode="json")

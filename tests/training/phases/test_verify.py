@@ -36,7 +36,7 @@ def test_a_copy_that_is_off_is_left_out_and_nan_is_off() -> None:
     assert why_left_out(exported, exported + np.float32(5e-6)) is None
     why = why_left_out(exported, exported - np.float32(2e-5))
     assert why
-    assert "within 1e-05 of model.onnx's on 1 validation images, they differ by up to 2e-05" in why
+    assert "within 1e-05 of model.onnx's on 1 images, they differ by up to 2e-05" in why
     assert why_left_out(exported, exported * np.float32("nan"))
 
 
