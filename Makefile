@@ -13,7 +13,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
   --no-emit-index-url --no-emit-find-links pyproject.toml
 
 .PHONY: help install serve starter test check check-clients compose-test wheel-test format tensorboard bench bench-peers bench-profile \
-  bench-input bench-training bench-openvino bench-fashion lock clean
+  bench-input bench-recipes bench-training bench-openvino bench-fashion lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -88,6 +88,9 @@ bench-profile: .bench/models/made ## show where the time of a run and of a reque
 
 bench-input: install ## time the input pipeline against Keras' ImageDataGenerator
 	$(BIN)/python -m benchmarks.input_pipeline
+
+bench-recipes: install ## compare the recipes on few images of Fashion-MNIST; hours, or BENCH=--quick, two minutes
+	$(BIN)/python -m benchmarks.recipes $(BENCH)
 
 bench-training: .bench/envs/pytorch/installed ## time a training step against PyTorch, which it installs in .bench; 8 minutes
 	$(BIN)/python -m benchmarks.training_step $(BENCH)
