@@ -106,8 +106,11 @@ bench-peers: $(SERVERS:%=.bench/envs/%/installed) ## install the servers that ma
 bench-profile: .bench/models/made ## show where the time of a run and of a request goes, by kind of node and by stage
 	$(BIN)/python -m benchmarks.profile_service
 
-bench-input: install ## time the input pipeline against Keras' ImageDataGenerator
-	$(BIN)/python -m benchmarks.input_pipeline
+bench-input: install ## time the input pipeline against Keras' ImageDataGenerator, or with BENCH=--presets its presets
+	$(BIN)/python -m benchmarks.input_pipeline $(BENCH)
+
+bench-recipes: install ## compare the recipes on few images of Fashion-MNIST; hours, or BENCH=--quick, two minutes
+	$(BIN)/python -m benchmarks.recipes $(BENCH)
 
 bench-training: .bench/envs/pytorch/installed ## time a training step against PyTorch, which it installs in .bench; 8 minutes
 	$(BIN)/python -m benchmarks.training_step $(BENCH)

@@ -83,9 +83,9 @@ RECIPES: dict[str, dict[str, Any]] = {  # Any: values of several types
     "tutorial": {},  # the fields' defaults
     "modern": {
         "augment": "modern",
-        "optimizer": "sgd",
-        "learning_rate": 0.05,
-        "weight_decay": 5e-4,
+        "optimizer": "adamw",
+        "learning_rate": 1e-3,
+        "weight_decay": 0.05,
         "schedule": "cosine",
         "label_smoothing": 0.1,
         "ema": 0.999,
@@ -122,7 +122,7 @@ def _recipe_for(settings: dict[str, Any]) -> dict[str, Any]:
     if settings.get("schedule", recipe["schedule"]) == "cosine":
         recipe["warmup_epochs"] = WARMUP * _epochs(settings.get("epochs"))
     if settings.get("optimizer", recipe["optimizer"]) != recipe["optimizer"]:
-        del recipe["learning_rate"], recipe["weight_decay"]  # they are that optimizer's: AdamW diverges at SGD's rate
+        del recipe["learning_rate"], recipe["weight_decay"]  # SGD hardly moves at AdamW's rate
     return recipe
 
 

@@ -106,7 +106,7 @@ def test_a_recipes_warm_up_is_a_tenth_of_the_epochs(epochs: object, warmup: floa
 
 
 def test_another_optimizer_does_not_get_the_rate_of_the_recipes() -> None:
-    config = of(recipe="modern", optimizer="adamw")
-    assert (config.learning_rate, config.weight_decay, config.ema) == (1e-3, 0, 0.999)
-    assert of(recipe="modern", optimizer="adamw", learning_rate=2e-3).learning_rate == 2e-3
-    assert of(recipe="modern", optimizer="sgd") == of(recipe="modern")
+    config = of(recipe="few", optimizer="sgd")
+    assert (config.learning_rate, config.weight_decay, config.schedule) == (1e-3, 0, "cosine")
+    assert of(recipe="few", optimizer="sgd", learning_rate=0.01).learning_rate == 0.01
+    assert of(recipe="few", optimizer="adamw") == of(recipe="few")

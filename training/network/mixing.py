@@ -10,7 +10,7 @@ MIXUP_ALPHA = 0.2  # of the Beta distribution of the shares: most images stay ne
 def mix(
     images: tf.Tensor, targets: tf.Tensor, augmentation: Augmentation, key: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mixes a share of the images [N, H, W, 3], each with the next one of the batch, and their targets [N, classes].
+    """Mixes a share of the images [N, H, W, 3] and of their targets [N, classes], each with the one before it.
 
     Mixup (arXiv 1710.09412) blends two images, cutmix (arXiv 1905.04899) puts a box of the other one into the image.
     The targets mix by what is there of each. The same `key`, integers [2], gives the same draw.

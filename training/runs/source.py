@@ -37,6 +37,11 @@ class Source(BaseModel):
     def __str__(self) -> str:
         return f"weights:{self.weights}" if self.weights else f"{self.model}@{self.version}"
 
+    def settings(self) -> dict[str, Any]:
+        """Returns the settings of a training that takes images as these weights do."""
+        pixels = self.preprocessing.model_dump(exclude={"height", "width"})
+        return {"image_size": self.preprocessing.height, **pixels, "architecture": self.architecture.model_dump()}
+
 
 def find_source(init: InitialWeights, repository: ModelRepository, weights: WeightsStore) -> Source | None:
     """Returns the weights that `init` names, None for random ones. `repository` is that of the run's own model.
@@ -136,12 +141,11 @@ def with_source(settings: dict[str, Any], repository: ModelRepository, weights: 
 
 
 def _settings_of(source: Source, settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a training that takes images as the weights do, at another size in proportion."""
-    pixels = source.preprocessing.model_dump(exclude={"height", "width"})
-    size = source.preprocessing.height
-    if pixels["resize"] is not None:
-        wanted = int(settings.get("image_size", size))
-        pixels["resize"] = max(wanted, round(pixels["resize"] * wanted / size))
+    """Returns the weights' own settings, at another size that a person has set in proportion."""
+    own = source.settings()
+    if own["resize"] is not None:
+        wanted = int(settings.get("image_size", own["image_size"]))
+        own["resize"] = max(wanted, round(own["resize"] * wanted / own["image_size"]))
         if settings.get("resize_mode", "crop") != "crop":
-            pixels["resize"] = None
-    return {"image_size": size, **pixels, "architecture": source.architecture.model_dump()}
+            own["resize"] = None
+    return own
