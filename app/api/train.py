@@ -26,7 +26,7 @@ from training.datasets.layout import DatasetError, layout_of
 from training.datasets.store import DatasetNotFound
 from training.errors import ContractError, TrainingError
 from training.jobs.job import DatasetRef, Job, JobFinished, JobNotResumable, JobState, JobsUnavailable, KeyReused
-from training.runs.source import with_source
+from training.runs.source import MethodError, require_weights, with_source
 from training.weights.store import WeightsStore
 
 router = APIRouter(prefix="/train", tags=["train"])
@@ -87,7 +87,11 @@ def _config(services: Services, wanted: TrainRequest) -> TrainConfig:
     settings = {"name": services.settings.model, **wanted.model_dump(exclude_unset=True, exclude_none=True)}
     repository = ModelRepository(services.settings.models, settings["name"])
     try:
-        return TrainConfig.model_validate(with_source(settings, repository, WeightsStore(services.settings.weights)))
+        config = TrainConfig.model_validate(with_source(settings, repository, WeightsStore(services.settings.weights)))
+        require_weights(config)
+        return config
+    except MethodError as error:
+        raise _invalid(("body", "method"), str(error), wanted.method) from None
     except ValidationError as error:  # settings that do not go with the weights'
         problem = error.errors()[0]
         raise _invalid(("body", *map(str, problem["loc"])), problem["msg"], str(problem["input"])) from None

@@ -20,11 +20,10 @@ from training.contract.repository import ModelRepository
 from training.contract.verdict import Verdict
 from training.environment import Places
 from training.errors import TrainingError, UsageError
-from training.phases.method import require_weights
 from training.runs.progress import PHASES, Phase, epoch_now
 from training.runs.records import PublishRecord, head_that_stays
 from training.runs.run import Run, RunError, new_run
-from training.runs.source import pinned_source, with_source
+from training.runs.source import pinned_source, require_weights, with_source
 from training.system.interrupt import INTERRUPT
 from training.weights.store import WeightsStore
 
@@ -72,6 +71,7 @@ class Train(Recipe):
         models = self.models or MODELS
         repository = ModelRepository(models, self.name)
         config = TrainConfig.model_validate(with_source(self._typed, repository, WeightsStore(Places().weights)))
+        require_weights(config)
         _check_precision(config.precision)
         require_writable(models)
         made = self.run is None or not self.run.exists()
@@ -80,7 +80,7 @@ class Train(Recipe):
         with _removed_unless_checked(run, made):
             run.claim(config)
             run.write_models(models)
-            require_weights(config, pinned_source(run, config, repository, WeightsStore(Places().weights)))
+            pinned_source(run, config, repository, WeightsStore(Places().weights))
             _run_phases(run, models)
 
     def _resume(self) -> None:

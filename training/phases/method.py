@@ -4,19 +4,13 @@ from typing import Literal
 
 from training.config import TrainConfig
 from training.datasets.report import DatasetReport
-from training.errors import TrainingError
 from training.runs.console import ProgressLog, duration
 from training.runs.plan import Plan, read_plan, write_plan
 from training.runs.run import Run
-from training.runs.source import Source
+from training.runs.source import HOW_TO_GET_WEIGHTS, Source, require_weights
 from training.system.gpu import has_nvidia_driver
 
 FEW_IMAGES = 10  # training images a class: with fewer, training all layers gains nothing over the head
-HOW_TO_GET_WEIGHTS = "resnext weights pull timm/resnext50_32x4d.tv_in1k"
-
-
-class MethodError(TrainingError):
-    """A method that needs weights to start from, in a run that has none."""
 
 
 def plan_of(run: Run, source: Source | None, log: ProgressLog) -> Plan:
@@ -28,17 +22,8 @@ def plan_of(run: Run, source: Source | None, log: ProgressLog) -> Plan:
     return plan
 
 
-def require_weights(config: TrainConfig, source: Source | None) -> None:
-    """Raises MethodError where the method needs weights and the run starts from random ones."""
-    if config.method in ("head", "finetune") and source is None:
-        raise MethodError(
-            f"method {config.method} needs weights to start from, and init is {config.init}: name them with --init, as "
-            f"weights:tv_in1k or live. To get published weights: {HOW_TO_GET_WEIGHTS}"
-        )
-
-
 def _choose(config: TrainConfig, report: DatasetReport, source: Source | None, log: ProgressLog) -> Plan:
-    require_weights(config, source)
+    require_weights(config)
     method = _of_auto(config, report, source, log) if config.method == "auto" else config.method
     if method == "head" or config.time_budget is None:
         return Plan(method=method)

@@ -13,9 +13,15 @@ from training.runs.run import Run
 from training.system.durable import replace_text
 from training.weights.store import WeightsStore
 
+HOW_TO_GET_WEIGHTS = "resnext weights pull timm/resnext50_32x4d.tv_in1k"
+
 
 class InitialWeightsError(TrainingError):
     """Weights that this training cannot start from."""
+
+
+class MethodError(TrainingError):
+    """A method that needs weights to start from, in a training that has none."""
 
 
 class Source(BaseModel):
@@ -113,6 +119,15 @@ def _check_architecture(source: Source, wanted: Architecture) -> None:
         raise InitialWeightsError(
             f"{source} is {name_of(source.architecture)} with depths {source.architecture.depths}, this training is "
             f"{name_of(wanted)} with depths {wanted.depths}"
+        )
+
+
+def require_weights(config: TrainConfig) -> None:
+    """Raises MethodError where the method needs weights and the training starts from random ones."""
+    if config.method in ("head", "finetune") and InitialWeights.parse(config.init) == InitialWeights():
+        raise MethodError(
+            f"method {config.method} needs weights to start from, and init is {config.init}: name them with init, as "
+            f"weights:tv_in1k or live. To get published weights: {HOW_TO_GET_WEIGHTS}"
         )
 
 

@@ -489,3 +489,23 @@ def until_kind(events: Iterator[Event], seen: list[Event], wanted: Any) -> None:
         if wanted(event):
             return
     raise AssertionError("the stream ended without the event")
+
+
+@pytest.mark.parametrize(
+    ("fields", "place", "message"),
+    [
+        ({"method": "head"}, "body.method", "method head needs weights to start from, and init is random"),
+        ({"init": "weights:none"}, "body.init", "there are no weights 'none' in"),
+        ({"init": "live"}, "body.init", "init names model 'flowers', which has no active version"),
+        ({"init": "flowers@7"}, "body.init", "model 'flowers' has no version 7"),
+        ({"resize": 256}, "body", "resize goes with resize_mode crop"),
+    ],
+)
+async def test_what_a_training_cannot_start_from_is_refused_at_once(
+    serve: Serve, fields: dict[str, object], place: str, message: str
+) -> None:
+    async with serve(model="flowers") as (client, _):
+        answer = await client.post("/train", json={"data": "photos", **fields})
+    assert answer.status_code == 422
+    assert message in answer.text
+    assert answer.json()["errors"][0]["field"] == place

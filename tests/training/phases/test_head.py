@@ -21,11 +21,10 @@ from training.exported.classifier import published
 from training.images.decode import decode
 from training.network import resnext
 from training.network.runtime import keras
-from training.phases.method import MethodError
 from training.phases.order import run_phase, run_phases
 from training.runs.records import PublishRecord, TrainingRecord, head_that_stays
 from training.runs.run import Run
-from training.runs.source import with_source
+from training.runs.source import MethodError, with_source
 from training.weights.store import WeightsStore
 
 EASY = {"policy": "always", "precision_budget": 0.2, "agreement": 0.7}  # so few images, so small a network

@@ -11,11 +11,11 @@ from tests.training.conftest import Trained
 from training.config import InitialWeights, TrainConfig
 from training.datasets.report import DatasetReport
 from training.phases import method as module
-from training.phases.method import MethodError, plan_of
+from training.phases.method import plan_of
 from training.runs.console import ProgressLog
 from training.runs.plan import Plan, read_plan
 from training.runs.run import Run
-from training.runs.source import Source, find_source
+from training.runs.source import MethodError, Source, find_source
 from training.weights.store import WeightsStore
 
 
@@ -102,5 +102,5 @@ def test_a_plan_is_made_once(trained: Trained, source: Source, tmp_path: Path) -
 
 @pytest.mark.parametrize("method", ["head", "finetune"])
 def test_a_method_without_weights_is_refused(trained: Trained, tmp_path: Path, method: str) -> None:
-    with pytest.raises(MethodError, match=f"method {method} needs weights .* --init, as weights:tv_in1k or live"):
+    with pytest.raises(MethodError, match=f"method {method} needs weights .* with init, as weights:tv_in1k or live"):
         Chosen(trained, tmp_path, 99, method=method).choose(None)
