@@ -20,6 +20,7 @@ from training.contract.manifest import (
     PRECISIONS,
     WEIGHTS_FILE,
     Manifest,
+    Parity,
     Precision,
     Variant,
 )
@@ -77,7 +78,6 @@ class _Version:
 
     def publish(self) -> Manifest:
         """Makes all files in a hidden folder of the repository, and renames it."""
-        begun = datetime.now(UTC)
         with self.repository.staging() as package:
             network = self._network(exported=True)
             network.save_weights(package / WEIGHTS_FILE)
@@ -99,27 +99,27 @@ class _Version:
             # Any: savez has a flag of its own among its arguments
             golden: dict[str, Any] = {name: rows[:GOLDEN_IMAGES] for name, rows in self.golden.items()}
             np.savez(package / GOLDEN_FILE, images=self.images.judging[:GOLDEN_IMAGES], **golden)
-            return self.repository.publish(
-                package,
-                Manifest(
-                    name=self.repository.name,
-                    created=begun,
-                    labels=self.source.labels,
-                    preprocessing=self.source.preprocessing,
-                    variants=self.variants,
-                    metrics={},
-                    parity=parity,
-                    config={},
-                    architecture=self.source.architecture,
-                    parameters=parameters(network),
-                    training_seconds=0,
-                    libraries=library_versions(),
-                    parent=self.repository.active(),
-                    init=str(self.source),
-                    backbone=self.source.backbone,
-                    weights=self.source.origin,
-                ),
-            )
+            return self.repository.publish(package, self._manifest(parity, parameters(network)))
+
+    def _manifest(self, parity: Parity, parameters: dict[str, int]) -> Manifest:
+        return Manifest(
+            name=self.repository.name,
+            created=datetime.now(UTC),
+            labels=self.source.labels,
+            preprocessing=self.source.preprocessing,
+            variants=self.variants,
+            metrics={},  # no labeled image has measured it
+            parity=parity,
+            config={},
+            architecture=self.source.architecture,
+            parameters=parameters,
+            training_seconds=0,
+            libraries=library_versions(),
+            parent=self.repository.active(),
+            init=str(self.source),
+            backbone=self.source.backbone,
+            weights=self.source.origin,
+        )
 
     def _network(self, *, exported: bool) -> keras.Model:
         def fill(network: keras.Model) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from training.config import Int8
 from training.contract.manifest import Preprocessing
+from training.datasets.layout import PICTURES
 from training.datasets.listing import files_below
 from training.datasets.loading import spread
 from training.errors import TrainingError, few
@@ -42,22 +43,23 @@ class Unlabeled(NamedTuple):
 def read_unlabeled(preprocessing: Preprocessing, folder: Path | None, say: Callable[[str], object]) -> Unlabeled:
     """Decodes the known photos, and at most 256 images of the folder, spread over it.
 
-    Files that are no images are passed over, and `say` is called with their names. Raises CalibrationError for a folder
-    with fewer than 20 images, DatasetError when it cannot be listed.
+    Files that have the name of a picture and are none are passed over, and `say` is called with their names. Raises
+    CalibrationError for a folder with fewer than 20 images, DatasetError when it cannot be listed.
     """
     photos = np.stack([decode(photo.read(), preprocessing) for photo in KNOWN_PHOTOS])
     if folder is None:
         return Unlabeled(photos, np.empty((0, *preprocessing.shape), np.uint8))
     if not folder.is_dir():
         raise CalibrationError(f"--calibration should name a folder of images, {folder} is none")
-    files = sorted(files_below(folder))
+    # annotations often lie beside pictures, as many as these
+    files = sorted(file for file in files_below(folder) if file.suffix.lower() in PICTURES)
     chosen = [files[row] for row in spread(len(files), MOST)]
     found = list(in_threads(partial(_decoded, preprocessing), chosen))
     images = [image for image in found if image is not None]
     if len(images) < LEAST:
         raise CalibrationError(
-            f"{folder} should hold at least {LEAST} images to calibrate INT8 with: of {len(chosen)} files that were "
-            f"tried, {len(images)} are images"
+            f"{folder} should hold at least {LEAST} images to calibrate INT8 with: of {len(chosen)} files that have "
+            f"the name of one and were tried, {len(images)} are images"
         )
     if unread := [file.name for file, image in zip(chosen, found, strict=True) if image is None]:
         say(f"passed over in {folder}, as no images: {few(unread)}")

@@ -47,7 +47,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Published:
     photo = Image.open(published.FOLDER / "photo.png")
     for i in range(24):
         photo.rotate(15 * i).save(images / f"{i:02}.png")
-    (images / "notes.txt").write_text("no image")
+    (images / "notes.txt").write_text("no image, and not called one")
+    (images / "broken.PNG").write_text("no image")
     weights = WeightsStore(folder / "weights")
     arguments = (str(published.FILE), f"--labels={labels}", f"--weights={weights.folder}")
     assert main(["weights", "import", *arguments, *FLAGS]) == 0
@@ -78,7 +79,7 @@ def test_the_version_says_what_it_is_and_what_is_not_known_of_it(place: Publishe
 
 def test_what_is_done_is_printed(place: Published) -> None:
     lines = place.printed.splitlines()
-    assert lines[0].endswith("as no images: 'notes.txt'")
+    assert lines[0].endswith("as no images: 'broken.PNG'")
     assert "INT8, calibrated on 12 images" in lines
     assert lines[-1] == (
         "version 1 of tenfold, 10 classes, fp32, int8, fp16, is active: resnext serve --model tenfold serves it"
@@ -129,11 +130,13 @@ def test_folders_that_will_not_do_are_refused(
     place: Published, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     versions = place.repository.versions()
-    (tmp_path / "one.txt").write_text("")
+    (tmp_path / "one.png").write_text("")
     assert publish(place, f"--calibration={tmp_path}") == 1
-    assert "should hold at least 20 images to calibrate INT8 with: of 1 files" in capsys.readouterr().err
+    complaint = capsys.readouterr().err
+    assert "should hold at least 20 images to calibrate INT8 with: of 1 files" in complaint
+    assert "0 are images" in complaint
     assert publish(place, f"--calibration={tmp_path}/none") == 1
     assert "none is none" in capsys.readouterr().err
-    assert publish(place, f"--models={tmp_path}/one.txt") == 1
+    assert publish(place, f"--models={tmp_path}/one.png") == 1
     assert "should be a folder that versions can be published into" in capsys.readouterr().err
     assert place.repository.versions() == versions
