@@ -2,9 +2,8 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import AfterValidator, Field, PositiveInt
+from pydantic import Field, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "RESNEXT_"
@@ -32,12 +31,16 @@ class Places(Limits):
     """Folders from the environment: each field is `RESNEXT_<FIELD>`, and an empty value means the default."""
 
     weights: Path = Field(Path("weights"), description="folder of published weights, from which a training may start")
-    cache: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
+    cache: Path = Field(
         Path("~/.cache/resnext"),
-        validate_default=True,
         description="folder of what a training computes once for later ones: features of images, files of backbones. "
         "It may be deleted at any time",
     )
+
+    @property
+    def derived(self) -> Path:
+        """The cache's folder, with `~` replaced by the user's home."""
+        return self.cache.expanduser()
 
     def environment_of_child(self) -> dict[str, str]:
         """Returns this process' environment with these limits and folders, for a child process that trains."""

@@ -66,4 +66,4 @@ class Backbone:
 
 def backbone_of(config: Recipe, source: Source) -> Backbone:
     """Returns the place of the files that all heads on these weights share."""
-    return Backbone(Places().cache, source.backbone, config.preprocessing)
+    return Backbone(Places().derived, source.backbone, config.preprocessing)

@@ -89,7 +89,7 @@ def _features(
         if done < total and done == min(BATCH, total):  # the first batch tells
             log.tell(f"features: about {duration((time.monotonic() - begun) * (total / done - 1))} for {total} images")
 
-    store = FeatureStore(Places().cache)
+    store = FeatureStore(Places().derived)
     features, computed = features_of(samples, config.preprocessing, store, backbone.key, network, progress)
     log.tell(f"features of {len(samples)} images: {computed} computed in {time.monotonic() - begun:.1f} s, others kept")
     graph.unlink()

@@ -425,7 +425,7 @@ def test_openapi_shows_every_field_with_its_description_and_default() -> None:
     for name, field in fields.items():
         described = "description" in field or "$ref" in str(field)
         assert described, name
-        optional = ("data", "name", "epochs", "recipe", "time_budget")
+        optional = ("data", "name", "epochs", "recipe", "resize", "time_budget")
         assert name in optional or "default" in field or "$ref" in field, name
     assert "photos@3" in fields["data"]["description"]
 

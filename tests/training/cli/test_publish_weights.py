@@ -21,7 +21,7 @@ from training.runs.source import find_source
 from training.weights.known_photos import KNOWN_PHOTOS
 from training.weights.store import WeightsStore
 
-FLAGS = ("--image-size=64", "--resize-mode=crop", "--resize=73", "--licence=mit", "--origin=a test")
+FLAGS = ("--image-size=64", "--resize-mode=crop", "--resize=80", "--licence=mit", "--origin=a test")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ FLAGS = ["--image-size=64", "--licence=mit", "--origin=a test"]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Makes a folder to work in, where `labels.txt` has ten labels."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RESNEXT_WEIGHTS")
     (tmp_path / "labels.txt").write_text("".join(f"{i}\n" for i in range(10)))
     return tmp_path
 
