@@ -112,13 +112,19 @@ def features_of(
     key: str,
     extract: Callable[[], Extractor],
     progress: Callable[[int, int], object],
+    tell: Callable[[str], object],
 ) -> tuple[Features, int]:
     """Returns the features of the samples' images, float32 [N, features], and how many images were computed.
 
     `extract` is asked for the network only where an image is not known yet. `progress` gets the numbers of images that
-    are computed and of all that have to be. Raises DatasetError when a file has changed, FeatureStoreError.
+    are computed and of all that have to be. A store that fails costs time only: `tell` gets a line. Raises DatasetError
+    when a file has changed.
     """
-    known = store.find(key, [sample.sha256 for sample in samples])
+    known: dict[str, NDArray[np.float32]] = {}
+    try:
+        known = store.find(key, [sample.sha256 for sample in samples])
+    except FeatureStoreError as error:
+        tell(str(error))
     missing = list({sample.sha256: sample for sample in samples if sample.sha256 not in known}.values())
     network = extract() if missing else None
     for start in range(0, len(missing), CHUNK):
@@ -130,6 +136,9 @@ def features_of(
             found = network(images[i : i + BATCH])
             rows |= {sample.sha256: row for sample, row in zip(chunk[i : i + BATCH], found, strict=True)}
             progress(start + len(rows), len(missing))
-        store.add(key, rows)
         known |= rows
+        try:
+            store.add(key, rows)
+        except FeatureStoreError as error:
+            tell(f"features are not kept: {error}")
     return np.stack([known[sample.sha256] for sample in samples]), len(missing)

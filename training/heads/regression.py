@@ -18,14 +18,15 @@ from training.heads.features import Features
 from training.heads.folding import Head
 
 STRENGTHS = (0.003, 0.03, 0.3, 3.0)  # of C, the inverse of the regularization
-USUAL_STRENGTH = 0.03  # where there are too few images to choose
 FOLDS = 5
 ITERATIONS = 500
 MOST_TO_CHOOSE = 2000  # images that choose C
 CONSTANT = 1e-4  # a feature whose spread is below this says nothing: a small backbone has many dead ones
+LEAST_PROBABILITY = 1e-7
 LEAST_SPREAD = 0.3  # of the median spread: a smaller one would give weights of hundreds, which fine-tuning cannot take
 
 Labels = NDArray[np.int32]
+Folds = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,13 @@ def fit_head(features: Features, labels: Labels, classes: int, *, balanced: bool
 
 def cross_validated(
     features: Features, labels: Labels, classes: int, strength: float, *, balanced: bool, seed: int
-) -> NDArray[np.float32] | None:
+) -> NDArray[np.float32]:
     """Returns probabilities for each image from a head that was fitted without it, float32 [N, classes].
 
-    None where a class has a single image.
+    The only image of a class is answered by a head that does not know the class.
     """
     with threadpool_limits(1):
-        folds = _folds(labels, seed)
-        return None if folds is None else _answers(folds, features, labels, classes, strength, balanced)
+        return _answers(_folds(labels, seed), features, labels, classes, strength, balanced)
 
 
 def probabilities_of(head: Head, features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -100,26 +100,26 @@ def _choose_strength(features: Features, labels: Labels, classes: int, balanced:
         chosen = np.random.default_rng(seed).permutation(len(labels))[:MOST_TO_CHOOSE]
         features, labels = features[chosen], labels[chosen]
     folds = _folds(labels, seed)
-    if folds is None:
-        return USUAL_STRENGTH
-    right = {
-        strength: float((_answers(folds, features, labels, classes, strength, balanced).argmax(1) == labels).mean())
-        for strength in STRENGTHS
-    }
-    return max(STRENGTHS, key=lambda strength: right[strength])
+    scores = {}
+    for strength in STRENGTHS:
+        answers = _answers(folds, features, labels, classes, strength, balanced)
+        truth = np.clip(answers[np.arange(len(labels)), labels], LEAST_PROBABILITY, 1)
+        # of few images several strengths name as many rightly: the likelihood tells them apart
+        scores[strength] = (int((answers.argmax(1) == labels).sum()), float(np.log(truth).mean()))
+    return max(STRENGTHS, key=lambda strength: scores[strength])
 
 
-def _folds(labels: Labels, seed: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]] | None:
-    """Returns rows to fit and rows to test for each fold: each class is in all, so a class needs two images."""
-    present = np.unique(labels, return_counts=True)[1]
-    if present.min() < 2 or len(present) < 2:
-        return None
-    splitter = StratifiedKFold(min(FOLDS, int(present.min())), shuffle=True, random_state=seed % 2**32)
-    return list(splitter.split(np.zeros(len(labels)), labels))
+def _folds(labels: Labels, seed: int) -> Folds:
+    """Returns rows to fit and rows to test for each fold. A class of two images or more is in every fit."""
+    least = int(np.unique(labels, return_counts=True)[1].min())
+    splitter = StratifiedKFold(min(FOLDS, max(2, least)), shuffle=True, random_state=seed % 2**32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a class with a single image
+        return list(splitter.split(np.zeros(len(labels)), labels))
 
 
 def _answers(
-    folds: list[tuple[NDArray[np.intp], NDArray[np.intp]]],
+    folds: Folds,
     features: Features,
     labels: Labels,
     classes: int,
@@ -129,6 +129,9 @@ def _answers(
     """Returns the probabilities of each image, by a head that did not see it."""
     answers = np.zeros((len(labels), classes), np.float32)
     for fit, test in folds:
+        if len(known := np.unique(labels[fit])) == 1:  # of two classes, one has a single image
+            answers[test, known[0]] = 1
+            continue
         head = _fit(features[fit], labels[fit], classes, strength, balanced)
         answers[test] = probabilities_of(head, features[test])
     return answers

@@ -7,7 +7,7 @@ import onnx
 
 from training.config import TrainConfig
 from training.contract.intervals import Proportion
-from training.contract.manifest import MODEL_FILE, SplitMetrics
+from training.contract.manifest import MODEL_FILE
 from training.contract.repository import ModelRepository
 from training.datasets.layout import Sample
 from training.datasets.loading import read_samples
@@ -17,7 +17,8 @@ from training.exported.evaluate import evaluate
 from training.heads.backbone import backbone_of
 from training.heads.features import BATCH, Extractor, Features, FeatureStore, extractor, features_of
 from training.heads.folding import write_head
-from training.heads.regression import cross_validated, fit_head, probabilities_of
+from training.heads.regression import cross_validated, fit_head
+from training.recipes import EPOCHS
 from training.runs.console import ProgressLog, duration
 from training.runs.progress import read_progress
 from training.runs.records import TrainingRecord
@@ -25,11 +26,17 @@ from training.runs.run import Run
 from training.runs.source import Source
 from training.weights.store import WeightsStore
 
+TRAINING = (
+    5  # time of a training step for an image, in times of its features; 224 x 224 on two cores, docs/benchmarks.md
+)
+
 
 def train_head(run: Run, source: Source, repository: ModelRepository, log: ProgressLog) -> TrainingRecord:
-    """Fits a head to the features of the training images, and writes it as the run's `head.npz`.
+    """Fits a head to the features of the training and validation images, and writes it as the run's `head.npz`.
 
-    Raises DatasetError, FeatureStoreError, WeightsError, ContractError, GraphError.
+    A regression needs no images to stop by, so it learns from those of validation too. Their figures are those of the
+    cross-validation, in which an image is answered by a head that has not seen it. Raises DatasetError, WeightsError,
+    ContractError, GraphError.
     """
     earlier, begun = read_progress(run.progress).seconds_of("training"), time.monotonic()
     config, report = run.config(), run.record("checking", DatasetReport)
@@ -37,25 +44,24 @@ def train_head(run: Run, source: Source, repository: ModelRepository, log: Progr
     samples = read_samples(run.samples)
     features = _features(run, config, source, samples, repository, log)
     labels = np.array([sample.label for sample in samples], np.int32)
-    rows = {split: np.array([s.split == split for s in samples]) for split in ("train", "val")}
+    val = np.array([sample.split == "val" for sample in samples])
+    seen = np.array([sample.split != "test" for sample in samples])
     classes, balanced = len(report.labels), config.class_weight == "balanced"
 
-    train = rows["train"]
-    head, strength = fit_head(features[train], labels[train], classes, balanced=balanced, seed=config.seed)
+    head, strength = fit_head(features[seen], labels[seen], classes, balanced=balanced, seed=config.seed)
     answers = cross_validated(features, labels, classes, strength, balanced=balanced, seed=config.seed)
-    across = None
-    if answers is not None:
-        across = evaluate(report.labels, labels, answers, [s.name for s in samples]).metrics()
+    across = evaluate(report.labels, labels, answers, [s.name for s in samples]).metrics()
+    np.save(run.val_answers, answers[val])
     write_head(run.head, head)
-
-    right = probabilities_of(head, features[rows["val"]]).argmax(1) == labels[rows["val"]]
-    val = Proportion(int(right.sum()), len(right))
-    log.tell(_sentence(val, across, strength))
+    log.tell(
+        f"logistic regression, C {strength:g}: cross-validated accuracy over all images "
+        f"{Proportion.of(across.accuracy, across.images)}"
+    )
     return TrainingRecord(
         method="head",
         epochs=0,
         best_epoch=0,
-        val_accuracy=val.share,
+        val_accuracy=float((answers[val].argmax(1) == labels[val]).mean()),
         seconds=earlier + time.monotonic() - begun,
         cross_validation=across,
     )
@@ -90,14 +96,12 @@ def _features(
             log.tell(f"features: about {duration((time.monotonic() - begun) * (total / done - 1))} for {total} images")
 
     store = FeatureStore(Places().derived)
-    features, computed = features_of(samples, config.preprocessing, store, backbone.key, network, progress)
-    log.tell(f"features of {len(samples)} images: {computed} computed in {time.monotonic() - begun:.1f} s, others kept")
+    features, computed = features_of(samples, config.preprocessing, store, backbone.key, network, progress, log.tell)
+    seconds = time.monotonic() - begun
+    log.tell(f"features of {len(samples)} images: {computed} computed in {seconds:.1f} s, others kept")
+    if computed and config.method == "auto":
+        images = sum(sample.split == "train" for sample in samples)
+        whole = TRAINING * EPOCHS * images * seconds / computed
+        log.tell(f"to train all layers would take roughly {duration(whole)} on this CPU: --method finetune")
     graph.unlink()
     return features
-
-
-def _sentence(val: Proportion, across: SplitMetrics | None, strength: float) -> str:
-    line = f"logistic regression, C {strength:g}: val accuracy {val}"
-    if across is None:
-        return f"{line}; a cross-validation needs two images of each class"
-    return f"{line}; cross-validated over all images {Proportion.of(across.accuracy, across.images)}"

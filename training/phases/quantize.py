@@ -229,7 +229,7 @@ def _judge(
 def why_left_out(gate: Gate, agreement: Proportion, lost: int) -> str | None:
     """Returns why a variant is left out, None where it is kept. Two images never decide. `lost`: HeldOutImages.lost."""
     images = agreement.images
-    differing, allowed = images - agreement.count, max(FEW_IMAGES, (1 - gate.agreement) * images)
+    differing, allowed = images - agreement.count, max(FEW_IMAGES, round((1 - gate.agreement) * images, 6))
     if differing > allowed:
         return (
             f"on {differing} of {images} held-out images it names another class than float32; it should be at most "

@@ -62,6 +62,8 @@ def verify(run: Run, log: ProgressLog) -> VerificationRecord:
         served = classify
     probabilities = {"val": exported, "test": served(splits["test"].images)}
     np.savez(run.answers, **{split: rows.argmax(1) for split, rows in probabilities.items()})
+    if run.head.exists():  # it has seen the validation images
+        probabilities["val"] = np.load(run.val_answers)
     metrics = write_report(run, dataset, splits, probabilities, log)
     speeds = images_per_second([served], splits["test"].images)
     fp32 = Variant(
