@@ -53,7 +53,7 @@ def fit_head(features: Features, labels: Labels, classes: int, *, balanced: bool
 
     Each of the classes needs an image. C is the one with the best accuracy in a cross-validation.
     """
-    with threadpool_limits(1):  # two threads take five to a hundred times as long on such small matrices
+    with threadpool_limits(1):
         strength = _choose_strength(features, labels, classes, balanced, seed)
         return _fit(features, labels, classes, strength, balanced), strength
 
@@ -75,6 +75,12 @@ def probabilities_of(head: Head, features: NDArray[np.float32]) -> NDArray[np.fl
     exponentials = np.exp(logits - logits.max(1, keepdims=True))
     probabilities: NDArray[np.float32] = exponentials / exponentials.sum(1, keepdims=True)
     return probabilities
+
+
+def fit(features: Features, labels: Labels, classes: int, strength: float, *, balanced: bool) -> Head:
+    """Returns the head of a regression with a given C. Each of the classes needs an image."""
+    with threadpool_limits(1):  # two threads take five to a hundred times as long on such small matrices
+        return _fit(features, labels, classes, strength, balanced)
 
 
 def _fit(features: Features, labels: Labels, classes: int, strength: float, balanced: bool) -> Head:
@@ -128,10 +134,10 @@ def _answers(
 ) -> NDArray[np.float32]:
     """Returns the probabilities of each image, by a head that did not see it."""
     answers = np.zeros((len(labels), classes), np.float32)
-    for fit, test in folds:
-        if len(known := np.unique(labels[fit])) == 1:  # of two classes, one has a single image
+    for rows, test in folds:
+        if len(known := np.unique(labels[rows])) == 1:  # of two classes, one has a single image
             answers[test, known[0]] = 1
             continue
-        head = _fit(features[fit], labels[fit], classes, strength, balanced)
+        head = _fit(features[rows], labels[rows], classes, strength, balanced)
         answers[test] = probabilities_of(head, features[test])
     return answers

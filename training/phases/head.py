@@ -17,7 +17,7 @@ from training.exported.evaluate import evaluate
 from training.heads.backbone import backbone_of
 from training.heads.features import BATCH, Extractor, Features, FeatureStore, extractor, features_of
 from training.heads.folding import write_head
-from training.heads.regression import cross_validated, fit_head
+from training.heads.regression import cross_validated, fit, fit_head
 from training.recipes import EPOCHS
 from training.runs.console import ProgressLog, duration
 from training.runs.progress import read_progress
@@ -52,6 +52,8 @@ def train_head(run: Run, source: Source, repository: ModelRepository, log: Progr
     answers = cross_validated(features, labels, classes, strength, balanced=balanced, seed=config.seed)
     across = evaluate(report.labels, labels, answers, [s.name for s in samples]).metrics()
     np.save(run.val_answers, answers[val])
+    alone = seen & ~val  # the epochs of a fine-tuning are chosen by validation images: its start must not know them
+    write_head(run.train_head, fit(features[alone], labels[alone], classes, strength, balanced=balanced))
     write_head(run.head, head)
     log.tell(
         f"logistic regression, C {strength:g}: cross-validated accuracy over all images "

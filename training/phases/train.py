@@ -58,7 +58,7 @@ def train(run: Run, plan: Plan, source: Source | None, repository: ModelReposito
         if not checkpoint.restore(model, log.tell) and source:
             load_source(model, source, labels, repository, WeightsStore(Places().weights))
             if config.method == "finetune":
-                head = read_head(run.of_head().head)
+                head = read_head(run.of_head().train_head)
                 model.get_layer(OUR_HEAD).set_weights([head.kernel, head.bias])
     for rule in budget:
         rule.spent = checkpoint.seconds

@@ -48,6 +48,7 @@ class Run:
         self.init = folder / "init.json"  # the weights that the run starts from
         self.plan = folder / "plan.json"  # how it trains
         self.head = folder / "head.npz"  # the last layer, where nothing else is trained
+        self.train_head = folder / "train_head.npz"  # the same of the training images alone: all layers go on from it
         self.val_answers = folder / "val_answers.npy"  # of heads that have not seen the validation image
         self.reference = folder / "reference.npy"  # Keras' probabilities of the validation images
         self.answers = folder / "answers.npz"  # float32's classes of val and test images, computed as they are served
