@@ -1,10 +1,12 @@
 """Recipes and the augmentation's presets: named sets of values for the settings of a training."""
 
+import math
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 EPOCHS = 30  # of a training that names no number
+SHORT_EPOCH = 16  # steps: an epoch of fewer counts as part of one, so that few images still get enough steps
 WARMUP = 0.1  # share of the epochs, where a recipe warms up
 
 
@@ -135,3 +137,8 @@ def _epochs(wanted: Any) -> float:
         return float(wanted)  # a flag's value is a string here
     except (TypeError, ValueError):
         return EPOCHS
+
+
+def stretched(epochs: float, steps: int) -> int:
+    """Returns `epochs`, or more where an epoch has fewer than 16 `steps`: each then stands for 16 steps."""
+    return math.ceil(epochs * max(1, SHORT_EPOCH / steps))

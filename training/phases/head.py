@@ -1,5 +1,6 @@
 """The training phase of the method head: features of all images, and a logistic regression on them."""
 
+import math
 import time
 
 import numpy as np
@@ -18,7 +19,7 @@ from training.heads.backbone import backbone_of
 from training.heads.features import BATCH, Extractor, Features, FeatureStore, extractor, features_of
 from training.heads.folding import write_head
 from training.heads.regression import cross_validated, fit, fit_head
-from training.recipes import EPOCHS
+from training.recipes import EPOCHS, stretched
 from training.runs.console import ProgressLog, duration
 from training.runs.progress import read_progress
 from training.runs.records import TrainingRecord
@@ -103,7 +104,8 @@ def _features(
     log.tell(f"features of {len(samples)} images: {computed} computed in {seconds:.1f} s, others kept")
     if computed and config.method == "auto":
         images = sum(sample.split == "train" for sample in samples)
-        whole = TRAINING * EPOCHS * images * seconds / computed
+        epochs = config.epochs or stretched(EPOCHS, math.ceil(images / config.batch_size))
+        whole = TRAINING * epochs * images * seconds / computed
         log.tell(f"to train all layers would take roughly {duration(whole)} on this CPU: --method finetune")
     graph.unlink()
     return features

@@ -1,6 +1,5 @@
 """The training phase: data, model, optimizer, fit. It leaves the best epoch's weights."""
 
-import math
 import time
 
 import numpy as np
@@ -25,7 +24,7 @@ from training.network.published_weights import OUR_HEAD
 from training.network.runtime import keras
 from training.network.time_budget import TimeBudget
 from training.phases.images import images_of
-from training.recipes import EPOCHS
+from training.recipes import EPOCHS, SHORT_EPOCH, stretched
 from training.runs.console import ProgressLog, duration
 from training.runs.plan import Plan
 from training.runs.progress import read_progress
@@ -33,8 +32,6 @@ from training.runs.records import TrainingRecord
 from training.runs.run import Run
 from training.runs.source import Source
 from training.weights.store import WeightsStore
-
-SHORT_EPOCH = 16  # steps: an epoch of fewer counts as part of one, so that few images still get enough steps
 
 
 def train(run: Run, plan: Plan, source: Source | None, repository: ModelRepository, log: ProgressLog) -> TrainingRecord:
@@ -83,19 +80,12 @@ def train(run: Run, plan: Plan, source: Source | None, repository: ModelReposito
 
 def planned(config: TrainConfig, plan: Plan) -> TrainConfig:
     """Returns the settings with the method and the epochs of the plan."""
-    # a fine-tuning starts near its goal: few images need no more epochs than many
-    epochs = plan.epochs or config.epochs or (EPOCHS if plan.method == "finetune" else None)
-    return config.model_copy(update={"method": plan.method, "epochs": epochs})
+    return config.model_copy(update={"method": plan.method, "epochs": plan.epochs or config.epochs})
 
 
 def epochs_of(config: TrainConfig, steps: int) -> int:
     """Returns the number of epochs, each of `steps` steps: the config's, or the default."""
     return config.epochs or stretched(EPOCHS, steps)
-
-
-def stretched(epochs: float, steps: int) -> int:
-    """Returns `epochs`, or more where an epoch has fewer than 16 `steps`: each then stands for 16 steps."""
-    return math.ceil(epochs * max(1, SHORT_EPOCH / steps))
 
 
 def compiled(config: TrainConfig, classes: int, steps: int, *, synchronized: bool) -> keras.Model:
