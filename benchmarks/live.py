@@ -90,10 +90,10 @@ def photos(each: int, seed: int) -> dict[str, bytes]:
             side = int(min(whole.size) * random.uniform(0.6, 0.95))
             left, top = (int(random.integers(0, length - side + 1)) for length in whole.size)
             part = whole.crop((left, top, left + side, top + side)).resize(SIZE, Image.Resampling.BICUBIC)
-            noise = random.integers(-7, 8, (SIZE[1], SIZE[0], 3), np.int8)
+            noise = random.integers(-24, 25, (SIZE[1], SIZE[0], 3), np.int8)
             pixels = np.clip(np.asarray(part, np.int16) + noise, 0, 255).astype(np.uint8)
             file = io.BytesIO()
-            Image.fromarray(pixels).save(file, "JPEG", quality=88)
+            Image.fromarray(pixels).save(file, "JPEG", quality=92)
             found[f"{label}/{seed}-{i:03}.jpg"] = file.getvalue()
     return found
 
