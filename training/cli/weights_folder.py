@@ -1,4 +1,4 @@
-"""What the commands of `resnext weights` share: the folder, and one name in it."""
+"""The options that the commands of `resnext weights` share: the folder, and one name in it."""
 
 from pathlib import Path
 

@@ -9,7 +9,6 @@ removed when there are more than `MOST`.
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
@@ -21,19 +20,23 @@ from training.contract.manifest import Preprocessing
 from training.environment import Places
 from training.runs.source import Source
 from training.system.files import link_or_copy
+from training.system.libraries import versions_of
 
 MAKERS = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime-gpu", "onnxruntime")  # another version makes new files
 MOST = 4  # backbones kept: each of ResNeXt-50 has 133 MB
-FORMAT = 1  # changes when the exported graph does
+FORMAT = 1  # changes when the exported graph does, or the form in which features are kept
 
 
 class Backbone:
     """The files of one backbone. `identity` stands for its parameters."""
 
     def __init__(self, cache: Path, identity: str, preprocessing: Preprocessing) -> None:
-        installed = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
-        libraries = {name: installed[name] for name in MAKERS if name in installed}
-        parts = {"format": FORMAT, "backbone": identity, "pixels": preprocessing.model_dump(), "libraries": libraries}
+        parts = {
+            "format": FORMAT,
+            "backbone": identity,
+            "pixels": preprocessing.model_dump(),
+            "libraries": versions_of(MAKERS),
+        }
         self.key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
         self._all = cache / "backbones"
         self.folder = self._all / self.key

@@ -20,12 +20,11 @@ from training.contract.manifest import INPUT_NAME, Preprocessing
 from training.datasets.layout import Sample
 from training.datasets.loading import load
 from training.errors import TrainingError
-from training.exported.classifier import Uint8Images, batches
+from training.exported.classifier import BATCH, Uint8Images, batches
 from training.heads.folding import FEATURES_NAME, cut_off_head
 
 MOST_BYTES = 2 * 1024**3  # of features on disk: 262,000 images
 CHUNK = 256  # images that are decoded at once
-BATCH = 32  # images that the network gets at once
 VARIABLES = 500  # of one SQL statement; SQLite takes 32,766
 WAIT_S = 60.0  # for another process that writes
 

@@ -52,6 +52,15 @@ def set_head(model: onnx.ModelProto, head: Head, labels: list[str]) -> None:
     helper.set_model_props(model, metadata | {"labels": json.dumps(labels, ensure_ascii=False)})
 
 
+def put_head(graph: Path, head: Head, labels: list[str]) -> None:
+    """Gives an exported file another head. Raises GraphError."""
+    model = onnx.load(graph)
+    set_head(model, head, labels)
+    onnx.checker.check_model(model, full_check=True)
+    graph.unlink()  # it may be a second name of a file that is kept
+    onnx.save(model, graph)
+
+
 def cut_off_head(model: onnx.ModelProto) -> None:
     """Makes an exported graph answer with the features instead of probabilities. Raises GraphError."""
     product, _ = _head_of(model)

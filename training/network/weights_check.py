@@ -1,4 +1,4 @@
-"""What published weights say of photos of known things: whether their file holds what its record says.
+"""Checks on photos of known things whether a file of published weights holds what its record says.
 
 It finds a file of another network, other or shifted labels, and channels in another order. It does not find red and
 blue exchanged, nor height and width of kernels (figures in `training/weights/photos/README.md`).

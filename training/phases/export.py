@@ -15,7 +15,7 @@ from training.datasets.report import DatasetReport
 from training.environment import Places
 from training.exported.classifier import Classifier, Probabilities, Uint8Images, batches
 from training.heads.backbone import backbone_of
-from training.heads.folding import Head, read_head, set_head
+from training.heads.folding import put_head, read_head
 from training.network import resnext
 from training.network.checkpoint import Checkpoint
 from training.network.initial_weights import load_source
@@ -103,15 +103,6 @@ def _backbone_with_head(run: Run, labels: list[str]) -> bool:
         return False
     put_head(target, read_head(run.head), labels)
     return True
-
-
-def put_head(graph: Path, head: Head, labels: list[str]) -> None:
-    """Gives an exported file another head. Raises GraphError."""
-    model = onnx.load(graph)
-    set_head(model, head, labels)
-    onnx.checker.check_model(model, full_check=True)
-    graph.unlink()  # it may be a second name of a file that is kept
-    onnx.save(model, graph)
 
 
 def filled_network(fill: Fill, config: Recipe, classes: int, *, exported: bool) -> keras.Model:

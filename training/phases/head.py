@@ -14,9 +14,10 @@ from training.datasets.layout import Sample
 from training.datasets.loading import read_samples
 from training.datasets.report import DatasetReport
 from training.environment import Places
+from training.exported.classifier import BATCH
 from training.exported.evaluate import evaluate
 from training.heads.backbone import backbone_of
-from training.heads.features import BATCH, Extractor, Features, FeatureStore, extractor, features_of
+from training.heads.features import Extractor, Features, FeatureStore, extractor, features_of
 from training.heads.folding import write_head
 from training.heads.regression import cross_validated, fit, fit_head
 from training.recipes import EPOCHS, stretched
@@ -27,9 +28,8 @@ from training.runs.run import Run
 from training.runs.source import Source
 from training.weights.store import WeightsStore
 
-TRAINING = (
-    5  # time of a training step for an image, in times of its features; 224 x 224 on two cores, docs/benchmarks.md
-)
+# a training step takes this many times as long as an image's features: derived for 224 x 224 from docs/benchmarks.md
+TRAINING = 5
 
 
 def train_head(run: Run, source: Source, repository: ModelRepository, log: ProgressLog) -> TrainingRecord:

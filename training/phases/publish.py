@@ -1,6 +1,5 @@
 """The publishing phase: makes the package a version, and the active one where the gate passed it."""
 
-import importlib.metadata
 import platform
 import shutil
 
@@ -23,6 +22,7 @@ from training.runs.records import (
 from training.runs.run import Run
 from training.runs.source import read_source
 from training.system.files import link_or_copy
+from training.system.libraries import versions_of
 
 LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime-gpu", "onnxruntime", "pillow", "numpy")
 
@@ -121,5 +121,4 @@ def make_manifest(run: Run, repository: ModelRepository) -> Manifest:
 
 def library_versions() -> dict[str, str]:
     """Returns the versions of Python and of the libraries that compute with the images or weights."""
-    installed = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
-    return {"python": platform.python_version(), **{name: installed[name] for name in LIBRARIES if name in installed}}
+    return {"python": platform.python_version(), **versions_of(LIBRARIES)}

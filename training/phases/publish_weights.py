@@ -29,14 +29,14 @@ from training.contract.repository import ModelRepository
 from training.exported.classifier import Classifier, Probabilities, images_per_second, onnx_classifier
 from training.exported.int8 import FEW_IMAGES, QuantizationSearch, Quantizer
 from training.heads.backbone import Backbone, backbone_of
-from training.heads.folding import Head
+from training.heads.folding import Head, put_head
 from training.network.initial_weights import load_source
 from training.network.layers import has_grouped_kernels
 from training.network.published_weights import OUR_HEAD
 from training.network.resnext import parameters
 from training.network.runtime import keras
 from training.network.weights_check import opinions_of
-from training.phases.export import export_backbone, filled_network, keras_classifier, put_head, traced
+from training.phases.export import export_backbone, filled_network, keras_classifier, traced
 from training.phases.publish import library_versions
 from training.phases.quantize import NewVariant, keep_int8, write_fp16
 from training.phases.unlabeled import Unlabeled, read_unlabeled

@@ -24,7 +24,7 @@ from training.exported import fp16
 from training.exported.classifier import Classifier, Uint8Images, images_per_second, onnx_classifier
 from training.exported.int8 import FEW_IMAGES, QuantizationSearch, QuantizedFile, Quantizer
 from training.heads.backbone import Backbone, backbone_of
-from training.heads.folding import read_head, set_head
+from training.heads.folding import put_head, read_head
 from training.runs.console import ProgressLog
 from training.runs.records import QuantizationRecord, VerificationRecord
 from training.runs.run import Run
@@ -84,7 +84,9 @@ def _why_skipped(verdict: Verdict) -> str | None:
 
 
 class HeldOutImages(NamedTuple):
-    """The validation images and then the test images, which no training step saw, with the classes float32 names.
+    """The validation images and then the test images, with the classes float32 names.
+
+    No training step saw them, but a head alone is fitted to the validation images.
 
     `images` is uint8 [N, height, width, 3], `labels` and `fp32` are int [N]; the last `tests` are the test images.
     """
@@ -158,12 +160,10 @@ def _kept_int8(
     It was calibrated on other images: where it loses more than two validation images, these images calibrate anew.
     """
     backbone = _backbone(run, config)
-    kept, path = folder / f"kept.{INT8_FILE}", folder / INT8_FILE
-    if not (backbone and backbone.take(INT8_FILE, kept) and backbone.take(INT8_NOTE, folder / INT8_NOTE)):
+    path = folder / INT8_FILE
+    if not (backbone and backbone.take(INT8_FILE, path) and backbone.take(INT8_NOTE, folder / INT8_NOTE)):
         return None
-    model = onnx.load(kept)
-    set_head(model, read_head(run.head), run.record("checking", DatasetReport).labels)
-    onnx.save(model, path)
+    put_head(path, read_head(run.head), run.record("checking", DatasetReport).labels)
     classify, val = onnx_classifier(path), splits["val"]
     fp32 = (np.load(run.reference).argmax(1) == val.labels).sum()
     if fp32 - (classify(val.images).argmax(1) == val.labels).sum() > FEW_IMAGES:

@@ -39,7 +39,8 @@ def verify(run: Run, log: ProgressLog) -> VerificationRecord:
     """Compares the exported model with Keras on the validation images, and evaluates it on val and test.
 
     Writes the graph for CPUs, golden images and the report into the package. All answers are ONNX Runtime's: val by
-    the exported graph, test by the graph that a CPU serves. Raises ParityError, GraphError, DatasetError.
+    the exported graph, test by the graph that a CPU serves. The figures on val of a head alone are those of its
+    cross-validation. Raises ParityError, GraphError, DatasetError.
     """
     dataset = run.record("checking", DatasetReport)
     splits = images_of(run, "val", "test")

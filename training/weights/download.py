@@ -82,7 +82,7 @@ class Remote:
 
     @property
     def identity(self) -> str | None:
-        """What only the same bytes have in common; None where that is not known."""
+        """A text that only the same bytes share; None where none is known."""
         return self.sha256 or (f"{self.address} {self.etag}" if self.etag else None)
 
 
@@ -218,7 +218,7 @@ def _transfer(remote: Remote, path: Path, progress: Progress, patience: Patience
 
 @contextlib.contextmanager
 def _answer(remote: Remote, start: int, patience: Patience) -> Iterator["Response"]:
-    """Yields the answer, of which the body has not come yet."""
+    """Yields the answer before its body has come."""
     import httpx2
     from huggingface_hub import get_session
 

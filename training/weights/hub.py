@@ -42,7 +42,7 @@ class PullError(TrainingError):
 
 @dataclass(frozen=True)
 class Source:
-    """What is pulled, from where, and the name that it gets here. `place` is a repository on the hub or an address."""
+    """The weights to pull, and their name here. `place` is a repository on the hub or an address."""
 
     place: str
     preset: Preset

@@ -27,7 +27,7 @@ class LabelsError(WeightsError):
 
 @dataclass(frozen=True)
 class Description:
-    """What a file of tensors does not say: where it is from, under which licence, what it expects and what it names."""
+    """The facts that a file of tensors lacks: its origin, its licence, its images and its classes."""
 
     origin: str
     licence: str

@@ -34,7 +34,7 @@ KNOWN_PHOTOS = (
 
 @dataclass(frozen=True)
 class Opinion:
-    """What weights said of a photo: the label that came first, and its probability."""
+    """The answer of weights to a photo: the label that came first, and its probability."""
 
     photo: KnownPhoto
     label: str

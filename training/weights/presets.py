@@ -20,7 +20,7 @@ class PresetError(TrainingError):
 
 @dataclass(frozen=True)
 class Preset:
-    """What is known of one published file.
+    """The facts of one published file.
 
     `resize` has the short side before the crop, for each image size; the first size is the one that it was measured at
     in its table. `original` is the beginning of the SHA-256 of the `.pth` file that it was made from, not of the file

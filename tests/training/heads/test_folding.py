@@ -32,7 +32,7 @@ def head(width: int, classes: int) -> Head:
 def test_every_variant_takes_another_head(
     trained: Trained, images: NDArray[np.uint8], tmp_path: Path, file: str
 ) -> None:
-    """What the graph answers is what the head says of its own features."""
+    """The graph gives the probabilities that the head computes from the graph's own features."""
     model = onnx.load(trained.repository.path(1) / file)
     features = extractor(onnx.load(trained.repository.path(1) / file))(images)
     new = head(features.shape[1], 3)

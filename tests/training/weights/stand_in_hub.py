@@ -14,7 +14,7 @@ PLAIN = "/plain.safetensors"  # the same file without a hub
 
 @dataclass
 class Hub:
-    """What the server has, how it fails, and what it was asked."""
+    """The files of the server, its failures, and the requests that came."""
 
     data: bytes
     port: int = 0
