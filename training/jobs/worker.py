@@ -1,4 +1,4 @@
-"""The worker: takes jobs from the queue, one at a time, and runs each phase in a process of its own.
+"""The worker: takes jobs from the queue, one at a time, and runs their phases in two processes of their own.
 
 A phase is one step of the engine (DBOS): a worker that was killed goes on at its next start with the phase that it was
 in. The engine takes more than a second to import, so it is imported as the worker starts.
@@ -9,7 +9,7 @@ import logging
 import shutil
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -19,17 +19,24 @@ from training.datasets.store import DatasetStore, DatasetStoreError
 from training.errors import TrainingError
 from training.jobs.attempts import MAX_RECOVERIES
 from training.jobs.database import APPLICATION
-from training.jobs.epoch_log import epochs_logged
 from training.jobs.job import DatasetRef, JobRequest, JobState
 from training.jobs.jobs import ENGINE_VERSION, WORKFLOW, Jobs
 from training.jobs.presence import Presence
+from training.jobs.progress_log import progress_logged
 from training.jobs.settings import SharedSettings
 from training.runs.progress import PHASES, Phase
 from training.runs.records import PublishRecord, head_that_stays
 from training.runs.run import Run
 from training.system.child import ChildKilled, end_children, run_child
 
-Command = Callable[[Run, Phase], list[str]]
+Command = Callable[[Run, Sequence[Phase]], list[str]]
+
+# Phases that share a process, since to start one and to import its libraries takes a second or two. The process that
+# imports TensorFlow ends before the service loads the version: it may hold most of a GPU's memory.
+PROCESSES: tuple[tuple[Phase, ...], ...] = (
+    ("checking", "training", "exporting"),
+    ("verifying", "gating", "quantizing", "publishing"),
+)
 
 ENDS: dict[JobState, str] = {"succeeded": "has succeeded", "rejected": "was rejected", "failed": "has failed"}
 RESTARTS = 3  # of a phase whose process was ended by a signal, mostly from the system, which lacks memory
@@ -51,8 +58,8 @@ class PhaseFailed(TrainingError):
 class Worker:
     """A process that runs jobs under a name until it is stopped. The next start under that name goes on with its job.
 
-    `command` gives the command line of a phase, which leaves the phase's record or prints why it could not. The worker
-    looks at the queue every `poll_s` seconds.
+    `command` gives the command line of some phases, which leaves the record of each or prints why it could not. The
+    worker looks at the queue every `poll_s` seconds.
     """
 
     def __init__(
@@ -167,14 +174,14 @@ class Worker:
             raise PhaseFailed(reason)
 
     async def _run_phase(self, run: Run, phase: Phase) -> str | None:
-        """Runs a phase in a process of its own. Returns why it failed, None when it is done."""
+        """Runs a phase, and those after it that share its process. Returns why one failed, None when it is done."""
+        phases = next(phases[phases.index(phase) :] for phases in PROCESSES if phase in phases)
         for _ in range(1 + RESTARTS):
             if run.done(phase):
                 return None
-            logger.info("job %s: %s", run.name, phase)
             try:
-                async with epochs_logged(run):
-                    await run_child(self.command(run, phase), run.log, self.settings.environment_of_child())
+                async with progress_logged(run):
+                    await run_child(self.command(run, phases), run.log, self.settings.environment_of_child())
             except ChildKilled as error:
                 killed = str(error)
                 logger.warning("job %s: the %s process was killed by %s", run.name, phase, killed)
@@ -216,7 +223,7 @@ def images_of(datasets: Path, ref: DatasetRef) -> Path:
 
 
 def _phase_program(models: Path) -> Command:
-    return lambda run, phase: [
-        *[sys.executable, "-m", "training.phases", str(run.folder), phase],
+    return lambda run, phases: [
+        *[sys.executable, "-m", "training.phases", str(run.folder), *phases],
         *["--models", str(models)],
     ]

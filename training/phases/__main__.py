@@ -1,4 +1,4 @@
-"""`python -m training.phases RUN PHASE --models DIR`: runs one phase of a run in a process of its own.
+"""`python -m training.phases RUN PHASE... --models DIR`: runs phases of a run in a process of their own.
 
 A worker runs its phases this way: a cancel or a crash ends only that process, and its memory is freed.
 """
@@ -18,15 +18,16 @@ from training.system import lifeline
 
 
 def main(arguments: list[str]) -> int:
-    """Returns 0 when the phase is done, 1 when it failed, with the reason as the last line of stderr."""
+    """Returns 0 when the phases are done, 1 when one failed, with the reason as the last line of stderr."""
     parser = argparse.ArgumentParser(prog="python -m training.phases", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument("phase", choices=PHASES)
+    parser.add_argument("phases", nargs="+", choices=PHASES, metavar="PHASE")
     parser.add_argument("--models", type=Path, required=True, help="folder of the model repository")
     parsed = parser.parse_args(arguments)
     run = Run(parsed.run)
     try:
-        run_phase(run, parsed.phase, ModelRepository(parsed.models, run.config().name), Console(width=120))
+        for phase in parsed.phases:
+            run_phase(run, phase, ModelRepository(parsed.models, run.config().name), Console(width=120))
     except (TrainingError, OSError) as error:  # OSError: a full disk, a folder that went away
         sys.stderr.write(f"error: {error}\n")
         return 1

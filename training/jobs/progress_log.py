@@ -1,7 +1,8 @@
-"""A line in the worker's own log for each epoch of a training, from the run's `progress.jsonl`."""
+"""A line in the worker's own log for each phase that begins and each epoch that ends, from `progress.jsonl`."""
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import AsyncIterator
 
@@ -14,15 +15,21 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def epochs_logged(run: Run, poll_s: float = POLL_S) -> AsyncIterator[None]:
-    """Logs each epoch that ends within the block."""
+async def progress_logged(run: Run, poll_s: float = POLL_S) -> AsyncIterator[None]:
+    """Logs what happens to the run within the block."""
     offset = run.progress.stat().st_size if run.progress.exists() else 0
+    phase = None
 
     def log_new() -> None:
-        nonlocal offset
+        nonlocal offset, phase
         for end, line in lines(run.progress, offset):
             offset = end
-            if kind_of(line) == "epoch":
+            kind = kind_of(line)
+            if kind == "phase" and phase != (
+                phase := json.loads(line)["phase"]
+            ):  # a phase says what it does more than once
+                logger.info("job %s: %s", run.name, phase)
+            elif kind == "epoch":
                 epoch = Epoch.model_validate_json(line)
                 what = f"val accuracy {epoch.val_accuracy:.3f}, loss {epoch.loss:.3f}"
                 logger.info("job %s: epoch %d of %d, %s", run.name, epoch.epoch, epoch.epochs, what)
