@@ -28,18 +28,19 @@ from training.datasets.public import make_fashion_mnist
 
 CONFIG = {
     "data": "fashion-mnist",
+    "method": "scratch",
+    "recipe": "modern",
     "image_size": 64,
-    "epochs": 10,
+    "epochs": 30,
     "batch_size": 64,
-    "optimizer": "sgd",
-    "learning_rate": 0.05,
-    "weight_decay": 5e-4,
-    "schedule": "cosine",
-    "warmup_epochs": 0.3,
-    "label_smoothing": 0.1,
     "augment": "none",
-    "augmentation": {"horizontal_flip": True, "width_shift": 0.06, "height_shift": 0.06},
-    "early_stopping_patience": 0,
+    "augmentation": {
+        "horizontal_flip": True,
+        "width_shift": 0.06,
+        "height_shift": 0.06,
+        "erasing": 0.25,
+        "cutmix": 0.25,
+    },
     "checkpoint_every": 200,
     "precision": "mixed_bfloat16",
 }

@@ -26,12 +26,16 @@ class CheckDataset(BaseModel):
         from training.datasets.baseline import baseline
         from training.datasets.check import check_dataset
         from training.datasets.dataset import list_dataset
+        from training.datasets.kept_pixels import PixelWriter
         from training.runs.report_table import print_report
 
         dataset = list_dataset(self.data, self.val_fraction, self.test_fraction, self.seed)
-        report, samples = check_dataset(dataset, Preprocessing(height=224, width=224), strict=self.strict)
-        with tempfile.TemporaryDirectory() as folder:
-            report = report.model_copy(update={"baseline": baseline(samples, Path(folder))})
+        preprocessing = Preprocessing(height=224, width=224)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            with PixelWriter(folder, preprocessing, len(dataset.samples)) as pixels:
+                report, samples = check_dataset(dataset, preprocessing, strict=self.strict, keep=pixels.add)
+            report = report.model_copy(update={"baseline": baseline(samples, preprocessing, folder)})
         if self.json_:
             sys.stdout.write(report.model_dump_json(indent=2) + "\n")
         else:

@@ -6,6 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from training.contract.manifest import Preprocessing
 from training.datasets.dataset import Dataset
 from training.datasets.layout import SPLITS, DatasetError, Sample
@@ -20,22 +23,28 @@ from training.images.decode import ImageError, decode, read_file
 from training.system.threads import in_threads
 
 FilesRead = Callable[[int, int], None]
+Keep = Callable[[str, NDArray[np.uint8]], None]
 
 
 def check_dataset(
-    dataset: Dataset, preprocessing: Preprocessing, *, strict: bool = False, progress: FilesRead | None = None
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    *,
+    strict: bool = False,
+    progress: FilesRead | None = None,
+    keep: Keep | None = None,
 ) -> tuple[DatasetReport, list[Sample]]:
-    """Reads and decodes every file once. Returns the report and the readable files, hashed and split; keeps no pixels.
+    """Reads and decodes every file once. Returns the report and the readable files, hashed and split.
 
-    `progress` gets (files read, all files). Raises DatasetError when a class has too few readable images, and with
-    `strict` for any unreadable file.
+    `progress` gets (files read, all files), `keep` the SHA-256 and the pixels of each readable file, in threads. Raises
+    DatasetError when a class has too few readable images, and with `strict` for any unreadable file.
     """
-    samples, unreadable, suspicious = _read(dataset, preprocessing, strict, progress)
+    samples, unreadable, suspicious = _read(dataset, preprocessing, strict, progress, keep)
     return _report(dataset, samples, unreadable).model_copy(update={"suspicious": suspicious}), samples
 
 
 def _read(
-    dataset: Dataset, preprocessing: Preprocessing, strict: bool, progress: FilesRead | None
+    dataset: Dataset, preprocessing: Preprocessing, strict: bool, progress: FilesRead | None, keep: Keep | None
 ) -> tuple[list[Sample], list[Unreadable], list[Suspicious]]:
     """Reads all files in threads. Returns the readable ones, hashed, in the order train, val, test and by name."""
     max_pixels = Limits().max_pixels
@@ -43,10 +52,13 @@ def _read(
     def read(sample: Sample) -> tuple[Sample, Picture] | Unreadable:
         try:
             data = read_file(sample.path)
-            picture = Picture(decode(data, preprocessing, max_pixels))
+            pixels = decode(data, preprocessing, max_pixels)
         except (ImageError, OSError) as error:
             return Unreadable.of(sample.name, error)
-        return replace(sample, sha256=hashlib.sha256(data).hexdigest()), picture
+        sha256 = hashlib.sha256(data).hexdigest()
+        if keep:
+            keep(sha256, pixels)
+        return replace(sample, sha256=sha256), Picture(pixels)
 
     suspicion = Suspicion()
     unreadable: list[Unreadable] = []

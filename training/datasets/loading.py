@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.contract.manifest import Preprocessing
+from training.datasets.kept_pixels import KeptPixels
 from training.datasets.layout import SPLITS, DatasetError, Sample
 from training.environment import Limits
 from training.errors import words_of
@@ -43,21 +44,23 @@ def load(
     *,
     memory_budget: int = MEMORY_BUDGET,
 ) -> dict[str, Split]:
-    """Decodes checked files. Returns their images by split.
+    """Decodes checked files, but for those whose pixels the check has kept in `folder`. Returns their images by split.
 
     More than `memory_budget` bytes of pixels go to an unnamed file in `folder`, which vanishes with the arrays. Raises
-    DatasetError when a file has changed since the check, and when `folder` has no room.
+    DatasetError when a file to decode has changed since the check, and when `folder` has no room.
     """
     chosen = {split: [sample for sample in samples if sample.split == split] for split in splits}
     size = preprocessing.shape
     large = sum(map(len, chosen.values())) * math.prod(size) > memory_budget
     max_pixels = Limits().max_pixels
+    kept = KeptPixels.of(folder, preprocessing)
     loaded = {}
     for split, part in chosen.items():
         images = _array((len(part), *size), folder if large else None)
 
         def decode_row(row: int, part: list[Sample] = part, images: NDArray[np.uint8] = images) -> None:
-            images[row] = _decode_unchanged(part[row], preprocessing, max_pixels)
+            pixels = kept.get(part[row].sha256)
+            images[row] = _decode_unchanged(part[row], preprocessing, max_pixels) if pixels is None else pixels
 
         with contextlib.closing(in_threads(decode_row, range(len(part)))) as rows:
             for _ in rows:

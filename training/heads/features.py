@@ -109,15 +109,16 @@ def features_of(
     preprocessing: Preprocessing,
     store: FeatureStore,
     key: str,
+    folder: Path,
     extract: Callable[[], Extractor],
     progress: Callable[[int, int], object],
     tell: Callable[[str], object],
 ) -> tuple[Features, int]:
     """Returns the features of the samples' images, float32 [N, features], and how many images were computed.
 
-    `extract` is asked for the network only where an image is not known yet. `progress` gets the numbers of images that
-    are computed and of all that have to be. A store that fails costs time only: `tell` gets a line. Raises DatasetError
-    when a file has changed.
+    `folder` may hold the images' pixels. `extract` is asked for the network only where an image is not known yet.
+    `progress` gets the numbers of images that are computed and of all that have to be. A store that fails costs time
+    only: `tell` gets a line. Raises DatasetError when a file has changed.
     """
     known: dict[str, NDArray[np.float32]] = {}
     try:
@@ -129,7 +130,7 @@ def features_of(
     for start in range(0, len(missing), CHUNK):
         assert network
         chunk = [replace(sample, split="all") for sample in missing[start : start + CHUNK]]
-        images = load(chunk, preprocessing, store.path.parent, ("all",))["all"].images
+        images = load(chunk, preprocessing, folder, ("all",))["all"].images
         rows: dict[str, NDArray[np.float32]] = {}
         for i in range(0, len(chunk), BATCH):
             found = network(images[i : i + BATCH])

@@ -99,7 +99,9 @@ def _features(
             log.tell(f"features: about {duration((time.monotonic() - begun) * (total / done - 1))} for {total} images")
 
     store = FeatureStore(Places().derived)
-    features, computed = features_of(samples, config.preprocessing, store, backbone.key, network, progress, log.tell)
+    features, computed = features_of(
+        samples, config.preprocessing, store, backbone.key, run.folder, network, progress, log.tell
+    )
     seconds = time.monotonic() - begun
     log.tell(f"features of {len(samples)} images: {computed} computed in {seconds:.1f} s, others kept")
     if computed and config.method == "auto":

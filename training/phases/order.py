@@ -12,6 +12,7 @@ from rich.console import Console
 
 from training.contract.repository import ModelRepository
 from training.contract.verdict import Verdict
+from training.datasets import kept_pixels
 from training.environment import Places
 from training.runs.console import ProgressLog
 from training.runs.progress import PHASES, Phase
@@ -36,6 +37,8 @@ def run_phase(run: Run, phase: Phase, repository: ModelRepository, console: Cons
         log = ProgressLog(run.progress, console)
         run.finish(phase, _record_of(phase, run, repository, log))
         log.done(phase)
+        if phase == PHASES[-1]:
+            kept_pixels.remove(run.folder)
 
 
 def _train(run: Run, repository: ModelRepository, log: ProgressLog) -> BaseModel:
@@ -64,6 +67,7 @@ def _publish_head(run: Run, repository: ModelRepository, log: ProgressLog) -> No
         head.folder.mkdir(exist_ok=True)
         for file in (run.samples, run.init, run.folder / "checking.json"):
             shutil.copy(file, head.folder)
+        kept_pixels.copy(run.folder, head.folder)
         head.claim(run.config().model_copy(update={"method": "head"}))
     run_phases(head, repository, log.console)
     verdict, published = head.record("gating", Verdict), head.record("publishing", PublishRecord)

@@ -1,6 +1,6 @@
 """A training run's folder: its config, the record of each phase, and the files written on the way.
 
-    config.json  models.txt  init.json  plan.json  progress.jsonl  log.txt
+    config.json  models.txt  init.json  plan.json  progress.jsonl  log.txt  samples.json  pixels.bin  pixels.json
     checkpoints/  head.npz  head/  tensorboard/  package/  report/
     checking.json  training.json  exporting.json  verifying.json  gating.json  quantizing.json  publishing.json
 

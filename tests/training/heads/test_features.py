@@ -41,7 +41,7 @@ class Network:
 
 def test_features_are_those_that_keras_gives(trained: Trained, samples: list[Sample], tmp_path: Path) -> None:
     store, pixels = FeatureStore(tmp_path), trained.config.preprocessing
-    found, computed = features_of(samples, pixels, store, "key", Network(trained), print, print)
+    found, computed = features_of(samples, pixels, store, "key", tmp_path, Network(trained), print, print)
     assert computed == len(samples)
     network = resnext.build(trained.config.architecture, pixels, 10)
     network.load_weights(trained.repository.path(1) / "model.weights.h5")
@@ -53,12 +53,12 @@ def test_features_are_those_that_keras_gives(trained: Trained, samples: list[Sam
 
 def test_only_new_images_are_computed(trained: Trained, samples: list[Sample], tmp_path: Path) -> None:
     store, network, pixels = FeatureStore(tmp_path), Network(trained), trained.config.preprocessing
-    few, _ = features_of(samples[:5], pixels, store, "key", network, print, print)
+    few, _ = features_of(samples[:5], pixels, store, "key", tmp_path, network, print, print)
     moved = [replace(sample, path=tmp_path / "gone", name="other") for sample in samples[:5]]
-    again, computed = features_of([*samples[5:8], *moved], pixels, store, "key", network, print, print)
+    again, computed = features_of([*samples[5:8], *moved], pixels, store, "key", tmp_path, network, print, print)
     assert (computed, network.images) == (3, 8)
     np.testing.assert_array_equal(again[3:], few)
-    _, computed = features_of(samples[:5], pixels, store, "other weights", network, print, print)
+    _, computed = features_of(samples[:5], pixels, store, "other weights", tmp_path, network, print, print)
     assert computed == 5
 
 
@@ -68,7 +68,7 @@ def test_the_same_picture_twice_is_computed_once(trained: Trained, samples: list
     pair = [samples[0], replace(samples[0], path=twice, name="twice")]
     network = Network(trained)
     found, computed = features_of(
-        pair, trained.config.preprocessing, FeatureStore(tmp_path), "key", network, print, print
+        pair, trained.config.preprocessing, FeatureStore(tmp_path), "key", tmp_path, network, print, print
     )
     assert (computed, network.images, len(found)) == (1, 1, 2)
 
@@ -98,7 +98,7 @@ def test_a_store_that_fails_costs_time_only(trained: Trained, samples: list[Samp
     store, said = FeatureStore(tmp_path), list[str]()
     store.path.write_text("no database" * 100)
     pixels, network = trained.config.preprocessing, Network(trained)
-    found, computed = features_of(samples[:3], pixels, store, "key", network, print, said.append)
+    found, computed = features_of(samples[:3], pixels, store, "key", tmp_path, network, print, said.append)
     assert (len(found), computed) == (3, 3)
     assert len(said) == 2
     assert said[1].startswith("features are not kept: ")
