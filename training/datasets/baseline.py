@@ -46,7 +46,9 @@ def baseline(samples: list[Sample], preprocessing: Preprocessing, folder: Path) 
 
 def _features(split: Split) -> NDArray[np.float32]:
     """Returns float32 [N, features]."""
-    small = (np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for image in split.images)
+    small = (
+        np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for image in split.images
+    )
     return np.stack([np.concatenate([_colors(image), _edges(image)]) for image in small])
 
 

@@ -26,6 +26,7 @@ from training.heads.folding import FEATURES_NAME, cut_off_head
 MOST_BYTES = 2 * 1024**3  # of features on disk: 262,000 images
 CHUNK = 256  # images that are decoded at once
 VARIABLES = 500  # of one SQL statement; SQLite takes 32,766
+FORM = 1  # of the table, and of the pixels that the features are of: another decode asks for another number
 WAIT_S = 60.0  # for another process that writes
 
 Features = NDArray[np.float32]  # [N, features]
@@ -92,6 +93,9 @@ class FeatureStore:
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
             with contextlib.closing(sqlite3.connect(self.path, timeout=WAIT_S)) as database, database:
+                if database.execute("PRAGMA user_version").fetchone() != (FORM,):
+                    database.execute("DROP TABLE IF EXISTS features")
+                    database.execute(f"PRAGMA user_version = {FORM}")
                 database.execute(
                     "CREATE TABLE IF NOT EXISTS features (backbone TEXT, image TEXT, used REAL, features BLOB, "
                     "PRIMARY KEY (backbone, image))"

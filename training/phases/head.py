@@ -103,11 +103,12 @@ def _features(
         samples, config.preprocessing, store, backbone.key, run.folder, network, progress, log.tell
     )
     seconds = time.monotonic() - begun
-    log.tell(f"features of {len(samples)} images: {computed} computed in {seconds:.1f} s, others kept")
+    others = ", those of the others were known" if computed < len(samples) else ""
+    log.tell(f"features of {len(samples)} images: {computed} computed in {seconds:.1f} s{others}")
     if computed and config.method == "auto":
         images = sum(sample.split == "train" for sample in samples)
         epochs = config.epochs or stretched(EPOCHS, math.ceil(images / config.batch_size))
         whole = TRAINING * epochs * images * seconds / computed
-        log.tell(f"to train all layers would take roughly {duration(whole)} on this CPU: --method finetune")
+        log.tell(f"to train all layers would take roughly {duration(whole)} on a CPU like this one: --method finetune")
     graph.unlink()
     return features

@@ -104,12 +104,19 @@ class Run:
     def record(self, phase: Phase, kind: type[Record]) -> Record:
         """Returns the record of a phase. Raises RunError when the phase is not done."""
         try:
-            return kind.model_validate_json(self._record(phase).read_bytes())
+            return self.read(self._record(phase), kind, "the run does this phase again")
         except FileNotFoundError:
             raise RunError(f"{self.folder} should hold {phase}.json: that phase is not done") from None
+
+    def read(self, file: Path, kind: type[Record], without: str) -> Record:
+        """Returns what a JSON file of the run holds. `without` says what the run does where the file is removed.
+
+        Raises RunError when it is damaged, FileNotFoundError.
+        """
+        try:
+            return kind.model_validate_json(file.read_bytes())
         except ValidationError as error:
-            damaged = _damaged(self._record(phase), error)
-            raise RunError(f"{damaged}. Remove the file, and the run does this phase again") from None
+            raise RunError(f"{_damaged(file, error)}. Remove the file, and {without}") from None
 
     def finish(self, phase: Phase, record: BaseModel) -> None:
         """Writes a phase's record, after which the phase is done."""

@@ -110,8 +110,12 @@ def pinned_source(run: Run, config: TrainConfig, repository: ModelRepository, we
 
 
 def read_source(run: Run) -> Source | None:
-    """Returns the weights that the run has pinned, None for random ones."""
-    return Source.model_validate_json(run.init.read_bytes()) if run.init.exists() else None
+    """Returns the weights that the run has pinned, None for random ones. Raises RunError."""
+    return (
+        run.read(run.init, Source, "the run starts from the weights that `init` names now")
+        if run.init.exists()
+        else None
+    )
 
 
 def _check_architecture(source: Source, wanted: Architecture) -> None:

@@ -88,6 +88,14 @@ def test_the_store_stays_within_its_limit(tmp_path: Path, monkeypatch: pytest.Mo
     assert names[1] not in kept
 
 
+def test_features_of_another_form_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FeatureStore(tmp_path)
+    store.add("key", {"a": np.ones(3, np.float32)})
+    assert store.find("key", ["a"])
+    monkeypatch.setattr(module, "FORM", module.FORM + 1)
+    assert not store.find("key", ["a"])
+
+
 def test_a_damaged_store_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "features.sqlite").write_text("no database" * 100)
     with pytest.raises(FeatureStoreError, match=r"features\.sqlite should hold .* remove it, and they are computed"):

@@ -11,7 +11,7 @@ from training.contract.manifest import Preprocessing
 from training.contract.repository import ModelRepository
 from training.errors import ContractError
 from training.runs import source as module
-from training.runs.run import Run
+from training.runs.run import Run, RunError
 from training.runs.source import InitialWeightsError, find_source, pinned_source, with_source
 from training.weights.store import WeightsNotFound, WeightsStore
 
@@ -80,6 +80,9 @@ def test_a_run_pins_what_was_active_when_it_began(
         pinned_source(run, config, empty, weights)
     first = pinned_source(run, config, repository, weights)
     assert pinned_source(run, config, empty, weights) == first  # though no version is active there
+    run.init.write_text("{}")
+    with pytest.raises(RunError, match=r"init\.json is damaged: .*\. Remove the file, and the run starts from"):
+        pinned_source(run, config, empty, weights)
 
 
 def test_another_network_is_refused(
