@@ -32,7 +32,7 @@ CONFIG = {
     "recipe": "modern",
     "image_size": 64,
     "epochs": 30,
-    "batch_size": 64,
+    "batch_size": 128,
     "augment": "none",
     "augmentation": {
         "horizontal_flip": True,
@@ -117,13 +117,15 @@ def train(client: httpx.Client, config: dict[str, Any]) -> dict[str, Any]:
     key = {"Idempotency-Key": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()}
     answer = client.post("/train", json=config, headers=key)
     answer.raise_for_status()
-    id = answer.json()["id"]
     job: dict[str, Any]  # Any: JSON
-    while (job := client.get(f"/train/{id}").json())["state"] in ("queued", "running"):
+    id, job = answer.json()["id"], answer.json()
+    while job["state"] in ("queued", "running"):
+        time.sleep(5)
+        if (found := client.get(f"/train/{id}")).is_success:  # on a busy machine the database may not answer in time
+            job = found.json()
         if step := job["progress"]["step"]:
             rate, left = step["images_per_second"], step["eta_seconds"] / 60
             sys.stderr.write(f"\r{job['phase']} epoch {step['epoch']:.0f} {rate:.0f} images/s {left:.0f} min ")
-        time.sleep(5)
     if job["state"] != "succeeded":
         sys.exit(f"the job is {job['state']}: {job['reason']}")
     wait_for(lambda: answers(client, "/health/ready"))
