@@ -38,12 +38,12 @@ def _read(
     dataset: Dataset, preprocessing: Preprocessing, strict: bool, progress: FilesRead | None
 ) -> tuple[list[Sample], list[Unreadable], list[Suspicious]]:
     """Reads all files in threads. Returns the readable ones, hashed, in the order train, val, test and by name."""
-    max_pixels = Limits().max_pixels
+    limits = Limits()
 
     def read(sample: Sample) -> tuple[Sample, Picture] | Unreadable:
         try:
             data = read_file(sample.path)
-            picture = Picture(decode(data, preprocessing, max_pixels))
+            picture = Picture(decode(data, preprocessing, limits))
         except (ImageError, OSError) as error:
             return Unreadable.of(sample.name, error)
         return replace(sample, sha256=hashlib.sha256(data).hexdigest()), picture

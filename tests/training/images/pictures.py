@@ -55,3 +55,35 @@ def tiff(
         entries[2] = struct.pack("<HHI", 258, 3, channels) + value
     directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
     return b"II*\0" + struct.pack("<I", 8) + directory + struct.pack("<H", bits) * channels + samples.tobytes()
+
+
+def jpeg_of_scans(width: int, height: int, scans: int, *, progressive: bool = True) -> bytes:
+    """Returns a JPEG of three components whose scans are empty: some bytes each, and a pass over the whole picture."""
+    whole = encoded(Image.new("RGB", (16, 16)), "JPEG", subsampling=0, progressive=progressive)
+    frame = whole.index(b"\xff\xc2" if progressive else b"\xff\xc0")
+    head = whole[: frame + 5] + struct.pack(">HH", height, width) + whole[frame + 9 : whole.index(b"\xff\xda")]
+    if not progressive:  # a component at a time
+        return head + bytes.fromhex("ffda00080101 00003f00 00") * scans + b"\xff\xd9"
+    first, refining = (bytes.fromhex(f"ffda000c03 010002000300 0000{bits} 00") for bits in ("01", "10"))
+    return head + first + refining * (scans - 1) + b"\xff\xd9"
+
+
+def bmp_in_runs() -> bytes:
+    """Returns a red BMP of 32 x 32 whose rows are packed as runs."""
+    rows = b"\x20\x00\x00\x00" * 32 + b"\x00\x01"
+    header = struct.pack("<IIIHHIIIIII", 40, 32, 32, 1, 8, 1, len(rows), 0, 0, 2, 0)
+    return b"BM" + struct.pack("<IHHI", 62 + len(rows), 0, 0, 62) + header + b"\0\0\xff\0\xff\0\0\0" + rows
+
+
+def tiff_of_tags(tags: dict[int, int | list[int]], samples: bytes) -> bytes:
+    """Returns an uncompressed gray TIFF of these tags; the samples begin at 8."""
+    directory, outside = b"", b""
+    begin = 8 + len(samples) + 2 + 12 * (len(tags) + 5) + 4
+    for tag, value in sorted({258: 8, 259: 1, 262: 1, 277: 1, 284: 1, **tags}.items()):
+        values = value if isinstance(value, list) else [value]
+        packed = struct.pack(f"<{len(values)}I", *values)
+        place = packed if len(values) == 1 else struct.pack("<I", begin + len(outside))
+        outside += packed if len(values) > 1 else b""
+        directory += struct.pack("<HHI", tag, 4, len(values)) + place
+    count = struct.pack("<H", len(directory) // 12)
+    return b"II*\0" + struct.pack("<I", 8 + len(samples)) + samples + count + directory + bytes(4) + outside

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from tests.training.images.pictures import SQUARE, encoded, photograph
+from training.environment import Limits
 from training.images.decode import ImageError, decode
 
 KINDS: dict[str, dict[str, Any]] = {  # Any: Pillow's options
@@ -60,9 +61,10 @@ def test_a_progressive_one_that_ends_behind_a_scan_is_an_error() -> None:
 
 
 def test_jpeg_2000_is_read_without_its_end_marker() -> None:
-    whole = encoded(photograph(64, 64), "JPEG2000")
-    np.testing.assert_array_equal(decode(whole[:-2], SQUARE), decode(whole, SQUARE))
-    assert not is_read(whole[: len(whole) * 9 // 10])
+    whole, limits = encoded(photograph(64, 64), "JPEG2000"), Limits(formats="JPEG2000")
+    np.testing.assert_array_equal(decode(whole[:-2], SQUARE, limits), decode(whole, SQUARE, limits))
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        decode(whole[: len(whole) * 9 // 10], SQUARE, limits)
 
 
 @pytest.mark.parametrize(("format", "end"), [("PNG", 12), ("PNG", 16), ("GIF", 1)])
