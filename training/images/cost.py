@@ -7,12 +7,13 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
+from training.images.heif_tiles import DERIVED, tile_pixels
 from training.images.jpeg_scans import FEW, scans
 from training.images.parts import TooCostly
 
 MOST_SCANS = 100
 MOST_BANDS = 6  # a file may hold each channel by itself; Pillow reads no more
-COEFFICIENTS = 6  # bytes a pixel that libjpeg keeps of a JPEG of several scans
+COEFFICIENT = 2  # bytes for each pixel and component that libjpeg keeps of a JPEG of several scans
 
 
 class Rate(NamedTuple):
@@ -31,7 +32,10 @@ RATES = {
     "WEBP": Rate(memory=16),
     "JPEG2000": Rate(2, 4, memory=18),
 }
-LZMA = Rate(byte=1)
+TILED = {"AVIF", "HEIF"}
+LOSSLESS = (b"VP8L", b"ALPH")  # kinds of a WebP's chunks, alpha among them
+MOST_TABLES, TABLES_BITS, TABLES_BYTES = 2**16, 20, 5_600
+LZMA = Rate(0.5, 1)
 IN_PYTHON = Rate(32, memory=8)
 
 
@@ -50,14 +54,24 @@ def memory_of(image: Image.Image, size: tuple[int, int], data: bytes, max_pixels
     check_size(size, max_pixels)
     if isinstance(image, JpegImageFile):
         return _memory_of_jpeg(image, size[0] * size[1], data, max_pixels)
-    rate, pixels = _rate(image), _pixels(image)
+    rate, pixels = _rate(image), _pixels(image, data)
     cost = math.ceil(pixels * rate.pixel + len(data) * rate.byte)
     if cost > max_pixels:
         raise TooCostly(
             f"the limit is {max_pixels} pixels, and {size[0]} x {size[1]} of {image.format} in {len(data)} bytes "
             f"take as long as {cost}"
         )
-    return pixels * rate.memory + len(data)
+    return pixels * rate.memory + len(data) + (_code_tables(pixels, data) if image.format == "WEBP" else 0)
+
+
+def _code_tables(pixels: int, data: bytes) -> int:
+    """Returns how many bytes the code tables of a WebP may take: a lossless one may have some for each 4 x 4 pixels.
+
+    A file of 290 kB for a picture of 1020 x 1020 took 362 MB.
+    """
+    if not any(kind in data for kind in LOSSLESS):
+        return 0
+    return min(MOST_TABLES, pixels // 16, 8 * len(data) // TABLES_BITS) * TABLES_BYTES
 
 
 def _memory_of_jpeg(image: JpegImageFile, pixels: int, data: bytes, max_pixels: int) -> int:
@@ -65,7 +79,7 @@ def _memory_of_jpeg(image: JpegImageFile, pixels: int, data: bytes, max_pixels: 
     most = min(MOST_SCANS, FEW * max_pixels // pixels)
     if found > most:
         raise TooCostly(f"the limit is {most} scans for a JPEG of {pixels} pixels, the image has {found}")
-    coefficients = pixels * COEFFICIENTS if found > 1 else 0
+    coefficients = pixels * image.layers * COEFFICIENT if found > 1 else 0
     return image.width * image.height * Rate().memory + coefficients + len(data)
 
 
@@ -82,8 +96,10 @@ def _rate(image: Image.Image) -> Rate:
     return RATES.get(image.format or "", Rate())
 
 
-def _pixels(image: Image.Image) -> int:
+def _pixels(image: Image.Image, data: bytes) -> int:
     """Returns the pixels that are decoded: a file's tiles may be larger than the image, or lie one on another."""
+    if image.format in TILED and DERIVED in data:
+        return max(image.width * image.height, tile_pixels(data))
     width, height = image.size
     if isinstance(image, TiffImageFile):
         width, height = (

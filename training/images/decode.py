@@ -152,7 +152,12 @@ def _held(memory: int, limits: Limits) -> Iterator[None]:
 
 
 def _has_all_pixels(data: bytes, limits: Limits) -> bool:
-    _, memory = _open(data, limits.max_pixels, limits)  # too long a side to be divided
+    """Decodes a JPEG twice, undivided: so it may have half of the pixels. Raises TooCostly."""
+    half = limits.model_copy(update={"max_pixels": max(1, limits.max_pixels // 2)})
+    try:
+        _, memory = _open(data, limits.max_pixels, half)  # too long a side to be divided by
+    except TooCostly as error:
+        raise TooCostly(f"for a JPEG that is cut short or lacks its end marker, {error}") from None
     with _held(memory, limits):
         return has_all_pixels(data)
 

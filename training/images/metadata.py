@@ -22,6 +22,8 @@ WEBP_FLAGS = 0x20 | 0x08 | 0x04  # in VP8X: a color profile, EXIF and XMP are pr
 # A TIFF's tags about its pixels are below 32768, except LERC's. The dropped ones are below it and not about pixels:
 # names, dates, resolution (282, 283, 296), orientation (274), places of further images (330).
 TIFF_ORIENTATION = 274
+EXIF_BEGIN = re.compile(rb"(?:Exif\0\0)+")
+EXIF_ENTRIES = 500  # that are looked at: each of a JPEG's segments may hold thousands. Cameras write some dozens
 TIFF_INTEGERS = {3: "H", 4: "I"}  # struct codes by the type of a tag's value
 TIFF_DROPPED = {269, 270, 271, 272, 274, 282, 283, 285, 296, 297, 305, 306, 315, 316, 330, 700}
 TIFF_LERC = {50674, 50675}
@@ -44,13 +46,13 @@ def without_metadata(data: bytes) -> tuple[bytes, int]:
 
 def orientation_of(exif: bytes) -> int:
     """Returns the orientation in an EXIF block, 1 to 8; 1 where the block is damaged."""
-    while exif.startswith(b"Exif\0\0"):
-        exif = exif[6:]
+    if begin := EXIF_BEGIN.match(exif):
+        exif = exif[begin.end() :]
     try:
         order, entries, _ = _tiff_entries(exif)
     except (struct.error, ValueError):
         return UPRIGHT
-    for entry in entries:
+    for entry in entries[:EXIF_ENTRIES]:
         tag, kind = struct.unpack_from(f"{order}HH", entry)
         if tag == TIFF_ORIENTATION and kind in TIFF_INTEGERS:
             (value,) = struct.unpack_from(order + TIFF_INTEGERS[kind], entry, 8)

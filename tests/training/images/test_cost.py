@@ -1,3 +1,5 @@
+import io
+
 import pytest
 from PIL import Image
 
@@ -10,8 +12,10 @@ from tests.training.images.pictures import (
     tiff_of_tags,
 )
 from training.environment import Limits
+from training.images.cost import TABLES_BYTES, memory_of
 from training.images.decode import ImageError, decode
 
+ENOUGH = 64_000_000
 HEIC = (DATA / "upright.heic").read_bytes()  # 64 x 64
 
 
@@ -20,6 +24,13 @@ def refusal(data: bytes, limits: Limits | None = None) -> str:
         decode(data, SQUARE, limits)
     assert caught.value.code == "image_too_large"
     return caught.value.message
+
+
+def memory(data: bytes) -> int:
+    with Image.open(io.BytesIO(data)) as image:
+        size = image.size
+        image.draft("RGB", (SQUARE.width, SQUARE.height))
+        return memory_of(image, size, data, ENOUGH)
 
 
 @pytest.mark.parametrize(
@@ -92,3 +103,19 @@ def test_the_cost_of_an_ordinary_file_is_its_pixels() -> None:
     for format in ("PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"):
         data = encoded(photograph(64, 64), format)
         assert decode(data, SQUARE, Limits(max_pixels=64 * 64)).shape == (32, 32, 3)
+
+
+def test_code_tables_of_a_lossless_webp_are_memory() -> None:
+    """290 kB for a picture of one megapixel took 362 MB."""
+    picture = photograph(64, 64)
+    lossless, lossy = (encoded(picture, "WEBP", lossless=lossless) for lossless in (True, False))
+    assert memory(lossy) == 16 * 64 * 64 + len(lossy)
+    assert memory(lossless) == 16 * 64 * 64 + len(lossless) + 64 * 64 // 16 * TABLES_BYTES
+
+
+def test_coefficients_of_a_jpeg_of_several_scans_are_memory() -> None:
+    whole, divided = 800 * 600, 100 * 75
+    for image, components in [(photograph(800, 600), 3), (photograph(800, 600).convert("L"), 1)]:
+        at_once, progressive = (encoded(image, "JPEG", progressive=progressive) for progressive in (False, True))
+        assert memory(at_once) == 4 * divided + len(at_once)
+        assert memory(progressive) == 4 * divided + 2 * components * whole + len(progressive)

@@ -75,3 +75,14 @@ def test_so_are_other_formats(format: str, end: int) -> None:
     for missing in range(1, end + 1):
         np.testing.assert_array_equal(decode(whole[:-missing], SQUARE), decode(whole, SQUARE))
     assert not is_read(whole[: len(whole) * 9 // 10])
+
+
+def test_without_its_end_marker_a_jpeg_may_have_half_of_the_pixels() -> None:
+    """It is decoded three times, twice of them undivided."""
+    whole = encoded(photograph(100, 100), "JPEG")
+    assert decode(whole, SQUARE, Limits(max_pixels=10_000)).shape == (32, 32, 3)
+    assert decode(whole[:-2], SQUARE, Limits(max_pixels=20_000)).shape == (32, 32, 3)
+    message = "lacks its end marker, the limit is 9999 pixels, the image has 100 x 100"
+    with pytest.raises(ImageError, match=message) as caught:
+        decode(whole[:-2], SQUARE, Limits(max_pixels=19_999))
+    assert caught.value.code == "image_too_large"
