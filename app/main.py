@@ -227,7 +227,7 @@ def _make_services(settings: Settings, watchers: list[Watcher]) -> Services:
         inference=Inference(
             admission,
             ThreadPoolExecutor(decode_threads, thread_name_prefix="decode"),
-            settings.max_pixels,
+            settings,
         ),
         metrics=collected,
         datasets=store,

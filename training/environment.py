@@ -1,13 +1,21 @@
-"""The limit and the folders that the service, the worker and the command line take from the environment."""
+"""The limits and the folders that the service, the worker and the command line take from the environment."""
 
 import os
 from pathlib import Path
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "RESNEXT_"
-MAX_PIXELS = 89_478_485  # Pillow's own limit for a warning: 268 MB as RGB
+MAX_PIXELS = 64_000_000  # phones have 12 to 50 megapixels, full-frame cameras up to 61
+# what people upload, and what data sets are published in (PPM)
+FORMATS = ("JPEG", "PNG", "WEBP", "HEIF", "AVIF", "GIF", "BMP", "TIFF", "PPM")
+# what Pillow reads beyond, by its names. The last three are kinds of a format above
+RARE_FORMATS = (
+    *("BLP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "ICNS", "ICO", "IM", "IMT", "IPTC", "JPEG2000"),
+    *("MCIDAS", "MSP", "PCD", "PCX", "PIXAR", "PSD", "QOI", "SGI", "SPIDER", "SUN", "TGA", "XBM", "XPM", "XVTHUMB"),
+    *("BIGTIFF", "BMP-RLE", "PPM-PLAIN"),
+)
 
 
 class Limits(BaseSettings):
@@ -16,8 +24,22 @@ class Limits(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
 
     max_pixels: PositiveInt = Field(
-        MAX_PIXELS, description="largest width times height of an image, in requests, datasets and training"
+        MAX_PIXELS,
+        description="largest width times height of an image, in requests, datasets and training; memory for decoding "
+        "is 16 bytes times as much",
     )
+    formats: str = Field(
+        ",".join(FORMATS),
+        description="formats of images that are read, separated by commas; datasets.md lists all",
+    )
+
+    @field_validator("formats")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        names = [name.strip().upper() for name in value.replace("\n", ",").split(",") if name.strip()]
+        if not names or not {*names} <= {*FORMATS, *RARE_FORMATS}:
+            raise ValueError(f"should be of {', '.join(FORMATS + RARE_FORMATS)}")
+        return ",".join(names)
 
     def environment_of_child(self) -> dict[str, str]:
         """Returns this process' environment with these limits, for a child process that decodes images."""

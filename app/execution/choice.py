@@ -7,11 +7,12 @@ from typing import Literal, NamedTuple
 
 from app.execution.latency import fastest_run
 from app.execution.measured import Measured
-from app.execution.opened import Opened, trim_heap
+from app.execution.opened import Opened
 from app.execution.package import ModelError, Package
 from app.execution.provider import PROVIDERS, Provider
 from app.execution.session import Execution
 from training.contract.manifest import Manifest, Precision
+from training.system.memory import trim_heap
 
 logger = logging.getLogger(__name__)
 

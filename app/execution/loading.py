@@ -11,12 +11,13 @@ from app.execution.choice import allowed, choose
 from app.execution.latency import LARGEST_BATCH, measure, powers_of_two, smallest_worthwhile
 from app.execution.measured import Curve, Measured
 from app.execution.model import Model, Streams
-from app.execution.opened import Opened, trim_heap
+from app.execution.opened import Opened
 from app.execution.package import ModelError, Package
 from app.execution.provider import PROVIDERS
 from app.execution.session import Execution
 from training.contract.manifest import GOLDEN_FILE, Precision
 from training.contract.repository import ModelRepository
+from training.system.memory import trim_heap
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,5 @@
 """A version's file in a session while it is loaded: what is checked and timed before it serves."""
 
-import contextlib
-import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,12 +51,6 @@ class Timer:
     def cpu_seconds(self, opened: Opened, n: int) -> float:
         """Times a run in one thread by its CPU time: what else wants the cores does not count."""
         return _elapsed(time.thread_time, opened.runner, opened.black(n))
-
-
-def trim_heap() -> None:
-    """Returns freed memory to the system. glibc, for one, keeps it: 210 of 357 MB after two precisions were tried."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _elapsed(clock: Callable[[], float], runner: Runner, images: NDArray[np.uint8]) -> float:

@@ -16,6 +16,7 @@ from app.inference.admission import Admission
 from app.inference.batcher import Answer, timed
 from app.inference.deployment import Deployment
 from app.observability.observation import CURRENT
+from training.environment import Limits
 from training.images.decode import ImageError, decode
 
 
@@ -23,12 +24,12 @@ from training.images.decode import ImageError, decode
 class Inference:
     """The path of every request: `admission` bounds the queue, `decoders` decode where a model's own threads do not.
 
-    `max_pixels` is the largest image that is decoded, width times height.
+    `limits` say which images are decoded.
     """
 
     admission: Admission
     decoders: ThreadPoolExecutor
-    max_pixels: int
+    limits: Limits
 
     async def infer(
         self,
@@ -75,7 +76,7 @@ class Inference:
         """Decodes and classifies one image. Raises ImageError, InferenceFailed."""
         if isinstance(image, np.ndarray):
             return await live.classify(image)
-        decoder = functools.partial(decode, image, live.model.preprocessing, self.max_pixels)
+        decoder = functools.partial(decode, image, live.model.preprocessing, self.limits)
         if live.model.streams:  # the thread that runs the image decodes it, which saves two hops between threads
             return await live.classify(decoder)
         loop = asyncio.get_running_loop()

@@ -6,6 +6,7 @@ import pytest
 
 import app
 from app.settings import Settings, SettingsError, read_settings, unknown_variables
+from training.images import decode
 from training.jobs import settings as shared_settings
 from training.jobs.settings import SharedSettings
 
@@ -165,7 +166,8 @@ def test_variables_of_other_parts_of_the_project_are_known() -> None:
 
 def test_every_setting_is_described_and_read() -> None:
     sources = [path for path in Path(app.__path__[0]).rglob("*.py") if path.name != "settings.py"]
-    sources.append(Path(shared_settings.__file__))  # the service hands the shared settings on as a whole
+    # the service hands the shared settings and the limits on as a whole
+    sources += [Path(shared_settings.__file__), Path(decode.__file__)]
     nodes = [node for path in sources for node in ast.walk(ast.parse(path.read_text()))]
     read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     read.add("secrets")  # read before the settings exist

@@ -47,12 +47,12 @@ def _read(
     dataset: Dataset, preprocessing: Preprocessing, strict: bool, progress: FilesRead | None, keep: Keep | None
 ) -> tuple[list[Sample], list[Unreadable], list[Suspicious]]:
     """Reads all files in threads. Returns the readable ones, hashed, in the order train, val, test and by name."""
-    max_pixels = Limits().max_pixels
+    limits = Limits()
 
     def read(sample: Sample) -> tuple[Sample, Picture] | Unreadable:
         try:
             data = read_file(sample.path)
-            pixels = decode(data, preprocessing, max_pixels)
+            pixels = decode(data, preprocessing, limits)
         except (ImageError, OSError) as error:
             return Unreadable.of(sample.name, error)
         sha256 = hashlib.sha256(data).hexdigest()

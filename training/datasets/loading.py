@@ -52,7 +52,7 @@ def load(
     chosen = {split: [sample for sample in samples if sample.split == split] for split in splits}
     size = preprocessing.shape
     large = sum(map(len, chosen.values())) * math.prod(size) > memory_budget
-    max_pixels = Limits().max_pixels
+    limits = Limits()
     kept = KeptPixels.of(folder, preprocessing)
     loaded = {}
     for split, part in chosen.items():
@@ -60,7 +60,7 @@ def load(
 
         def decode_row(row: int, part: list[Sample] = part, images: NDArray[np.uint8] = images) -> None:
             pixels = kept.get(part[row].sha256)
-            images[row] = _decode_unchanged(part[row], preprocessing, max_pixels) if pixels is None else pixels
+            images[row] = _decode_unchanged(part[row], preprocessing, limits) if pixels is None else pixels
 
         with contextlib.closing(in_threads(decode_row, range(len(part)))) as rows:
             for _ in rows:
@@ -90,11 +90,11 @@ def read_samples(path: Path) -> list[Sample]:
         ) from None
 
 
-def _decode_unchanged(sample: Sample, preprocessing: Preprocessing, max_pixels: int) -> NDArray[np.uint8]:
+def _decode_unchanged(sample: Sample, preprocessing: Preprocessing, limits: Limits) -> NDArray[np.uint8]:
     try:
         data = read_file(sample.path)
         if hashlib.sha256(data).hexdigest() == sample.sha256:
-            return decode(data, preprocessing, max_pixels)
+            return decode(data, preprocessing, limits)
     except (OSError, ImageError) as error:
         raise DatasetError(
             f"{sample.path} was readable when the dataset was checked, now: {words_of(error)}"

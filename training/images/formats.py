@@ -1,17 +1,24 @@
-"""The image formats that are read, and the names of other kinds of files for error messages."""
+"""The image formats that are read, and the names of other kinds of files for error messages.
 
+EPS is never read (Pillow runs Ghostscript on the upload), nor are stubs that cannot decode: `training.environment` does
+not name them.
+"""
+
+import functools
 import re
 
 from pi_heif import register_heif_opener  # type: ignore[import-untyped]  # it ships no types
 from PIL import AvifImagePlugin, Image
 
+from training.environment import FORMATS, RARE_FORMATS
+
 # decoders run in threads that are already shared out; only the image itself is read
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
 
-# all formats that Pillow reads, except EPS (it runs Ghostscript on the upload) and stubs that cannot decode
 Image.init()
-FORMATS = tuple(sorted(set(Image.OPEN) - {"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG"}))
+CODECS = {"bmp_rle": "BMP-RLE", "ppm_plain": "PPM-PLAIN", "ppm": "PPM-PLAIN"}  # kinds of a format by their decoder
+BIG_TIFF = (b"II+\0", b"MM\0+")
 
 EXPORT = "export it as JPEG or PNG"
 UNPACK = "unpack it"
@@ -70,14 +77,45 @@ def name_of(data: bytes) -> str | None:
     return found[0] if found and not found[1] else None
 
 
-def unread(data: bytes) -> str:
-    """Returns a sentence that says what a file is that cannot be read as an image."""
-    if not (found := _kind(data)):
-        return f"the file is in no known image format; it starts {data[:16]!r}"
-    name, advice = found
-    if not advice:
+@functools.lru_cache
+def openers(formats: str) -> tuple[str, ...]:
+    """Returns which of Pillow's parsers are tried, by RESNEXT_FORMATS. Some builds of Pillow lack one."""
+    families = {kind.partition("-")[0].replace("BIGTIFF", "TIFF") for kind in formats.split(",")}
+    return tuple(sorted(families & set(Image.OPEN)))
+
+
+def kind_of(image: Image.Image, data: bytes) -> str:
+    """Returns the name in RESNEXT_FORMATS of an opened image of these bytes."""
+    if data.startswith(BIG_TIFF):
+        return "BIGTIFF"
+    codecs = [CODECS[tile.codec_name] for tile in getattr(image, "tile", ()) if tile.codec_name in CODECS]
+    # Pillow takes a JPEG for an MPO where several lie in one file
+    return codecs[0] if codecs else (image.format or "").upper().replace("MPO", "JPEG")
+
+
+def not_named(kind: str) -> str:
+    """Returns a sentence about a file of a format that RESNEXT_FORMATS does not name."""
+    return f"the file is {kind}, which is read only where RESNEXT_FORMATS names it; {EXPORT}"
+
+
+def unread(data: bytes, formats: str) -> str:
+    """Returns a sentence that says what a file is that cannot be read as an image of one of these formats."""
+    name, advice = _kind(data) or ("", "")
+    if advice:
+        return f"the file is {name}, which is not read here; {advice}"
+    if others := [
+        other for other in RARE_FORMATS + FORMATS if other not in formats.split(",") and _begins(data, other)
+    ]:
+        return not_named(others[0])
+    if name:
         return f"the file begins as {name} does, but its header is damaged, cut short or of an unknown kind"
-    return f"the file is {name}, which is not read here; {advice}"
+    return f"the file is in no known image format; it starts {data[:16]!r}"
+
+
+def _begins(data: bytes, format: str) -> bool:
+    """Whether a file has the first bytes of a format. Some formats have none of their own."""
+    _, accept = Image.OPEN.get(format, (None, None))
+    return accept is not None and accept(data[:16].ljust(16, b"\0")) is True
 
 
 def _kind(data: bytes) -> tuple[str, str] | None:

@@ -9,25 +9,34 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 
+from training.images.parts import MAX_PARTS, TooCostly, bounded
+
 UPRIGHT = 1
-JPEG_MARKER = re.compile(rb"\xff+([^\xff])", re.DOTALL)
+# of a segment; fill bytes may stand before it. `\xff+` for them would take quadratic time
+JPEG_MARKER = re.compile(rb"\xff([^\xff\x00\x01\xd0-\xd8])", re.DOTALL)
+JPEG_SCAN = 0xDA
+JPEG_SEGMENT = 2**16 + 1  # bytes at the most
 PNG_END = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
 WEBP_PIXELS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
 WEBP_FLAGS = 0x20 | 0x08 | 0x04  # in VP8X: a color profile, EXIF and XMP are present
 # A TIFF's tags about its pixels are below 32768, except LERC's. The dropped ones are below it and not about pixels:
 # names, dates, resolution (282, 283, 296), orientation (274), places of further images (330).
 TIFF_ORIENTATION = 274
+EXIF_BEGIN = re.compile(rb"(?:Exif\0\0)+")
+EXIF_ENTRIES = 500  # that are looked at: each of a JPEG's segments may hold thousands. Cameras write some dozens
 TIFF_INTEGERS = {3: "H", 4: "I"}  # struct codes by the type of a tag's value
 TIFF_DROPPED = {269, 270, 271, 272, 274, 282, 283, 285, 296, 297, 305, 306, 315, 316, 330, 700}
 TIFF_LERC = {50674, 50675}
-HEIF_EXIF = re.compile(rb"(infe(?:\x02.{7}|\x03.{9}))Exif", re.DOTALL)  # the item's entry: version, flags, id, index
+HEIF_ITEM = rb"(infe(?:\x02.{7}|\x03.{9}))"  # an item's entry: version, flags, id, index
+HEIF_EXIF = re.compile(HEIF_ITEM + b"Exif", re.DOTALL)
+HEIF_OVERLAY = re.compile(HEIF_ITEM + b"iovl", re.DOTALL)
 
 
 def without_metadata(data: bytes) -> tuple[bytes, int]:
     """Returns an image without metadata, its pixels encoded as they were, and its EXIF orientation, 1 to 8.
 
     A format that is not known here is returned unchanged. Raises ValueError and struct.error for a PNG whose pixels,
-    palette or header are damaged.
+    palette or header are damaged, TooCostly for a file of too many parts.
     """
     for begins, strip in STRIPS.items():
         if re.match(begins, data, re.DOTALL):
@@ -37,13 +46,13 @@ def without_metadata(data: bytes) -> tuple[bytes, int]:
 
 def orientation_of(exif: bytes) -> int:
     """Returns the orientation in an EXIF block, 1 to 8; 1 where the block is damaged."""
-    while exif.startswith(b"Exif\0\0"):
-        exif = exif[6:]
+    if begin := EXIF_BEGIN.match(exif):
+        exif = exif[begin.end() :]
     try:
         order, entries, _ = _tiff_entries(exif)
     except (struct.error, ValueError):
         return UPRIGHT
-    for entry in entries:
+    for entry in entries[:EXIF_ENTRIES]:
         tag, kind = struct.unpack_from(f"{order}HH", entry)
         if tag == TIFF_ORIENTATION and kind in TIFF_INTEGERS:
             (value,) = struct.unpack_from(order + TIFF_INTEGERS[kind], entry, 8)
@@ -55,32 +64,38 @@ def _jpeg(data: bytes) -> tuple[bytes, int]:
     """Removes comments and application segments, except the two that say how colors are encoded."""
     parts = [data[:2]]
     orientation = UPRIGHT
-    at = 2
     for code, start, end in jpeg_segments(data):
-        if code == 0xDA:  # pixels begin
+        if code == JPEG_SCAN:
+            parts.append(data[start:])
             break
         content = data[start + 4 : end]
         if code == 0xE1 and content.startswith(b"Exif\0\0") and orientation == UPRIGHT:
             orientation = orientation_of(content)
         if not _is_jpeg_metadata(code, content):
             parts.append(data[start:end])
-        at = end
-    return b"".join([*parts, data[at:]]), orientation
+    else:  # a parser would look for pixels byte by byte
+        parts = [data[:JPEG_SEGMENT]]
+    return b"".join(parts), orientation
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yields each segment's marker, begin and end, up to the end of the image or to a segment that is cut short."""
+    """Yields each segment's marker, begin and end, up to the end of the image or to a segment that is cut short.
+
+    Raises TooCostly for too many.
+    """
+    return bounded(_jpeg_segments(data))
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     at = 2
     while marker := JPEG_MARKER.search(data, at):
         code, begin = marker[1][0], marker.end()
         if code == 0xD9:
             return
-        at = begin
-        if code > 0x01 and not 0xD0 <= code <= 0xD8:  # other markers have no segment
-            at += int.from_bytes(data[begin : begin + 2])
-            if not begin + 2 <= at <= len(data):
-                return
-            yield code, begin - 2, at
+        at = begin + int.from_bytes(data[begin : begin + 2])
+        if not begin + 2 <= at <= len(data):
+            return
+        yield code, begin - 2, at
 
 
 def _is_jpeg_metadata(code: int, content: bytes) -> bool:
@@ -99,7 +114,7 @@ def _png(data: bytes) -> tuple[bytes, int]:
     parts: list[bytes | memoryview] = [data[:8]]
     orientation = UPRIGHT
     view = memoryview(data)
-    for kind, chunk in _png_chunks(data):
+    for kind, chunk in bounded(_png_chunks(data)):
         if kind[0] & 0x20:  # a lower-case letter marks an ancillary chunk
             if kind == b"tRNS" and _is_sound(view[chunk]) and _is_transparency(view[chunk], data[25:26]):
                 parts.append(view[chunk])
@@ -139,10 +154,8 @@ def _is_transparency(chunk: memoryview, color_type: bytes) -> bool:
 
 def _webp(data: bytes) -> tuple[bytes, int]:
     kept: list[bytes] = []
-    orientation, size, at = UPRIGHT, 4, 12
-    while at + 8 <= len(data):
-        kind, length = struct.unpack_from("<4sI", data, at)
-        end = at + 8 + length + length % 2
+    orientation, size = UPRIGHT, 4
+    for kind, at, end in bounded(_webp_chunks(data)):
         if kind in WEBP_PIXELS:
             chunk = data[at:end]
             if kind == b"VP8X" and len(chunk) > 8:
@@ -150,19 +163,33 @@ def _webp(data: bytes) -> tuple[bytes, int]:
             kept.append(chunk)
             size += end - at  # a chunk that was cut short counts whole
         elif kind == b"EXIF":
-            orientation = orientation_of(data[at + 8 : at + 8 + length])
-        at = end
+            orientation = orientation_of(data[at + 8 : end])
     return b"".join([b"RIFF", struct.pack("<I", size), b"WEBP", *kept]), orientation
+
+
+def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yields each chunk's kind, begin and end, which may lie behind the file's."""
+    at = 12
+    while at + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, at)
+        end = at + 8 + length + length % 2
+        yield kind, at, end
+        at = end
 
 
 def _tiff(data: bytes) -> tuple[bytes, int]:
     """Keeps the first image alone, by overwriting its directory in place."""
     try:
         order, entries, at = _tiff_entries(data)
-        tags = [struct.unpack_from(f"{order}H", entry)[0] for entry in entries]
+        tags = [struct.unpack_from(f"{order}HHI", entry) for entry in entries]
     except (struct.error, ValueError):
         return data, UPRIGHT  # the decoder will refuse it
-    kept = [entry for tag, entry in zip(tags, entries, strict=True) if _is_about_pixels(tag)]
+    about_pixels = [
+        (entry, count) for (tag, _, count), entry in zip(tags, entries, strict=True) if _is_about_pixels(tag)
+    ]
+    if (most := max((count for _, count in about_pixels), default=0)) > MAX_PARTS:
+        raise TooCostly(f"the limit is {MAX_PARTS} values of a TIFF's tag, as offsets of strips, the image has {most}")
+    kept = [entry for entry, _ in about_pixels]
     directory = struct.pack(f"{order}H", len(kept)) + b"".join(kept) + bytes(4)
     if at + len(directory) > len(data):
         return data, UPRIGHT
@@ -185,7 +212,12 @@ def _tiff_entries(tiff: bytes) -> tuple[str, list[bytes], int]:
 
 
 def _heif(data: bytes) -> tuple[bytes, int]:
-    """Hides EXIF. HEIF and AVIF have turns of their own, which decoders apply; EXIF's does not count."""
+    """Hides EXIF. HEIF and AVIF have turns of their own, which decoders apply; EXIF's does not count.
+
+    Raises TooCostly for an image that is laid together of others, each as large as it likes and as often as it likes.
+    """
+    if HEIF_OVERLAY.search(data):
+        raise TooCostly("an HEIF image should be one picture, or one in tiles, this one is an overlay of several")
     begin = data.find(b"meta")
     if begin < 4:
         return data, UPRIGHT

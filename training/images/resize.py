@@ -25,6 +25,7 @@ TURNS = {  # by EXIF orientation: the turn that makes an image upright
 SIDEWAYS = {5, 6, 7, 8}  # turns that exchange width and height
 RIGHT_TO_LEFT = {2, 3, 6, 7}  # turns after which what was the right or the lower edge is the left one
 BOTTOM_TO_TOP = {3, 4, 7, 8}
+REDUCING_GAP = 2.0  # times the size asked for: what a first, coarse step may leave
 STRIP = 16  # longest side in short ones: a strip's ends are cut off, or 1 x 50000 would become 256 x 12800000
 
 Size = tuple[int, int]  # width, height
@@ -87,7 +88,7 @@ def resized(picture: Picture, preprocessing: Preprocessing) -> Image.Image:
         box = (left, top, left + width, top + height)
     if image.size == size and box == (0, 0, *size):
         return image
-    return image.resize(size, resampling, box=box, reducing_gap=2.0)
+    return image.resize(size, resampling, box=box, reducing_gap=REDUCING_GAP)
 
 
 def _center_of_resized(picture: Picture, short: int, size: Size, resampling: Image.Resampling) -> Image.Image:

@@ -15,6 +15,7 @@ from app.observability.timing import Timing
 from tests.app.network import encoded, publish, random_images
 from tests.app.world import live_version, serving_of, until
 from training.contract.repository import ModelRepository
+from training.environment import Limits
 from training.images.decode import ImageError
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +27,7 @@ FOREVER = contextlib.nullcontext()
 @pytest.fixture
 def inference() -> Iterator[Inference]:
     with ThreadPoolExecutor(1) as decoders:
-        yield Inference(Admission(4), decoders, max_pixels=10_000)
+        yield Inference(Admission(4), decoders, Limits(max_pixels=10_000))
 
 
 def begin_request() -> Observation:

@@ -55,3 +55,85 @@ def tiff(
         entries[2] = struct.pack("<HHI", 258, 3, channels) + value
     directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
     return b"II*\0" + struct.pack("<I", 8) + directory + struct.pack("<H", bits) * channels + samples.tobytes()
+
+
+def jpeg_of_scans(width: int, height: int, scans: int, *, progressive: bool = True) -> bytes:
+    """Returns a JPEG of three components whose scans are empty: some bytes each, and a pass over the whole picture."""
+    whole = encoded(Image.new("RGB", (16, 16)), "JPEG", subsampling=0, progressive=progressive)
+    frame = whole.index(b"\xff\xc2" if progressive else b"\xff\xc0")
+    head = whole[: frame + 5] + struct.pack(">HH", height, width) + whole[frame + 9 : whole.index(b"\xff\xda")]
+    if not progressive:  # a component at a time
+        return head + bytes.fromhex("ffda00080101 00003f00 00") * scans + b"\xff\xd9"
+    first, refining = (bytes.fromhex(f"ffda000c03 010002000300 0000{bits} 00") for bits in ("01", "10"))
+    return head + first + refining * (scans - 1) + b"\xff\xd9"
+
+
+def bmp_in_runs() -> bytes:
+    """Returns a red BMP of 32 x 32 whose rows are packed as runs."""
+    rows = b"\x20\x00\x00\x00" * 32 + b"\x00\x01"
+    header = struct.pack("<IIIHHIIIIII", 40, 32, 32, 1, 8, 1, len(rows), 0, 0, 2, 0)
+    return b"BM" + struct.pack("<IHHI", 62 + len(rows), 0, 0, 62) + header + b"\0\0\xff\0\xff\0\0\0" + rows
+
+
+def tiff_of_tags(tags: dict[int, int | list[int]], samples: bytes) -> bytes:
+    """Returns an uncompressed gray TIFF of these tags; the samples begin at 8."""
+    directory, outside = b"", b""
+    begin = 8 + len(samples) + 2 + 12 * (len(tags) + 5) + 4
+    for tag, value in sorted({258: 8, 259: 1, 262: 1, 277: 1, 284: 1, **tags}.items()):
+        values = value if isinstance(value, list) else [value]
+        packed = struct.pack(f"<{len(values)}I", *values)
+        place = packed if len(values) == 1 else struct.pack("<I", begin + len(outside))
+        outside += packed if len(values) > 1 else b""
+        directory += struct.pack("<HHI", tag, 4, len(values)) + place
+    count = struct.pack("<H", len(directory) // 12)
+    return b"II*\0" + struct.pack("<I", 8 + len(samples)) + samples + count + directory + bytes(4) + outside
+
+
+def heif_of_tiles(tiles: int, width: int, height: int, *, depth: int = 1) -> bytes:
+    """Returns a HEIF whose main image, of that size, is laid together of so many items, each upright.heic's 64 x 64.
+
+    With a larger `depth` the tiles lie in an image in an image. Its items share their pixels.
+    """
+    source = (DATA / "upright.heic").read_bytes()
+    pixels = source[source.index(b"mdat") + 4 :]
+    codec, size = (_found(source, kind) for kind in (b"hvcC", b"ispe"))
+    first = 1 + depth
+    items = range(first, first + tiles)
+    made_of = {number: [number + 1] for number in range(1, depth)} | {depth: list(items)}
+    kinds = dict.fromkeys(made_of, b"grid") | dict.fromkeys(items, b"hvc1")
+    entries = b"".join(_box(b"infe", struct.pack(">IHH4sx", 2 << 24, n, 0, kind)) for n, kind in kinds.items())
+    parts = b"".join(
+        _box(b"dimg", struct.pack(f">{2 + len(of)}H", number, len(of), *of)) for number, of in made_of.items()
+    )
+    sizes = codec + size + _box(b"ispe", struct.pack(">III", 0, width, height))
+    own = b"".join(struct.pack(">HBB", n, 1, 3) for n in made_of)
+    own += b"".join(struct.pack(">HBBB", n, 2, 1, 2) for n in items)
+    properties = _box(b"ipco", sizes) + _box(b"ipma", struct.pack(">II", 0, len(kinds)) + own)
+    grids = b"".join(struct.pack(">BBBBII", 0, 1, 0, len(of) - 1, width, height) for of in made_of.values())
+
+    def meta(begin: int) -> bytes:
+        places = b"".join(struct.pack(">HHHHII", n, 1, 0, 1, 12 * (n - 1), 12) for n in made_of)
+        places += b"".join(struct.pack(">HHHHII", n, 0, 0, 1, begin, len(pixels)) for n in items)
+        return _box(
+            b"meta",
+            bytes(4),
+            _box(b"hdlr", struct.pack(">II4s13x", 0, 0, b"pict")),
+            _box(b"pitm", struct.pack(">IH", 0, 1)),
+            _box(b"iinf", struct.pack(">IH", 0, len(kinds)) + entries),
+            _box(b"iref", bytes(4), parts),
+            _box(b"iprp", properties),
+            _box(b"iloc", struct.pack(">IBBH", 1 << 24, 0x44, 0, len(kinds)) + places),
+            _box(b"idat", grids),
+        )
+
+    head = _box(b"ftyp", b"heic", bytes(4), b"mif1heic")
+    return head + meta(len(head) + len(meta(0)) + 8) + _box(b"mdat", pixels)
+
+
+def _box(kind: bytes, *content: bytes) -> bytes:
+    return struct.pack(">I", 8 + sum(map(len, content))) + kind + b"".join(content)
+
+
+def _found(data: bytes, kind: bytes) -> bytes:
+    begin = data.index(kind) - 4
+    return data[begin : begin + int.from_bytes(data[begin : begin + 4])]

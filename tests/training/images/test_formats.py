@@ -2,10 +2,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.training.images.pictures import DATA, SQUARE, encoded, photograph, quadrants
+from tests.training.images.pictures import DATA, SQUARE, bmp_in_runs, encoded, photograph, quadrants
 from training.contract.manifest import Preprocessing
+from training.environment import FORMATS, RARE_FORMATS, Limits
 from training.images.decode import ImageError, decode
 
+NEVER = {"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG"}  # Ghostscript runs for the first, the others are stubs
+RED = Image.new("RGB", (32, 32), "red")
+RARE = {
+    **{format: encoded(RED, format) for format in ("DDS", "ICNS", "ICO", "JPEG2000", "PCX", "QOI", "SGI")},
+    "PSD": b"8BPS\0\x01" + bytes(100),
+    "FITS": b"SIMPLE  =                    T".ljust(2880),
+    "BMP-RLE": bmp_in_runs(),
+    "PPM-PLAIN": b"P3 1 1 255 255 0 0",
+    "BIGTIFF": encoded(RED, "TIFF", big_tiff=True),
+}
 UPRIGHT, TURNED = ((DATA / name).read_bytes() for name in ("upright.heic", "turned.heic"))
 
 
@@ -31,9 +42,9 @@ def test_heic_is_turned_by_its_own_box_and_not_by_exif() -> None:
 
 
 def test_heic_has_the_limit_of_all() -> None:
-    assert decode(UPRIGHT, SQUARE, max_pixels=64 * 64).shape == (32, 32, 3)
+    assert decode(UPRIGHT, SQUARE, Limits(max_pixels=64 * 64)).shape == (32, 32, 3)
     with pytest.raises(ImageError, match="the limit is 4095 pixels, the image has 64 x 64"):
-        decode(UPRIGHT, SQUARE, max_pixels=64 * 64 - 1)
+        decode(UPRIGHT, SQUARE, Limits(max_pixels=64 * 64 - 1))
     place = UPRIGHT.index(b"ispe") + 8
     for side, code in [(60_000, "image_too_large"), (8, "corrupt_image")]:  # libheif heeds what the header says
         data = UPRIGHT[:place] + side.to_bytes(4, "big") * 2 + UPRIGHT[place + 8 :]
@@ -108,3 +119,44 @@ def test_what_nobody_knows_is_quoted() -> None:
 def test_a_format_that_is_read_has_its_name_in_its_errors() -> None:
     data = encoded(Image.new("RGB", (32, 32)), "GIF")
     assert refusal(data[: len(data) // 2]).message.startswith("the GIF image cannot be decoded: ")
+
+
+def test_every_format_of_pillow_is_common_rare_or_never_read() -> None:
+    """A new one of Pillow is not read before somebody has thought of it."""
+    kinds = {kind for kind in RARE_FORMATS if "-" in kind or kind == "BIGTIFF"}
+    assert {*FORMATS, *RARE_FORMATS} - kinds == set(Image.OPEN) - NEVER
+    assert not {*FORMATS} & {*RARE_FORMATS}
+
+
+@pytest.mark.parametrize("kind", RARE)
+def test_a_rare_format_is_refused_by_name(kind: str) -> None:
+    error = refusal(RARE[kind])
+    assert error.code == "not_an_image"
+    assert error.message.startswith(f"the file is {kind}, which is read only where RESNEXT_FORMATS names it; ")
+
+
+@pytest.mark.parametrize("kind", sorted(RARE.keys() - {"PSD", "FITS"}))
+def test_a_rare_format_is_read_where_it_is_named(kind: str) -> None:
+    image = decode(RARE[kind], SQUARE, Limits(formats=f"png, {kind.lower()}"))
+    assert image[0, 0, 0] > 250
+    assert image[0, 0, 1] < 5
+
+
+def test_a_kind_of_a_format_does_not_stand_for_the_others() -> None:
+    for kind, other in [("BMP-RLE", "BMP"), ("PPM-PLAIN", "PPM"), ("BIGTIFF", "TIFF")]:
+        with pytest.raises(ImageError, match=f"the file is {other}, which is read only where"):
+            decode(encoded(RED, other), SQUARE, Limits(formats=kind))
+
+
+def test_a_common_format_that_is_not_named_is_not_read() -> None:
+    for format in FORMATS:
+        data = UPRIGHT if format == "HEIF" else encoded(RED, format)
+        others = ",".join({*FORMATS} - {format})
+        with pytest.raises(ImageError, match=f"the file is {format}, which is read only where") as caught:
+            decode(data, SQUARE, Limits(formats=others))
+        assert caught.value.code == "not_an_image"
+
+
+def test_a_jpeg_of_several_images_is_a_jpeg() -> None:
+    stereo = encoded(RED, "MPO", save_all=True, append_images=[Image.new("RGB", (32, 32), "blue")])
+    assert decode(stereo, SQUARE, Limits(formats="JPEG"))[0, 0, 0] > 250

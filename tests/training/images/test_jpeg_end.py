@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from tests.training.images.pictures import SQUARE, encoded, photograph
+from training.environment import Limits
 from training.images.decode import ImageError, decode
 
 KINDS: dict[str, dict[str, Any]] = {  # Any: Pillow's options
@@ -60,9 +61,10 @@ def test_a_progressive_one_that_ends_behind_a_scan_is_an_error() -> None:
 
 
 def test_jpeg_2000_is_read_without_its_end_marker() -> None:
-    whole = encoded(photograph(64, 64), "JPEG2000")
-    np.testing.assert_array_equal(decode(whole[:-2], SQUARE), decode(whole, SQUARE))
-    assert not is_read(whole[: len(whole) * 9 // 10])
+    whole, limits = encoded(photograph(64, 64), "JPEG2000"), Limits(formats="JPEG2000")
+    np.testing.assert_array_equal(decode(whole[:-2], SQUARE, limits), decode(whole, SQUARE, limits))
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        decode(whole[: len(whole) * 9 // 10], SQUARE, limits)
 
 
 @pytest.mark.parametrize(("format", "end"), [("PNG", 12), ("PNG", 16), ("GIF", 1)])
@@ -73,3 +75,14 @@ def test_so_are_other_formats(format: str, end: int) -> None:
     for missing in range(1, end + 1):
         np.testing.assert_array_equal(decode(whole[:-missing], SQUARE), decode(whole, SQUARE))
     assert not is_read(whole[: len(whole) * 9 // 10])
+
+
+def test_without_its_end_marker_a_jpeg_may_have_half_of_the_pixels() -> None:
+    """It is decoded three times, twice of them undivided."""
+    whole = encoded(photograph(100, 100), "JPEG")
+    assert decode(whole, SQUARE, Limits(max_pixels=10_000)).shape == (32, 32, 3)
+    assert decode(whole[:-2], SQUARE, Limits(max_pixels=20_000)).shape == (32, 32, 3)
+    message = "lacks its end marker, the limit is 9999 pixels, the image has 100 x 100"
+    with pytest.raises(ImageError, match=message) as caught:
+        decode(whole[:-2], SQUARE, Limits(max_pixels=19_999))
+    assert caught.value.code == "image_too_large"

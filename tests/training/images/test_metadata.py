@@ -241,3 +241,15 @@ def test_avif_is_turned_by_its_own_box_alone() -> None:
     )  # Pillow writes the box from it
     assert_is(content, np.rot90(expected, -1))
     assert_is(content.replace(b"II*\0", b"XX*\0"), np.rot90(expected, -1))
+
+
+def test_a_block_of_exif_that_begins_a_million_times_is_read_at_once() -> None:
+    """Each beginning was cut off by a copy of the rest."""
+    block = exif(TURN)
+    assert orientation_of(block[:6] * 1_000_000 + block[6:]) == 6
+
+
+def test_the_orientation_is_looked_for_among_as_many_tags_as_a_camera_writes() -> None:
+    comment = (270, 2, 4, b"abcd")
+    assert orientation_of(exif(*[comment] * 499, TURN)) == 6
+    assert orientation_of(exif(*[comment] * 500, TURN)) == 1
