@@ -146,10 +146,13 @@ async def _client_error(request: Request, error: Exception) -> Response:
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
-    complaints = complaints_of(cast(RequestValidationError, error))
+    complaints, left_out = complaints_of(cast(RequestValidationError, error))
     detail = "; ".join(map(str, complaints))
-    fields = [complaint._asdict() for complaint in complaints]
-    return problem(request.scope["path"], 422, InvalidRequest.code, detail, extra={"errors": fields})
+    extra: dict[str, object] = {"errors": [complaint._asdict() for complaint in complaints]}
+    if left_out:
+        detail += f"; and {left_out} more"
+        extra["errors_left_out"] = left_out
+    return problem(request.scope["path"], 422, InvalidRequest.code, detail, extra=extra)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

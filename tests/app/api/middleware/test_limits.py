@@ -5,7 +5,7 @@ import pytest
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
-from app.api.middleware.limits import BodyLimit
+from app.api.middleware.limits import JSON_BYTES, MOST_VALUES, BodyLimit
 from app.api.problems import install_error_handlers
 from tests.app.conftest import client_of
 
@@ -59,3 +59,48 @@ async def test_each_route_has_its_limit(method: str, path: str, limit: int, anno
     assert answer.headers["content-type"] == "application/problem+json"
     came = f"{limit + 1} bytes are announced" if announced else f"the upload was cut off after {limit + 1}"
     assert answer.json()["detail"] == f"a request's body should have at most {limit} bytes, {came}"
+
+
+def make_large_app() -> FastAPI:
+    app = FastAPI()
+    app.add_middleware(BodyLimit, limit=3 * JSON_BYTES, dataset_limit=4 * JSON_BYTES)
+    install_error_handlers(app)
+
+    @app.api_route("/{path:path}", methods=["POST", "PUT", "DELETE"])
+    async def length(request: Request) -> int:
+        return len(await request.body())
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "limit"),
+    [
+        ("POST", "/predict", 3),
+        ("POST", "/v2/models/resnext50/infer", 3),
+        ("POST", "/v2/models/resnext50/versions/7/infer", 3),
+        ("PUT", "/datasets/x", 4),
+        ("POST", "/train", 1),
+        ("POST", "/v2/repository/index", 1),
+        ("POST", "/v2/repository/models/infer/load", 1),
+        ("POST", "/v2/models/a/b/infer", 1),
+        ("PUT", "/predict", 1),
+        ("DELETE", "/datasets/x", 1),
+        ("POST", "/nothing", 1),
+    ],
+)
+async def test_only_images_and_datasets_may_be_large(method: str, path: str, limit: int) -> None:
+    async with client_of(make_large_app()) as client:
+        size = limit * JSON_BYTES
+        assert (await client.request(method, path, content=bytes(size))).json() == size
+        assert (await client.request(method, path, content=bytes(size + 1))).status_code == 413
+
+
+async def test_json_has_few_values() -> None:
+    async with client_of(make_large_app()) as client:
+        assert (await client.post("/train", content=b"1," * MOST_VALUES)).status_code == 200
+        many = b"1," * (MOST_VALUES + 1)
+        answer = await client.post("/train", content=chunked(many))
+        assert (answer.status_code, answer.json()["code"]) == (413, "upload_too_large")
+        assert "at most 2000 values" in answer.json()["detail"]
+        assert (await client.post("/v2/models/resnext50/infer", content=many)).status_code == 200
