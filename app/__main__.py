@@ -100,8 +100,14 @@ def serve(settings: Settings, member: bool) -> None:
     if member:
         lifeline.follow(lambda: os.kill(os.getpid(), signal.SIGTERM))
     INTERRUPT.leave()  # from here on Ctrl-C drains
+    services = services_of(app)
+
+    def check(now: float) -> None:
+        door.check(now)
+        services.uploads.trim()
+
     with contextlib.suppress(KeyboardInterrupt):
-        DrainingServer(config, services_of(app).drain, settings.drain_delay, door.check).run(sockets)
+        DrainingServer(config, services.drain, settings.drain_delay, check).run(sockets)
 
 
 if __name__ == "__main__":

@@ -133,6 +133,10 @@ class QueueFull(ServiceError):
     status, code = 503, "queue_full"
 
 
+class UploadsFull(ServiceError):
+    status, code = 503, "uploads_full"
+
+
 class TooManyConnections(ServiceError):
     status, code = 503, "too_many_connections"
 

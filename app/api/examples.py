@@ -101,6 +101,8 @@ ERRORS = {
     "not_supported": "'resnext50' is the only model of this service and stays loaded",
     "no_model": "the model is being loaded; try again in a moment",
     "version_not_live": "'resnext50' version 6 is not at ready state; version 7 is live",
+    "uploads_full": "the uploads under way hold 500000000 of 536870912 bytes, there is no room for 40000000 more; "
+    "try again in 2 s",
     "too_many_connections": "all 2048 connections of this process are at work; try again",
     "queue_full": "256 images are waiting, the queue holds 256; try again in 3 s",
     "jobs_unavailable": "the jobs' database has not answered within 5 s",

@@ -1,13 +1,16 @@
+import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
 from app.api.middleware.limits import JSON_BYTES, MOST_VALUES, BodyLimit
 from app.api.problems import install_error_handlers
+from app.inference.upload_memory import UploadMemory
 from tests.app.conftest import client_of
+from tests.app.world import until
 
 pytestmark = pytest.mark.anyio
 
@@ -19,7 +22,7 @@ class Text(BaseModel):
 def make_app() -> FastAPI:
     app = FastAPI()
     install_error_handlers(app)
-    app.add_middleware(BodyLimit, limit=100, dataset_limit=1000)
+    app.add_middleware(BodyLimit, limit=100, dataset_limit=1000, memory=UploadMemory(1000))
 
     @app.post("/json")
     async def json(body: Text) -> int:
@@ -61,9 +64,10 @@ async def test_each_route_has_its_limit(method: str, path: str, limit: int, anno
     assert answer.json()["detail"] == f"a request's body should have at most {limit} bytes, {came}"
 
 
-def make_large_app() -> FastAPI:
+def make_large_app(memory: UploadMemory | None = None) -> FastAPI:
     app = FastAPI()
-    app.add_middleware(BodyLimit, limit=3 * JSON_BYTES, dataset_limit=4 * JSON_BYTES)
+    memory = memory or UploadMemory(10 * JSON_BYTES)
+    app.add_middleware(BodyLimit, limit=3 * JSON_BYTES, dataset_limit=4 * JSON_BYTES, memory=memory)
     install_error_handlers(app)
 
     @app.api_route("/{path:path}", methods=["POST", "PUT", "DELETE"])
@@ -104,3 +108,46 @@ async def test_json_has_few_values() -> None:
         assert (answer.status_code, answer.json()["code"]) == (413, "upload_too_large")
         assert "at most 2000 values" in answer.json()["detail"]
         assert (await client.post("/v2/models/resnext50/infer", content=many)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/predict", "/v2/models/resnext50/infer"])
+async def test_bodies_under_way_take_memory_and_give_it_back(path: str) -> None:
+    memory = UploadMemory(4 * JSON_BYTES)
+    arrived, go = asyncio.Event(), asyncio.Event()
+
+    async def held() -> AsyncIterator[bytes]:
+        yield bytes(2 * JSON_BYTES)
+        arrived.set()
+        await go.wait()
+
+    async with client_of(make_large_app(memory)) as client:
+        first = asyncio.create_task(client.post(path, content=held()))
+        await arrived.wait()
+        await until(lambda: memory.taken == 2 * JSON_BYTES)
+        large = bytes(2 * JSON_BYTES)
+        for answer in (await client.post(path, content=large), await client.post(path, content=chunked(large))):
+            assert answer.status_code == 503
+            assert int(answer.headers["retry-after"]) > 0
+        assert (await client.post(path, content=bytes(JSON_BYTES))).status_code == 200  # a small one has room
+        assert (await client.put("/datasets/x", content=large)).status_code == 200
+        assert memory.taken == 2 * JSON_BYTES
+        go.set()
+        assert (await first).status_code == 200
+        assert memory.taken == 0
+        assert (await client.post(path, content=large)).status_code == 200
+
+
+async def test_a_request_alone_is_taken_and_one_that_fails_gives_back() -> None:
+    memory = UploadMemory(1000)
+    app = make_large_app(memory)
+
+    @app.middleware("http")
+    async def fail(request: Request, _: object) -> Response:
+        await request.body()
+        raise RuntimeError
+
+    async with client_of(make_large_app(memory)) as client:
+        assert (await client.post("/predict", content=bytes(JSON_BYTES))).json() == JSON_BYTES
+    async with client_of(app) as client:
+        assert (await client.post("/predict", content=bytes(100))).status_code == 500
+    assert memory.taken == 0
