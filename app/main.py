@@ -15,6 +15,7 @@ from app import __version__
 from app.api import datasets, health, metrics, models, predict, train
 from app.api.middleware.auth import ApiKeys, Keys
 from app.api.middleware.drain import AnnounceDrain
+from app.api.middleware.head import Head
 from app.api.middleware.limits import BodyLimit
 from app.api.middleware.observer import Observer
 from app.api.middleware.paths import OwnPaths
@@ -118,7 +119,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings.root_path and any(f"{path}/".startswith(f"{settings.root_path}/") for path in paths):
         raise SettingsError(f"RESNEXT_ROOT_PATH should not be the beginning of a route, it is {settings.root_path}")
     _add_inner_middleware(app, services, keys, open_paths)
-    install_error_handlers(app)
+    install_error_handlers(app, _routes((*GUARDED, *unguarded)))
     _add_outer_middleware(app, services, requests, paths)
     return app
 
@@ -129,6 +130,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _add_inner_middleware(app: FastAPI, services: Services, keys: list[str], open_paths: list[str]) -> None:
     """Adds the middleware that may fail or refuse a request."""
     settings = services.settings
+    app.add_middleware(Head)
     app.add_middleware(
         Shortcut,
         endpoints={predict.PATH: predict.predict, inference_v2.path_of(settings.model): inference_v2.infer},
@@ -156,8 +158,12 @@ def _add_outer_middleware(app: FastAPI, services: Services, requests: Requests, 
     app.add_middleware(OwnPaths, prefix=settings.root_path)
 
 
+def _routes(routers: Iterable[APIRouter]) -> list[Route]:
+    return [route for router in routers for route in router.routes if isinstance(route, Route)]
+
+
 def _paths(routers: Iterable[APIRouter]) -> list[str]:
-    return [route.path for router in routers for route in router.routes if isinstance(route, Route)]
+    return [route.path for route in _routes(routers)]
 
 
 async def _open_jobs(services: Services) -> None:

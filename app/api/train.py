@@ -203,9 +203,6 @@ async def report(id: Id, file: str, services: ServicesDep) -> Response:
     return FileResponse(found[file], headers={"X-Content-Type-Options": "nosniff"})
 
 
-router.head("/{id}/report/{file}", include_in_schema=False)(report)
-
-
 @router.post("/{id}/cancel", summary="Cancel a job", status_code=202, responses=documented(*JOB_ERRORS, JobFinished))
 async def cancel(id: Id, services: ServicesDep) -> Job:
     """Takes the job from the queue, or ends its process within seconds. What it has done so far is kept."""
