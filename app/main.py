@@ -30,7 +30,7 @@ from app.execution.probe import choose_provider
 from app.execution.session import Execution
 from app.inference.admission import Admission
 from app.inference.infer import Inference
-from app.inference.upload_memory import MEMORY_SHARE, UploadMemory, usable_memory
+from app.inference.upload_memory import MEMORY_SHARE, MOST_AUTO, UploadMemory, usable_memory
 from app.observability.logs import RequestLog
 from app.observability.metrics import Metrics, shared_folder
 from app.observability.observation import Batch
@@ -224,7 +224,7 @@ def _make_services(settings: Settings, watchers: list[Watcher]) -> Services:
     store = DatasetStore(settings.datasets)
     jobs = Jobs(settings)
     drain = Drain()
-    auto_uploads = usable_memory() // MEMORY_SHARE // settings.processes
+    auto_uploads = min(MOST_AUTO, usable_memory() // MEMORY_SHARE) // settings.processes
 
     def observe(batch: Batch) -> None:
         collected.count_batch(batch)

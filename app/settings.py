@@ -86,7 +86,7 @@ class Settings(SharedSettings):
     upload_memory: Annotated[ByteSize, Field(gt=0)] | Literal["auto"] = Field(
         "auto",
         description="most bytes of images and tensors under way, from their arrival to the answer; a request beyond "
-        "that is answered with 503. auto is an eighth of the memory, divided by RESNEXT_PROCESSES",
+        "that is answered with 503. auto is an eighth of the memory and at most 1 GiB, divided by RESNEXT_PROCESSES",
     )
     max_files: PositiveInt = Field(64, description="most images in one request")
     max_dataset_upload: ByteSize = Field(

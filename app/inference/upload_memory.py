@@ -11,14 +11,13 @@ from app.errors import UploadsFull
 from app.execution.opened import trim_heap
 from app.observability.observation import CURRENT
 
-MEMORY_SHARE = (
-    8  # of the memory is for uploads: a body takes up to three times its bytes while it is joined and split into files
-)
+MEMORY_SHARE = 8  # of it is for uploads: a body takes three times its bytes while it is joined and split into files
+MOST_AUTO = 1024**3  # 256 images of 4 MiB
 SMALL_BYTES = 1024**2  # bodies up to this size may take the last quarter too, which large ones leave free
 RATE_WINDOW_S = 10.0
 LONGEST_RETRY_S = 60
 STALLED_S = 20  # until bodies that have stopped are sent away, when nothing else gives any memory back
-TRIM_BYTES = 64 * 1024**2  # as much that is given back is handed on to the system
+TRIM_BYTES = 32 * 1024**2  # as much that is given back is handed on to the system
 
 
 class UploadMemory:

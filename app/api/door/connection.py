@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Literal, cast
 
 import httptools
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api.door.door import Door, ProbesOnly
+from app.api.door.flow import Flow
 from app.api.problems import answer
 from app.errors import HeadersTooLarge, MalformedRequest, ServiceError, TooSlow
 
@@ -22,7 +22,9 @@ WINDOW_S = 10.0  # for WINDOW_BYTES of a body
 WINDOW_BYTES = 16 * 1024  # a line of 1 Mbit/s carries 75 times as much in that time
 UNREAD_S = 60.0  # for WINDOW_BYTES of an answer: a person may page through one in a terminal
 BODY_S = 300.0  # for a body that lies in memory: 32 MiB at 1 Mbit/s take 268 s. A dataset may take longer, on disk
-LINGER_S = 30.0  # for the rest of a body that is answered already: to close at once would take the answer back
+REST_S = 30.0  # for the rest of a body that is answered already: to close at once would take the answer back
+LINGER_S = 5.0  # for a client that was refused to read why, while what it sends is dropped
+LINGER_BYTES = 4 * 1024**2
 FIRST_REQUEST_S = 1.0  # for the first request of a connection that the end of the process finds open
 
 logger = logging.getLogger(__name__)
@@ -41,20 +43,23 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
-        self.flow = self._flow = _Flow(transport)
+        self.flow = self._flow = Flow(transport)
         self.url = b""
         self._stage: Stage = "head"
         self._stopped = False  # takes nothing more from the client
         self._rest = b""  # received, and not yet parsed
         self._head = 0  # bytes of a head that is not complete
-        self._left = 0  # bytes to come of a body with a Content-Length
+        self._length: int | None = None  # of the body, 0 without a Content-Length, None before it is asked for
         self._frames = 0  # bytes received of a body with its chunks' sizes, extensions and trailers
         self._body = 0  # bytes of the body itself
         self._silent = True  # has never sent anything
-        self._since = self._window = self.loop.time()
+        self._dropped = 0  # bytes that came after the refusal
+        # times are those of the first look at what has begun, so that no request asks for the time
+        self._since: float | None = None  # of the stage
+        self._window: float | None = None
         self._mark = 0  # of _body, as the window began
         self._unread: int | None = None  # bytes of answers in memory, as the time _reading began
-        self._reading = self._since
+        self._reading = 0.0
         self.door.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -63,28 +68,55 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._stopped:
+            self._drop(len(data))
             return
         self._silent = False
-        self._wake()
+        if self.timeout_keep_alive_task is not None:
+            self._wake()
         if self._rest or len(data) > PIECE:
-            self._rest += data
-            self._parse_rest()
+            self._parse_long(data)
         else:
             self._parse(data)
 
     def _wake(self) -> None:
-        if self.timeout_keep_alive_task is not None:  # it was idle, and these are the first bytes of another request
-            self._unset_keepalive_if_required()
-            self._since = self.loop.time()
+        """Leaves the idle state: these are the first bytes of another request."""
+        self._unset_keepalive_if_required()
+        self._since = None
+
+    def _drop(self, size: int) -> None:
+        self._dropped += size
+        if self._dropped > LINGER_BYTES:
+            self.transport.abort()
+
+    def _parse_long(self, data: bytes) -> None:
+        if not self._rest:
+            if self._left() < len(data):
+                end = data.find(b"\r\n\r\n", 0, PIECE)  # mostly of a head: the body then comes in one piece
+                cut = PIECE if end < 0 else end + 4
+                self._parse(data[:cut])
+                data = data[cut:]
+            if self._left() >= len(data) and not self._stopped and not self.pipeline:
+                self._parse(data)
+                return
+        self._rest += data
+        self._parse_rest()
 
     def _parse_rest(self) -> None:
         data, at = memoryview(self._rest), 0
         while at < len(data) and not self._stopped and not self.pipeline:
-            size = max(PIECE, self._left)
+            size = max(PIECE, self._left())
             self._parse(data[at : at + size])
             at += size
         self._rest = b"" if self._stopped else bytes(data[at:])
         self._flow.hold(bool(self._rest))
+
+    def _left(self) -> int:
+        """Returns how many bytes of a body with a Content-Length are to come."""
+        if self._stage != "body":
+            return 0
+        if self._length is None:
+            self._length = int(dict(self.scope["headers"]).get(b"content-length", 0))
+        return max(0, self._length - self._body)
 
     def _parse(self, data: bytes | memoryview) -> None:
         try:
@@ -92,17 +124,21 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:  # a request without a body: it is answered as if it had not asked
             self.cycle.keep_alive = False
             self._stop()
-            return
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._refuse(cause if isinstance(cause, ServiceError) else MalformedRequest(_why(error)))
-            return
+        else:
+            if self._stage != "answer":
+                self._check_size(len(data))
+
+    def _check_size(self, size: int) -> None:
+        """Refuses a head that is too long before it is complete, and a body of little but frames."""
         if self._stage == "head":
-            self._head += len(data)
+            self._head += size
             if self._head > HEAD_BYTES + PIECE:  # the last piece may have begun with another request
                 self._refuse(_too_large(self._head))
-        elif self._stage == "body" and not self._left:
-            self._frames += len(data)
+        elif not self._left():
+            self._frames += size
             if self._frames > HEAD_BYTES + 2 * self._body:
                 self._refuse(MalformedRequest("the chunks of a body should be larger than what is around them"))
 
@@ -111,14 +147,11 @@ class Connection(HttpToolsProtocol):
         self._stage, self._head = "head", 0
 
     def on_headers_complete(self) -> None:
-        size, self._left = len(self.url), 0
-        for name, value in self.headers:
-            size += len(name) + len(value)
-            if name == b"content-length":
-                self._left = int(value)
-        if size > HEAD_BYTES or len(self.headers) > MOST_HEADERS:
-            raise _too_large(size, len(self.headers))
-        full = self.door.full
+        if self._head or len(self.headers) > MOST_HEADERS:  # else it is not longer than a piece
+            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if size > HEAD_BYTES or len(self.headers) > MOST_HEADERS:
+                raise _too_large(size, len(self.headers))
+        full = len(self.connections) >= self.door.most and self.door.full
         if full:
             self.app = cast(Any, ProbesOnly(cast(ASGIApp, self.app), self.door))  # Any: uvicorn has types of its own
         super().on_headers_complete()
@@ -126,19 +159,18 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
         self.headers = []  # trailers come here, which nobody reads
         self._stage = "body"
-        self._frames, self._body, self._mark = 0, 0, 0
-        self._since = self._window = self.loop.time()
+        self._frames = self._body = self._mark = 0
+        self._length = self._since = self._window = None
         self.door.busy(self)
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
-        self._left = max(0, self._left - len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._stage = "answer"
-        self._since = self.loop.time()
+        self._since = None
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -146,7 +178,7 @@ class Connection(HttpToolsProtocol):
             self._wake()
             self._parse_rest()
         if self.cycle.response_complete:
-            self._since = self.loop.time()  # a body may still be coming
+            self._since = None  # a body may still be coming
             self.door.wait(self)
 
     def evict(self) -> None:
@@ -162,10 +194,16 @@ class Connection(HttpToolsProtocol):
             if self._stage == "body" and (late := self._late(now)):
                 self._refuse(late)
         elif self._stopped or self._stage == "body" or self.transport.is_closing():
-            if now - self._since > LINGER_S:
+            if self._elapsed(now) > (LINGER_S if self._stopped else REST_S):
                 self.transport.abort()
-        elif self.timeout_keep_alive_task is None and now - self._since > HEAD_S:
+        elif self.timeout_keep_alive_task is None and self._elapsed(now) > HEAD_S:
             self._refuse(TooSlow(f"a request's headers should arrive within {HEAD_S:g} s"))
+
+    def _elapsed(self, now: float) -> float:
+        """Returns the seconds since the stage was first looked at."""
+        if self._since is None:
+            self._since = now
+        return now - self._since
 
     def _is_busy(self) -> bool:
         """Whether a request is being answered."""
@@ -173,9 +211,9 @@ class Connection(HttpToolsProtocol):
 
     def _late(self, now: float) -> TooSlow | None:
         """Returns the error for a body that comes too slowly. Time in which nobody here wanted it does not count."""
-        if now - self._since > BODY_S and self.scope["method"] != "PUT":
+        if self._elapsed(now) > BODY_S and self.scope["method"] != "PUT":
             return TooSlow(f"a request's body should arrive within {BODY_S:g} s")
-        if self.flow.read_paused or self.cycle.waiting_for_100_continue:
+        if self._window is None or self.flow.read_paused or self.cycle.waiting_for_100_continue:
             self._window, self._mark = now, self._body
         if now - self._window < WINDOW_S:
             return None
@@ -236,35 +274,8 @@ class Connection(HttpToolsProtocol):
 
     def _stop(self) -> None:
         """Takes nothing more from the client. What it goes on sending is dropped, so that it reads the answer."""
-        self._stopped, self._since, self._rest = True, self.loop.time(), b""
+        self._stopped, self._since, self._rest = True, None, b""
         self._flow.hold(False)
-
-
-class _Flow(FlowControl):
-    """uvicorn's flow control, which can also be held: then the application's wish to read more waits."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        super().__init__(transport)
-        self._held = False
-        self.resumed = False  # the client has read enough for another part of the answer
-
-    def hold(self, held: bool) -> None:
-        """Stops reading, or allows it again."""
-        if held == self._held:
-            return
-        self._held = held
-        if held:
-            self.pause_reading()
-        else:
-            self.resume_reading()
-
-    def resume_reading(self) -> None:
-        if not self._held:
-            super().resume_reading()
-
-    def resume_writing(self) -> None:
-        self.resumed = True
-        super().resume_writing()
 
 
 def connections_of(door: Door) -> type[Connection]:

@@ -3,7 +3,6 @@
 import re
 from typing import Literal
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import answer
@@ -39,7 +38,7 @@ class BodyLimit:
         kind, limit = self._limits(scope)
         body = _Body(kind, limit, self._memory.lease(), receive)
         try:
-            body.check(Headers(scope=scope).get("content-length", ""))
+            body.check(dict(scope["headers"]).get(b"content-length", b""))
         except ServiceError as error:
             # the connection stays open: closing it while the client sends would reset it, and this answer would be lost
             await answer(error, scope["path"])(scope, receive, send)
@@ -70,14 +69,15 @@ class _Body:
         self._received = 0
         self._commas = 0
 
-    def check(self, announced: str) -> None:
+    def check(self, announced: bytes) -> None:
         """Raises UploadTooLarge, UploadsFull for a body whose announced length shows that it cannot be taken."""
-        if not announced.isdecimal():
+        if not announced.isdigit():
             return
-        if int(announced) > self._limit:
-            raise _error(self._limit, f"{announced} bytes are announced")
+        length = int(announced)
+        if length > self._limit:
+            raise _error(self._limit, f"{length} bytes are announced")
         if self._kind == "images":
-            self.lease.require(int(announced))
+            self.lease.require(length)
 
     async def receive(self) -> Message:
         """Receives a message. Raises UploadTooLarge, UploadsFull."""

@@ -5,7 +5,18 @@ import json
 
 import pytest
 
-from app.api.door.connection import BODY_S, HEAD_BYTES, HEAD_S, LINGER_S, MOST_HEADERS, UNREAD_S, WINDOW_BYTES, WINDOW_S
+from app.api.door.connection import (
+    BODY_S,
+    HEAD_BYTES,
+    HEAD_S,
+    LINGER_BYTES,
+    LINGER_S,
+    MOST_HEADERS,
+    REST_S,
+    UNREAD_S,
+    WINDOW_BYTES,
+    WINDOW_S,
+)
 from app.api.door.door import FOR_PROBES
 from tests.app.api.door.served import Client, Served, chunked, get, post
 from tests.app.world import until
@@ -49,9 +60,9 @@ async def test_headers_up_to_the_limit_are_taken(size: int) -> None:
         get("/echo?" + "a" * HEAD_BYTES),
         get("/echo", *["X: y"] * MOST_HEADERS),
         get("/echo", *["X: " + "a" * 1000] * 99),
-        b"GET / HTTP/1.1\r\nX: " + b"a" * 2**24,
-        b"GET /" + b"a" * 2**24,
-        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 2**20,
+        b"GET / HTTP/1.1\r\nX: " + b"a" * 2**21,
+        b"GET /" + b"a" * 2**21,
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 2**18,
     ],
     ids=["value", "name", "url", "count", "sum", "endless value", "endless url", "endless count"],
 )
@@ -65,6 +76,19 @@ async def test_larger_heads_are_refused(head: bytes, before: bytes) -> None:
         assert "at most 100 headers of 65536 bytes" in await refused(client, 431, "headers_too_large")
         await sending
         assert served.asked == ["/echo"] * bool(before)
+
+
+async def test_who_goes_on_after_a_refusal_is_cut_off() -> None:
+    async with Served() as served:
+        endless, silent = await served.connect(), await served.connect()
+        for client in (endless, silent):
+            await client.send(get("/echo?" + "a" * HEAD_BYTES))
+            assert (await client.answer())[0] == 431
+        await endless.send(bytes(2 * LINGER_BYTES))
+        await until(lambda: len(served.connections) == 1)
+        served.later(0)
+        served.later(LINGER_S + 1)
+        await until(lambda: served.connections == [])
 
 
 async def test_what_is_no_http_is_told_so_in_the_house_s_own_form() -> None:
@@ -136,6 +160,7 @@ async def test_heads_have_to_arrive_in_time() -> None:
         await second.send(b"\r\n")
         await until(lambda: sum(c.timeout_keep_alive_task is None for c in served.connections) == 3)
         await until(lambda: sum(c._silent for c in served.connections) == 1)
+        served.later(0)
         served.later(HEAD_S - 1)
         assert len([c for c in served.connections if not c._stopped]) == 4
         served.later(HEAD_S + 1)
@@ -151,6 +176,7 @@ async def test_a_body_has_to_keep_coming() -> None:
         await client.send(post("/echo", bytes(100), 10**6))
         await until(lambda: served.connections[0]._body == 100)
         connection = served.connections[0]
+        served.later(0)
         served.later(WINDOW_S - 1)
         await client.send(bytes(WINDOW_BYTES))
         await until(lambda: connection._body > WINDOW_BYTES)
@@ -166,8 +192,11 @@ async def test_a_body_has_to_keep_coming() -> None:
 async def test_a_body_in_memory_has_to_end(method: str, ends: bool) -> None:
     async with Served() as served:
         client = await served.connect()
-        await client.send(post("/echo", bytes(WINDOW_BYTES), 10**6, method=method))
-        await until(lambda: served.connections[0]._body == WINDOW_BYTES)
+        await client.send(post("/echo", bytes(100), 10**6, method=method))
+        await until(lambda: bool(served.connections[0]._body))
+        served.later(0)
+        await client.send(bytes(WINDOW_BYTES))
+        await until(lambda: served.connections[0]._body > WINDOW_BYTES)
         served.later(BODY_S + 1)
         assert served.connections[0]._stopped is ends
 
@@ -177,6 +206,7 @@ async def test_time_in_which_the_service_does_not_want_a_body_does_not_count() -
         client = await served.connect()
         await client.send(get("/wait") + post("/echo", bytes(100), 200))
         await until(lambda: bool(served.connections[0].pipeline))
+        served.later(0)
         served.later(WINDOW_S + 1)
         served.go.set()
         await client.answer()
@@ -202,9 +232,10 @@ async def test_a_body_that_is_answered_before_its_end_may_go_on_for_a_while() ->
         client = await served.connect()
         await client.send(post("/early", bytes(100), 10**9))
         assert await client.answer() == (200, b"early")
-        served.later(LINGER_S - 1)
+        served.later(0)
+        served.later(REST_S - 1)
         assert not served.connections[0].transport.is_closing()
-        served.later(LINGER_S + 1)
+        served.later(REST_S + 1)
         assert served.connections == [] or served.connections[0].transport.is_closing()
 
 
