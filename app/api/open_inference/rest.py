@@ -25,6 +25,7 @@ from app.errors import (
     QueueFull,
     Unauthorized,
     UnsupportedBody,
+    UploadsFull,
     UploadTooLarge,
     VersionNotFound,
     VersionNotLive,
@@ -58,7 +59,8 @@ _ANSWERS: Responses = {
     200: {"description": "an inference response", "content": {"application/json": {"schema": {"type": "object"}}}},
     **documented(
         *(MalformedBody, InvalidRequest, NoValidImage, UnsupportedBody, Unauthorized, UploadTooLarge),
-        *(ModelNotFound, VersionNotFound, VersionNotLive, NoModel, QueueFull, DeadlineExceeded, InferenceFailed),
+        *(ModelNotFound, VersionNotFound, VersionNotLive, NoModel, QueueFull, UploadsFull, DeadlineExceeded),
+        InferenceFailed,
         protocol=True,
     ),
 }
@@ -68,7 +70,7 @@ _VERSION = {
     "in": "path",
     "required": True,
     "description": "number of a version; only the live version is loaded",
-    "schema": {"type": "string"},
+    "schema": {"type": "string", "pattern": "^[0-9]{1,9}$"},
 }
 
 
@@ -198,7 +200,9 @@ class ControlRequest(BaseModel):
     parameters: Json = {}
 
 
-@router.post("/repository/index", summary="Repository index", responses=_ABSENT)
+@router.post(
+    "/repository/index", summary="Repository index", responses=_ABSENT | documented(UploadTooLarge, protocol=True)
+)
 async def repository_index(request: Request, services: ServicesDep) -> list[dict[str, str]]:
     """Lists every version with its state; with `{"ready": true}` the live version alone."""
     return await protocol.repository_index(services, (await _read(request, IndexRequest)).ready)
@@ -208,7 +212,7 @@ async def repository_index(request: Request, services: ServicesDep) -> list[dict
     "/repository/models/{name}/load",
     summary="Make a version live",
     openapi_extra={"parameters": [_NAME]},
-    responses=_ABSENT | documented(VersionUnusable, InvalidRequest, protocol=True),
+    responses=_ABSENT | documented(VersionUnusable, InvalidRequest, UploadTooLarge, protocol=True),
 )
 async def repository_load(request: Request, services: ServicesDep) -> Json:
     """Makes a version live, as POST /models/{version}/activate does.
