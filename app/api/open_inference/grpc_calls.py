@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from app.api.middleware.auth import Keys
+from app.api.open_inference.fields import with_few_fields
 from app.api.problems import protocol_status
 from app.errors import (
     DOMAIN,
@@ -103,7 +104,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
             return await context.abort(code, str(error)[:MESSAGE_CHARACTERS], _trailing(request, headers))
 
         return grpc.stream_unary_rpc_method_handler(
-            call, handler and handler.request_deserializer, handler and handler.response_serializer
+            call, handler and with_few_fields(handler.request_deserializer), handler and handler.response_serializer
         )
 
     async def _read(self, context: Context, lease: Lease) -> Message:
@@ -111,8 +112,8 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
         try:
             async with asyncio.timeout(READ_S), self._reading:
                 message = await context.read()
-        except DecodeError:
-            raise MalformedBody("the message should be this method's protobuf, it cannot be read") from None
+        except DecodeError as error:
+            raise MalformedBody(f"the message should be this method's protobuf, it cannot be read: {error}") from None
         except TimeoutError:
             raise TooSlow(f"a message should arrive within {READ_S:g} s") from None
         if message is grpc.aio.EOF:

@@ -216,7 +216,8 @@ def check_shape(shape: Sequence[int], image: tuple[int, int, int] | None) -> Non
     expected = tuple(shape[1:]) == image if image else len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
     if not (expected and len(shape) and shape[0] > 0):
         wanted = f"[n, {', '.join(map(str, image))}] for UINT8" if image else "[n] for BYTES"
-        raise InvalidRequest(f"unexpected shape for input {INPUT_NAME!r}: expected {wanted}, got {list(shape)}")
+        came = list(shape[:MOST_DIMENSIONS])
+        raise InvalidRequest(f"unexpected shape for input {INPUT_NAME!r}: expected {wanted}, got {came}")
 
 
 def pack_bytes(items: Sequence[bytes]) -> bytes:

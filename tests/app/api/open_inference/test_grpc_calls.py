@@ -214,6 +214,8 @@ def refused(port: int) -> bool:
         socket.create_connection(("127.0.0.1", port)).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # the port has closed in the middle of the handshake
+        pass
     return False
 
 
