@@ -63,11 +63,16 @@ class DrainingServer(uvicorn.Server):
         Closing would reset them, though their clients have perhaps sent a request. uvicorn closes the idle connections
         next, so the loop gets a round before that, in which it reads what has arrived.
         """
-        waiting = [connection for listener in sockets for connection in _accepted(listener)]
+        held = [listener.dup() for listener in sockets]  # the loop closes its own in a later round
         for server in self.servers:
             server.close()
         for listener in sockets:
             listener.close()
+        await asyncio.sleep(0)
+        waiting = []
+        for listener in held:
+            waiting += _accepted(listener)
+            listener.close()  # at once: a connection that comes between the two is reset
         loop = asyncio.get_running_loop()
         for connection in waiting:
             await loop.connect_accepted_socket(self._new_connection, connection)
