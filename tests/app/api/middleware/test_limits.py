@@ -137,6 +137,22 @@ async def test_bodies_under_way_take_memory_and_give_it_back(path: str) -> None:
         assert (await client.post(path, content=large)).status_code == 200
 
 
+async def test_a_body_whose_length_finds_no_room_is_not_read() -> None:
+    memory = UploadMemory(JSON_BYTES)
+    others = memory.lease()
+    others.take(JSON_BYTES // 2)
+    read = False
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal read
+        read = True
+        yield bytes(JSON_BYTES)
+
+    async with client_of(make_large_app(memory)) as client:
+        answer = await client.post("/predict", content=body(), headers={"content-length": str(JSON_BYTES)})
+    assert (answer.status_code, read) == (503, False)
+
+
 async def test_a_request_alone_is_taken_and_one_that_fails_gives_back() -> None:
     memory = UploadMemory(1000)
     app = make_large_app(memory)

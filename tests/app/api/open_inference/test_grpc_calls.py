@@ -281,7 +281,7 @@ async def test_a_message_has_to_arrive_in_time(
         await asyncio.Event().wait()
         yield b""
 
-    async with serve(grpc_port=port), at(port) as channel:
+    async with serve(grpc_port=port), at(port) as channel, asyncio.timeout(15):
         assert await channel.stream_unary(INFER)(nothing()).code() == grpc.StatusCode.DEADLINE_EXCEEDED
         assert await channel.unary_unary(INFER)(request().SerializeToString()).code() == grpc.StatusCode.OK
 

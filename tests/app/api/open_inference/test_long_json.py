@@ -67,6 +67,8 @@ def test_arrays_are_read_as_a_parser_does() -> None:
         assert read(wrong) == expected(wrong), wrong
         taken, refused = taken + (expected(wrong) is not None), refused + (expected(wrong) is None)
     assert min(taken, refused) > 30
+    assert read("[" * 8 + "1" + "]" * 8) == [1]
+    assert read("[" * 9 + "1" + "]" * 9) is None
 
 
 @pytest.mark.parametrize(
