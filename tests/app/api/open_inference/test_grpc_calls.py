@@ -277,13 +277,17 @@ async def test_a_message_has_to_arrive_in_time(
     monkeypatch.setattr(grpc_calls, "READ_S", 0.05)
     port = free_port()
 
+    over = asyncio.Event()
+
     async def nothing() -> AsyncIterator[bytes]:
-        await asyncio.Event().wait()
+        await over.wait()
         yield b""
 
     async with serve(grpc_port=port), at(port) as channel, asyncio.timeout(15):
         assert await channel.stream_unary(INFER)(nothing()).code() == grpc.StatusCode.DEADLINE_EXCEEDED
         assert await channel.unary_unary(INFER)(request().SerializeToString()).code() == grpc.StatusCode.OK
+        over.set()  # the client's task ends with it
+        await asyncio.sleep(0)
 
 
 @pytest.mark.anyio
