@@ -15,6 +15,8 @@ from collections.abc import Sequence
 
 import uvicorn
 
+from app.api.door.connection import connections_of
+from app.api.door.door import Door, most_connections
 from app.errors import InferenceFailed
 from app.execution.package import ModelError
 from app.execution.session import ProviderError
@@ -78,8 +80,11 @@ def serve(settings: Settings, member: bool) -> None:
     """Serves in this process until it is drained. A `member` shares its port and ends when its starter ends."""
     sockets = sockets_of(settings) if member else listening_sockets(settings)  # first, since the rest takes seconds
     app = create_app(settings)
+    door = Door(most_connections())
     config = uvicorn.Config(
         app,
+        http=connections_of(door),
+        ws="none",
         host=settings.host,
         port=settings.port,
         log_config=None,  # uvicorn logs through our handlers
@@ -95,8 +100,14 @@ def serve(settings: Settings, member: bool) -> None:
     if member:
         lifeline.follow(lambda: os.kill(os.getpid(), signal.SIGTERM))
     INTERRUPT.leave()  # from here on Ctrl-C drains
+    services = services_of(app)
+
+    def check(now: float) -> None:
+        door.check(now)
+        services.uploads.trim()
+
     with contextlib.suppress(KeyboardInterrupt):
-        DrainingServer(config, services_of(app).drain, settings.drain_delay).run(sockets)
+        DrainingServer(config, services.drain, settings.drain_delay, check).run(sockets)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,10 @@ class MalformedBody(ServiceError):
     status, code = 400, "malformed_body"
 
 
+class MalformedRequest(ServiceError):
+    status, code = 400, "malformed_request"
+
+
 class Unauthorized(ServiceError):
     status, code = 401, "unauthorized"
 
@@ -51,6 +55,10 @@ class UnknownService(ServiceError):
 
 class ReportNotFound(ServiceError):
     status, code = 404, "report_not_found"
+
+
+class TooSlow(ServiceError):
+    status, code = 408, "too_slow"
 
 
 class VersionLive(ServiceError):
@@ -93,6 +101,10 @@ class NoValidImage(ServiceError):
     status, code = 422, "no_valid_image"
 
 
+class HeadersTooLarge(ServiceError):
+    status, code = 431, "headers_too_large"
+
+
 class ClientGone(ServiceError):
     status, code = CLIENT_CLOSED_REQUEST, "client_gone"
 
@@ -119,6 +131,14 @@ class VersionNotLive(ServiceError):
 
 class QueueFull(ServiceError):
     status, code = 503, "queue_full"
+
+
+class UploadsFull(ServiceError):
+    status, code = 503, "uploads_full"
+
+
+class TooManyConnections(ServiceError):
+    status, code = 503, "too_many_connections"
 
 
 class DeadlineExceeded(ServiceError):

@@ -15,6 +15,7 @@ from app import __version__
 from app.api import datasets, health, metrics, models, predict, train
 from app.api.middleware.auth import ApiKeys, Keys
 from app.api.middleware.drain import AnnounceDrain
+from app.api.middleware.head import Head
 from app.api.middleware.limits import BodyLimit
 from app.api.middleware.observer import Observer
 from app.api.middleware.paths import OwnPaths
@@ -29,6 +30,7 @@ from app.execution.probe import choose_provider
 from app.execution.session import Execution
 from app.inference.admission import Admission
 from app.inference.infer import Inference
+from app.inference.upload_memory import MEMORY_SHARE, MOST_AUTO, UploadMemory, usable_memory
 from app.observability.logs import RequestLog
 from app.observability.metrics import Metrics, shared_folder
 from app.observability.observation import Batch
@@ -116,8 +118,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     paths = [*_paths(GUARDED), *open_paths]
     if settings.root_path and any(f"{path}/".startswith(f"{settings.root_path}/") for path in paths):
         raise SettingsError(f"RESNEXT_ROOT_PATH should not be the beginning of a route, it is {settings.root_path}")
-    _add_inner_middleware(app, settings, keys, open_paths)
-    install_error_handlers(app)
+    _add_inner_middleware(app, services, keys, open_paths)
+    install_error_handlers(app, _routes((*GUARDED, *unguarded)))
     _add_outer_middleware(app, services, requests, paths)
     return app
 
@@ -125,13 +127,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 # the middleware that is added last sees a request first
 
 
-def _add_inner_middleware(app: FastAPI, settings: Settings, keys: list[str], open_paths: list[str]) -> None:
+def _add_inner_middleware(app: FastAPI, services: Services, keys: list[str], open_paths: list[str]) -> None:
     """Adds the middleware that may fail or refuse a request."""
+    settings = services.settings
+    app.add_middleware(Head)
     app.add_middleware(
         Shortcut,
         endpoints={predict.PATH: predict.predict, inference_v2.path_of(settings.model): inference_v2.infer},
     )
-    app.add_middleware(BodyLimit, limit=settings.max_upload, dataset_limit=settings.max_dataset_upload)
+    app.add_middleware(
+        BodyLimit, limit=settings.max_upload, dataset_limit=settings.max_dataset_upload, memory=services.uploads
+    )
     if keys:
         app.add_middleware(ApiKeys, keys=Keys(keys), open_paths=open_paths)
 
@@ -152,8 +158,12 @@ def _add_outer_middleware(app: FastAPI, services: Services, requests: Requests, 
     app.add_middleware(OwnPaths, prefix=settings.root_path)
 
 
+def _routes(routers: Iterable[APIRouter]) -> list[Route]:
+    return [route for router in routers for route in router.routes if isinstance(route, Route)]
+
+
 def _paths(routers: Iterable[APIRouter]) -> list[str]:
-    return [route.path for router in routers for route in router.routes if isinstance(route, Route)]
+    return [route.path for route in _routes(routers)]
 
 
 async def _open_jobs(services: Services) -> None:
@@ -214,6 +224,7 @@ def _make_services(settings: Settings, watchers: list[Watcher]) -> Services:
     store = DatasetStore(settings.datasets)
     jobs = Jobs(settings)
     drain = Drain()
+    auto_uploads = min(MOST_AUTO, usable_memory() // MEMORY_SHARE) // settings.processes
 
     def observe(batch: Batch) -> None:
         collected.count_batch(batch)
@@ -229,6 +240,7 @@ def _make_services(settings: Settings, watchers: list[Watcher]) -> Services:
             ThreadPoolExecutor(decode_threads, thread_name_prefix="decode"),
             settings,
         ),
+        uploads=UploadMemory(auto_uploads if settings.upload_memory == "auto" else settings.upload_memory),
         metrics=collected,
         datasets=store,
         intake=Intake(store, settings.max_dataset_files, settings.max_dataset_bytes, settings.environment_of_child()),

@@ -8,6 +8,7 @@ from fastapi import Depends, FastAPI, Request
 
 from app.errors import NoModel
 from app.inference.infer import Inference
+from app.inference.upload_memory import UploadMemory
 from app.observability.metrics import Metrics
 from app.processes.drain import Drain
 from app.processes.keeper import Keeper
@@ -26,6 +27,7 @@ class Services:
     settings: Settings
     serving: Serving
     inference: Inference
+    uploads: UploadMemory
     metrics: Metrics
     datasets: DatasetStore
     intake: Intake

@@ -83,6 +83,11 @@ class Settings(SharedSettings):
     max_upload: ByteSize = Field(
         ByteSize(32 * 1024**2), gt=0, description="most bytes of a request's body, as a number or as 32MiB"
     )
+    upload_memory: Annotated[ByteSize, Field(gt=0)] | Literal["auto"] = Field(
+        "auto",
+        description="most bytes of images and tensors under way, from their arrival to the answer; a request beyond "
+        "that is answered with 503. auto is an eighth of the memory and at most 1 GiB, divided by RESNEXT_PROCESSES",
+    )
     max_files: PositiveInt = Field(64, description="most images in one request")
     max_dataset_upload: ByteSize = Field(
         ByteSize(10 * 1024**3), gt=0, description="most bytes of an archive that is uploaded as a dataset"

@@ -42,7 +42,8 @@ def environment(**settings: str) -> dict[str, str]:
     return inherited | {f"RESNEXT_{name.upper()}": value for name, value in settings.items()}
 
 
-def run(**settings: str) -> subprocess.Popen[str]:
+def run(before: Callable[[], None] | None = None, /, **settings: str) -> subprocess.Popen[str]:
+    """Starts the service. `before` is called in its process first."""
     return subprocess.Popen(
         [sys.executable, "-m", "app"],
         cwd=ROOT,
@@ -50,15 +51,18 @@ def run(**settings: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=before,
     )
 
 
 @contextmanager
-def service(root: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def service(
+    root: Path, before: Callable[[], None] | None = None, /, **settings: str
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Starts the service and yields the process and its port once it is live; kills it in the end."""
     port = free_port()
     places = {"models": str(root), "datasets": f"{root}-datasets", "state": f"{root}-state"}
-    process = run(**places | {"port": str(port), "threads": "1", "poll_interval": "0.05"} | settings)
+    process = run(before, **(places | {"port": str(port), "threads": "1", "poll_interval": "0.05"} | settings))
     try:
         until(lambda: answers(f"http://127.0.0.1:{port}/health/live", 200))
         yield process, port

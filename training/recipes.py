@@ -135,7 +135,7 @@ def _word(value: object) -> str:
 def _epochs(wanted: Any) -> float:
     try:
         return float(wanted)  # a flag's value is a string here
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return EPOCHS
 
 

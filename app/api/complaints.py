@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 from fastapi.exceptions import RequestValidationError
 
 GOT_CHARACTERS = 80
+MOST_COMPLAINTS = 20
+
+_encoder = json.JSONEncoder(ensure_ascii=False, default=repr)
 
 Item = Mapping[str, Any]  # Any: pydantic's own type of one complaint
 
@@ -22,12 +25,14 @@ class Complaint(NamedTuple):
         return f"{self.field}: {self.message}" + (f", got {self.got}" if self.got else "")
 
 
-def complaints_of(error: RequestValidationError) -> list[Complaint]:
-    """Returns one complaint for each field."""
-    return [
+def complaints_of(error: RequestValidationError) -> tuple[list[Complaint], int]:
+    """Returns one complaint for each field, up to MOST_COMPLAINTS, and the number of those left out."""
+    items = error.errors()
+    complaints = [
         _of_json(item, error.body) if item["type"] == "json_invalid" else _of_field(item, error.body)
-        for item in error.errors()
+        for item in items[:MOST_COMPLAINTS]
     ]
+    return complaints, len(items) - len(complaints)
 
 
 def _of_json(item: Item, document: str) -> Complaint:
@@ -49,7 +54,7 @@ def _of_field(item: Item, body: object) -> Complaint:
     if item["type"] == "model_attributes_type":
         message = "Input should be an object"
     return Complaint(
-        _printable(".".join(map(str, [place, *path]))),
+        _short(_printable(".".join(map(str, [place, *path])))),
         message,
         "nothing" if missing else None if rule else _shown(item.get("input"), as_json=place == "body"),
     )
@@ -69,8 +74,21 @@ def _written(path: Sequence[str | int], body: object, *, missing: bool) -> list[
 
 
 def _shown(value: object, *, as_json: bool) -> str:
-    text = _printable(json.dumps(value, ensure_ascii=False, default=repr)) if as_json else repr(value)
+    return _short(_printable(_begin(value)) if as_json else repr(value))
+
+
+def _short(text: str) -> str:
     return text if len(text) <= GOT_CHARACTERS else f"{text[:GOT_CHARACTERS]}…"
+
+
+def _begin(value: object) -> str:
+    """Returns the begin of a value as JSON. Several complaints may have the whole body as their value."""
+    text = ""
+    for part in _encoder.iterencode(value):
+        text += part
+        if len(text) > GOT_CHARACTERS:
+            break
+    return text
 
 
 def _printable(text: str) -> str:

@@ -67,6 +67,7 @@ DATASET: Example = {
 ERRORS = {
     "internal_error": "the service failed on this request; its log says why",
     "malformed_body": "the multipart body should end with its closing boundary, it breaks off",
+    "malformed_request": "the connection should carry requests of HTTP/1.1: Invalid method encountered",
     "unauthorized": "this needs one of the service's API keys, as `Authorization: Bearer KEY` or `X-API-Key: KEY`",
     "version_not_found": "model 'resnext50' has no version 9, it has 6, 7",
     "model_not_found": "Request for unknown model: 'yolo' is not found; 'resnext50' is served",
@@ -74,6 +75,7 @@ ERRORS = {
     "dataset_not_found": "there is no dataset 'photo'; there are: photos",
     "job_not_found": "there is no job '20261127-120000-abcd'",
     "report_not_found": "job 20261127-120000-abcd has no 'other.png' in its report; it has: history.png, test.json",
+    "too_slow": "a request's headers should arrive within 10 s",
     "version_live": "version 7 serves requests; activate another one first",
     "version_unusable": "version 6 cannot be served: 6/model.onnx should have SHA-256 9f86, it has 60a0",
     "dataset_mounted": "dataset 'photos' is a folder of the operator's: it can be neither uploaded to nor deleted",
@@ -91,6 +93,7 @@ ERRORS = {
     "no_valid_image": "the image cannot be used; `results` says why",
     "archive_unusable": "the archive is damaged or cut short",
     "dataset_unusable": "should hold at least two class folders, it has only 'flowers'",
+    "headers_too_large": "a request should have at most 100 headers of 65536 bytes in all, more than 65536 bytes came",
     "client_gone": "the client left before it was answered",
     "inference_failed": "the model gave probabilities that are not finite numbers",
     "dataset_damaged": "dataset 'photos' is damaged: revision 3 has no summary.json",
@@ -98,6 +101,9 @@ ERRORS = {
     "not_supported": "'resnext50' is the only model of this service and stays loaded",
     "no_model": "the model is being loaded; try again in a moment",
     "version_not_live": "'resnext50' version 6 is not at ready state; version 7 is live",
+    "uploads_full": "the uploads under way hold 500000000 of 536870912 bytes, there is no room for 40000000 more; "
+    "try again in 2 s",
+    "too_many_connections": "all 2048 connections of this process are at work; try again",
     "queue_full": "256 images are waiting, the queue holds 256; try again in 3 s",
     "jobs_unavailable": "the jobs' database has not answered within 5 s",
     "storage_unavailable": "the datasets folder cannot be used: Read-only file system",

@@ -22,6 +22,7 @@ from app.errors import (
     TooManyFiles,
     Unauthorized,
     UnsupportedBody,
+    UploadsFull,
     UploadTooLarge,
     WrongField,
 )
@@ -49,6 +50,7 @@ _BODY = {
                 "type": "object",
                 "required": [FIELD],
                 "properties": {FIELD: {"type": "array", "items": _IMAGE, "minItems": 1}, "top_k": _COUNT},
+                "additionalProperties": False,  # text would be ignored, and a file refused
             }
         },
         "image/*": {"schema": _IMAGE},
@@ -80,7 +82,7 @@ _TOP_K = {
         },
         **documented(
             *(MalformedBody, Unauthorized, TooManyFiles, UploadTooLarge, UnsupportedBody, InvalidRequest, NoFile),
-            *(WrongField, NoValidImage, InferenceFailed, NoModel, QueueFull, DeadlineExceeded),
+            *(WrongField, NoValidImage, InferenceFailed, NoModel, QueueFull, UploadsFull, DeadlineExceeded),
         ),
     },
 )

@@ -1,7 +1,8 @@
 """Turns errors into answers: RFC 9457 problems, and under /v2 the Open Inference Protocol's own form."""
 
+import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from app.api.complaints import complaints_of
 from app.api.examples import ERRORS
@@ -41,7 +43,7 @@ DATASET_ERRORS = (Unauthorized, InvalidRequest, DatasetDamaged, StorageUnavailab
 JOB_ERRORS = (Unauthorized, JobNotFound, InvalidRequest, JobsUnavailable)
 
 # the statuses that Triton or HTTP itself uses too; every other becomes one of these
-PROTOCOL_STATUSES = {400, 401, 404, 405, 413, 415, CLIENT_CLOSED_REQUEST, 500, 501, 503}
+PROTOCOL_STATUSES = {400, 401, 404, 405, 408, 413, 415, 431, CLIENT_CLOSED_REQUEST, 500, 501, 503}
 PROTOCOL_PATH = "/v2"
 
 
@@ -125,8 +127,10 @@ _PROBLEM_SCHEMA = {
 }
 
 
-def install_error_handlers(app: FastAPI) -> None:
+def install_error_handlers(app: FastAPI, routes: Sequence[Route] = ()) -> None:
     """Answers every error that leaves a route, the router itself or the middleware added so far with a problem.
+
+    `routes` are those whose methods a 405 names: the router itself names those of the first that has the path.
 
     Middleware that is added later can add headers to these answers. Starlette itself handles Exception outside of all
     middleware, where the answer has no CORS headers and a page on another origin could not read it.
@@ -135,7 +139,7 @@ def install_error_handlers(app: FastAPI) -> None:
     for error in DOMAIN:
         app.add_exception_handler(error, _client_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
-    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(HTTPException, functools.partial(_http_error, routes))
     app.add_exception_handler(ClientDisconnect, _client_gone)
     app.add_middleware(ServerErrorMiddleware, handler=_unhandled)
     app.add_exception_handler(Exception, _unhandled)  # for errors of middleware that is added later
@@ -146,21 +150,30 @@ async def _client_error(request: Request, error: Exception) -> Response:
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
-    complaints = complaints_of(cast(RequestValidationError, error))
+    complaints, left_out = complaints_of(cast(RequestValidationError, error))
     detail = "; ".join(map(str, complaints))
-    fields = [complaint._asdict() for complaint in complaints]
-    return problem(request.scope["path"], 422, InvalidRequest.code, detail, extra={"errors": fields})
+    extra: dict[str, object] = {"errors": [complaint._asdict() for complaint in complaints]}
+    if left_out:
+        detail += f"; and {left_out} more"
+        extra["errors_left_out"] = left_out
+    return problem(request.scope["path"], 422, InvalidRequest.code, detail, extra=extra)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
+async def _http_error(routes: Sequence[Route], request: Request, error: Exception) -> Response:
     """Answers the router's own 404 and 405, and its 400 for a body that no JSON parser accepts."""
     error = cast(HTTPException, error)
     status = HTTPStatus(error.status_code)
+    path: str = request.scope["path"]
     if status == HTTPStatus.BAD_REQUEST:
         detail = f"the body should be JSON in UTF-8; {error.__cause__ or error.detail}"
-        return problem(request.scope["path"], status, MalformedBody.code, detail)
+        return problem(path, status, MalformedBody.code, detail)
+    headers = dict(error.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        methods = {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
+        methods |= {"HEAD"} if "GET" in methods else set()  # by the middleware
+        headers["Allow"] = ", ".join(sorted(methods)) or headers.get("Allow", "")
     detail = f"{request.method} {request.url.path}: {error.detail}"
-    return problem(request.scope["path"], status, status.name.lower(), detail, dict(error.headers or {}))
+    return problem(path, status, status.name.lower(), detail, headers)
 
 
 async def _client_gone(request: Request, __: Exception) -> Response:

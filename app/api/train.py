@@ -9,9 +9,9 @@ from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Resp
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
-from app.api.events import Cursor, Events
+from app.api.events import CURSOR, Cursor, Events
 from app.api.examples import TRAININGS
 from app.api.problems import BODY_ERRORS, DATASET_ERRORS, JOB_ERRORS, documented
 from app.api.schemas import JobPage, TrainRequest
@@ -33,6 +33,7 @@ router = APIRouter(prefix="/train", tags=["train"])
 
 TAIL_BYTES = 1024**2  # the last lines of a log are looked for in its last TAIL_BYTES
 CHUNK_BYTES = 64 * 1024
+_EVENT_ID: dict[str, JsonValue] = {"pattern": f"^({CURSOR.pattern})?$"}
 Id = Annotated[str, Path(description="id of the job")]
 
 
@@ -132,9 +133,16 @@ async def get_job(id: Id, services: ServicesDep) -> Job:
 async def events(
     id: Id,
     services: ServicesDep,
-    last_event_id: Annotated[str, Header(description="id of the last event seen; the stream goes on after it")] = "",
+    last_event_id: Annotated[
+        str, Header(description="id of the last event seen; the stream goes on after it", json_schema_extra=_EVENT_ID)
+    ] = "",
     since: Annotated[
-        str, Query(alias="last_event_id", description="as the header, for clients that cannot set one")
+        str,
+        Query(
+            alias="last_event_id",
+            description="as the header, for clients that cannot set one",
+            json_schema_extra=_EVENT_ID,
+        ),
     ] = "",
 ) -> Response:
     """Streams server-sent events: each line of the job's progress and each change of its state, once, from the start or
@@ -201,9 +209,6 @@ async def report(id: Id, file: str, services: ServicesDep) -> Response:
         names = ", ".join(sorted(found)) or "nothing yet"
         raise ReportNotFound(f"job {id} has no {file!r} in its report; it has: {names}", files=sorted(found))
     return FileResponse(found[file], headers={"X-Content-Type-Options": "nosniff"})
-
-
-router.head("/{id}/report/{file}", include_in_schema=False)(report)
 
 
 @router.post("/{id}/cancel", summary="Cancel a job", status_code=202, responses=documented(*JOB_ERRORS, JobFinished))

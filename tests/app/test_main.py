@@ -1,4 +1,5 @@
 import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,25 @@ async def test_openapi_documents_every_error_as_a_problem(serve: Serve) -> None:
     assert {"400", "401", "413", "415", "422", "500", "503", "504"} <= schema["paths"]["/predict"]["post"][
         "responses"
     ].keys()
+
+
+async def test_openapi_says_which_texts_are_taken(serve: Serve) -> None:
+    paths = (await schema_of(serve))["paths"]
+    version = pattern_of(paths["/v2/models/{name}/versions/{version}/ready"]["get"], "version")
+    event = pattern_of(paths["/train/{id}/events"]["get"], "last-event-id")
+    assert pattern_of(paths["/train/{id}/events"]["get"], "last_event_id") == event
+    for text, taken in (("7", True), ("1234567890", False), ("-1", False), ("", False), ("x", False)):
+        assert bool(re.search(version, text)) is taken
+    for text, taken in (("", True), ("0-1-running", True), ("421", True), ("421-1", False), ("1-1-over", False)):
+        assert bool(re.search(event, text)) is taken
+    form = paths["/predict"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form["additionalProperties"] is False
+
+
+def pattern_of(operation: dict[str, Any], parameter: str) -> str:
+    (schema,) = (found["schema"] for found in operation["parameters"] if found["name"] == parameter)
+    pattern: str = schema["pattern"]
+    return pattern
 
 
 async def test_openapi_asks_for_a_key_only_when_there_are_keys(serve: Serve) -> None:

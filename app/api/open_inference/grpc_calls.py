@@ -1,5 +1,6 @@
 """Wraps every gRPC call: it is observed like a request over HTTP, needs a key, and ends with a status."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -10,8 +11,19 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from app.api.middleware.auth import Keys
+from app.api.open_inference.fields import with_few_fields
 from app.api.problems import protocol_status
-from app.errors import DOMAIN, ClientError, ClientGone, MalformedBody, NotSupported, ServiceError, status_and_code
+from app.errors import (
+    DOMAIN,
+    ClientError,
+    ClientGone,
+    MalformedBody,
+    NotSupported,
+    ServiceError,
+    TooSlow,
+    status_and_code,
+)
+from app.inference.upload_memory import Lease, UploadMemory
 from app.observability.observation import Observation
 from app.observability.requests import OTHER, Requests
 
@@ -26,6 +38,7 @@ CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     499: grpc.StatusCode.CANCELLED,
     501: grpc.StatusCode.UNIMPLEMENTED,
@@ -33,6 +46,7 @@ CODES = {
 }
 # the message travels in a header, where a byte may take three; clients refuse more than 8 KB of headers
 MESSAGE_CHARACTERS = 512
+READ_S = 30.0  # for a message, with the wait for its turn: 32 MiB at 10 Mbit/s
 
 Handler = Any  # grpcio has no types
 Context = Any
@@ -46,9 +60,12 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
     its first byte, and a call without a key is refused before its message is read.
     """
 
-    def __init__(self, requests: Requests, keys: Keys) -> None:
+    def __init__(self, requests: Requests, keys: Keys, uploads: UploadMemory, max_upload: int) -> None:
         self._requests = requests
         self._keys = keys
+        self._uploads = uploads
+        # gRPC says nothing of a message before all of it is here, so each that is being read counts as a large one
+        self._reading = asyncio.Semaphore(max(1, uploads.capacity // max_upload))
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Handler]], details: Any) -> Handler:
         """Returns a handler for this one call."""
@@ -61,12 +78,13 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
             context.add_done_callback(lambda _: self._requests.end(scope, route, request))
             context.set_trailing_metadata(_trailing(request))
             error: ClientError
+            lease = self._uploads.lease()
             try:
                 if details.method not in OPEN_CALLS:
                     self._keys.admit(Headers(scope=scope))
                 if handler is None or handler.unary_unary is None:
                     raise NotImplementedError
-                answer = await handler.unary_unary(await _read(context), context)
+                answer = await handler.unary_unary(await self._read(context, lease), context)
                 request.status = 200
                 return answer
             except ServiceError as failed:
@@ -78,14 +96,31 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
             except Exception:  # gRPC would send the exception's text to the client
                 logger.exception("%s failed", details.method)
                 error = ServiceError("the service failed on this request; its log says why")
+            finally:
+                lease.end()
             request.status = protocol_status(status_and_code(type(error))[0])
             code = CODES.get(request.status, grpc.StatusCode.INTERNAL)
             headers = error.headers if isinstance(error, ServiceError) else None
             return await context.abort(code, str(error)[:MESSAGE_CHARACTERS], _trailing(request, headers))
 
         return grpc.stream_unary_rpc_method_handler(
-            call, handler and handler.request_deserializer, handler and handler.response_serializer
+            call, handler and with_few_fields(handler.request_deserializer), handler and handler.response_serializer
         )
+
+    async def _read(self, context: Context, lease: Lease) -> Message:
+        """Reads the call's one message. Raises MalformedBody, ClientGone, TooSlow, UploadsFull."""
+        try:
+            async with asyncio.timeout(READ_S), self._reading:
+                message = await context.read()
+        except DecodeError as error:
+            raise MalformedBody(f"the message should be this method's protobuf, it cannot be read: {error}") from None
+        except TimeoutError:
+            raise TooSlow(f"a message should arrive within {READ_S:g} s") from None
+        if message is grpc.aio.EOF:
+            # also for a message over the limit, which gRPC itself answers; the two cannot be told apart here
+            raise ClientGone("the call ended before its message had arrived")
+        lease.take(message.ByteSize())
+        return message
 
 
 def _scope(details: Any) -> Scope:
@@ -95,18 +130,6 @@ def _scope(details: Any) -> Scope:
         for name, value in details.invocation_metadata
     ]
     return {"type": "grpc", "method": "POST", "path": details.method, "headers": headers}
-
-
-async def _read(context: Context) -> Message:
-    """Reads the call's one message. Raises MalformedBody, ClientGone."""
-    try:
-        message = await context.read()
-    except DecodeError:
-        raise MalformedBody("the message should be this method's protobuf, it cannot be read") from None
-    if message is grpc.aio.EOF:
-        # also for a message over the limit, which gRPC itself answers; the two cannot be told apart here
-        raise ClientGone("the call ended before its message had arrived")
-    return message
 
 
 def _trailing(request: Observation, headers: Mapping[str, str] | None = None) -> tuple[tuple[str, str], ...]:

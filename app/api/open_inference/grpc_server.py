@@ -8,11 +8,17 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from tritonclient.grpc import service_pb2_grpc
 
+from app.api.door.connection import HEAD_S
+from app.api.door.door import most_connections
 from app.api.middleware.auth import Keys
 from app.api.open_inference.grpc_calls import Calls
 from app.api.open_inference.grpc_service import Health, InferenceService
 from app.observability.requests import Requests
 from app.services import Services
+
+CONNECTIONS = 256  # each carries many calls at one time
+STREAMS = 256  # calls of one connection at one time
+IDLE_S = 300.0  # for a connection without a call; its client opens another one when it needs it
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +37,14 @@ class GrpcServer:
     async def __aenter__(self) -> Self:
         settings = self._services.settings
         self._server = grpc.aio.server(
-            interceptors=[Calls(self._requests, self._keys)],
+            interceptors=[Calls(self._requests, self._keys, self._services.uploads, settings.max_upload)],
             options=[
                 ("grpc.max_receive_message_length", int(settings.max_upload)),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.max_allowed_incoming_connections", min(CONNECTIONS, most_connections())),
+                ("grpc.max_concurrent_streams", STREAMS),
+                ("grpc.server_handshake_timeout_ms", int(1000 * HEAD_S)),
+                ("grpc.max_connection_idle_ms", int(1000 * IDLE_S)),
                 # several processes share the port; a single process must not share it with another service
                 ("grpc.so_reuseport", int(settings.processes > 1)),
             ],

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.json_format import ParseDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
@@ -166,7 +167,7 @@ def _images(item: Message, raw: bytes | None, image: tuple[int, int, int]) -> Im
     if raw is not None:
         return pixels(raw, item.shape) if item.datatype == "UINT8" else unpack_bytes(raw, item.shape[0])
     if item.datatype == "UINT8":
-        numbers = np.asarray(item.contents.uint_contents, np.uint32)
+        numbers = _numbers(item.contents.uint_contents)
         if numbers.size and numbers.max() > 255:
             raise InvalidRequest(f"the contents of input {INPUT_NAME!r} should be numbers from 0 to 255")
         return pixels(numbers.astype(np.uint8).tobytes(), item.shape)
@@ -174,6 +175,14 @@ def _images(item: Message, raw: bytes | None, image: tuple[int, int, int]) -> Im
     if len(contents) != item.shape[0]:
         raise InvalidRequest(f"input {INPUT_NAME!r} should be {item.shape[0]} byte strings, got {len(contents)}")
     return list(contents)
+
+
+def _numbers(contents: Sequence[int]) -> NDArray[np.uint32]:
+    """Copies numbers in short steps: each holds the interpreter's lock, and the event loop needs it meanwhile."""
+    numbers = np.empty(len(contents), np.uint32)
+    for start in range(0, len(contents), INLINE_NUMBERS):
+        numbers[start : start + INLINE_NUMBERS] = contents[start : start + INLINE_NUMBERS]
+    return numbers
 
 
 def _response(name: str, version: int, id: str, outputs: Sequence[Output]) -> Message:

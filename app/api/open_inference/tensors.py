@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.api.numbers import whole_number
+from app.api.open_inference.long_json import read_json
 from app.errors import InvalidRequest, MalformedBody
 from training.contract.manifest import INPUT_NAME, OUTPUT_NAME
 
@@ -26,6 +27,8 @@ SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"RIFF")
 
 # each output is a tensor in the answer: without a limit, a small request could ask for an answer of any size
 MAX_OUTPUTS = 16
+MOST_DIMENSIONS = 8
+MOST_ITEMS = 64  # in a list of inputs or outputs; each wrong one is a complaint
 UINT64 = 2**64  # the protocol's numbers are below this; in JSON a number may have thousands of digits
 
 Images = Sequence[bytes] | NDArray[np.uint8]
@@ -91,9 +94,9 @@ class _Part(BaseModel):
 
 class _Input(_Part):
     name: str
-    shape: list[Annotated[int, Field(gt=-UINT64, lt=UINT64)]]
+    shape: list[Annotated[int, Field(gt=-UINT64, lt=UINT64)]] = Field(max_length=MOST_DIMENSIONS)
     datatype: str
-    data: Any = None  # Any: numbers nested to any depth, flat, or texts; read by numpy
+    data: Any = None  # Any: numbers nested to any depth, flat, or texts; an array where they were many
 
 
 class _RequestedOutput(_Part):
@@ -105,8 +108,8 @@ _Named = TypeVar("_Named", _Input, _RequestedOutput)
 
 class _Body(_Part):
     id: str = ""
-    inputs: list[_Input] = Field(min_length=1)
-    outputs: list[_RequestedOutput] = []
+    inputs: list[_Input] = Field(min_length=1, max_length=MOST_ITEMS)
+    outputs: list[_RequestedOutput] = Field([], max_length=MOST_ITEMS)
 
 
 def read_request(body: bytes, header_length: str | None, shape: tuple[int, int, int]) -> InferRequest:
@@ -118,7 +121,8 @@ def read_request(body: bytes, header_length: str | None, shape: tuple[int, int, 
     if header_length is not None and not length:
         return InferRequest(_raw_image(body, shape), (Requested(binary=True),))
     try:
-        request = _Body.model_validate(pydantic_core.from_json(body[:length]))
+        document, arrays = read_json(body[:length])
+        request = _Body.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the body"
@@ -127,6 +131,8 @@ def read_request(body: bytes, header_length: str | None, shape: tuple[int, int, 
     except ValueError as error:
         raise MalformedBody(f"the body should be JSON, its {length} bytes cannot be read: {error}") from None
     (item,) = named(request.inputs, INPUT_NAME, "input")
+    if isinstance(item.data, str) and item.data in arrays:
+        item.data = arrays[item.data]
     images = _images(item, memoryview(body)[length:], shape)
     binary = bool(request.parameters.get("binary_data_output"))
     asked = named(request.outputs, OUTPUT_NAME, "output")
@@ -210,7 +216,8 @@ def check_shape(shape: Sequence[int], image: tuple[int, int, int] | None) -> Non
     expected = tuple(shape[1:]) == image if image else len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
     if not (expected and len(shape) and shape[0] > 0):
         wanted = f"[n, {', '.join(map(str, image))}] for UINT8" if image else "[n] for BYTES"
-        raise InvalidRequest(f"unexpected shape for input {INPUT_NAME!r}: expected {wanted}, got {list(shape)}")
+        came = list(shape[:MOST_DIMENSIONS])
+        raise InvalidRequest(f"unexpected shape for input {INPUT_NAME!r}: expected {wanted}, got {came}")
 
 
 def pack_bytes(items: Sequence[bytes]) -> bytes:

@@ -141,6 +141,11 @@ async def test_a_bad_request_names_the_field(serve: Serve, body: object, field: 
             "body.data: a name should have 1 to 64 characters of any script",
         ),
         (b"\xff\xfe{", 400, "the body should be JSON in UTF-8; "),
+        (
+            b'{"data": "photos", "epochs": ' + b"9" * 5000 + b"}",
+            400,
+            "the body should be JSON in UTF-8; Exceeds the limit",
+        ),
         (b"[" * 100_000, 400, "the body should be JSON in UTF-8; maximum recursion depth"),
     ],
 )

@@ -1,5 +1,9 @@
 """The service as an operator runs it: as a process."""
 
+import asyncio
+import contextlib
+import functools
+import resource
 import signal
 import socket
 import sys
@@ -8,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.app.api.door.served import Served, get
 from tests.app.network import encoded, publish, random_images
 from tests.process import answers, environment, free_port, run, service, until
 from tests.terminal import END_OF_TEXT, Terminal
@@ -57,6 +62,43 @@ def test_drain_delay_keeps_serving_while_ready_says_503(repository: ModelReposit
         until(lambda: answers(f"{url}/health/ready", 503))
         assert httpx.post(f"{url}/predict", files={"file": IMAGE}).status_code == 200
         assert process.wait(20) == 0
+
+
+@pytest.mark.anyio
+async def test_who_has_reached_the_kernel_is_answered_when_the_port_closes() -> None:
+    async with Served() as served:
+        # the loop does not run between the connections and the end of the port, so nobody has accepted them
+        asked = [socket.create_connection(("127.0.0.1", served.port), timeout=20) for _ in range(20)]
+        late = socket.create_connection(("127.0.0.1", served.port), timeout=20)
+        for connection in asked:
+            connection.sendall(get("/echo"))
+        await served.close_port()
+        late.sendall(get("/echo"))
+        for connection in (*asked, late):
+            with connection:
+                assert (await asyncio.to_thread(connection.recv, 100)).startswith(b"HTTP/1.1 200")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", served.port))
+
+
+def test_clients_can_not_take_all_connections_nor_fill_the_log(repository: ModelRepository, tmp_path: Path) -> None:
+    publish(repository)
+    limited = functools.partial(resource.setrlimit, resource.RLIMIT_NOFILE, (256, 256))
+    with service(tmp_path, limited) as (process, port), contextlib.ExitStack() as held:
+        until(lambda: answers(f"http://127.0.0.1:{port}/health/ready", 200))
+        for _ in range(300):
+            connection = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            with contextlib.suppress(OSError):
+                connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx")
+        assert answers(f"http://127.0.0.1:{port}/health/live", 200)
+        assert answers(f"http://127.0.0.1:{port}/health/ready", 200)
+        assert answers(f"http://127.0.0.1:{port}/models", 503)
+        assert len(list(Path(f"/proc/{process.pid}/fd").iterdir())) < 200
+        held.close()
+        until(lambda: answers(f"http://127.0.0.1:{port}/models", 200))
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=20)
+    assert len(log.splitlines()) < 30
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """gRPC calls with a real server and clients of other projects."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
+from app.api.open_inference import grpc_calls, grpc_server
 from tests.app.api.open_inference.inputs import EXPECTED, IMAGES, MODEL, files, pixels
 from tests.app.conftest import Serve
 from tests.app.network import encoded, network, publish, random_images, repository_at
@@ -212,6 +214,8 @@ def refused(port: int) -> bool:
         socket.create_connection(("127.0.0.1", port)).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # the port has closed in the middle of the handshake
+        pass
     return False
 
 
@@ -247,3 +251,57 @@ def test_both_ports_close_at_once_and_what_is_in_flight_is_answered(tmp_path: Pa
         connection.sendall(image[10:])
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")
         assert process.wait(30) == 0
+
+
+@pytest.mark.anyio
+async def test_messages_take_the_memory_of_uploads(serve: Serve, repository: ModelRepository) -> None:
+    publish(repository)
+    port = free_port()
+    async with serve(grpc_port=port) as (_, services), at(port) as channel:
+        infer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
+        others = services.uploads.lease()
+        others.take(services.uploads.capacity)
+        call = infer(request())
+        assert await call.code() == grpc.StatusCode.UNAVAILABLE
+        assert int(dict(await call.trailing_metadata())["retry-after"]) > 0
+        others.end()
+        assert await infer(request()).code() == grpc.StatusCode.OK
+        assert services.uploads.taken == 0
+
+
+@pytest.mark.anyio
+async def test_a_message_has_to_arrive_in_time(
+    serve: Serve, repository: ModelRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(repository)
+    monkeypatch.setattr(grpc_calls, "READ_S", 0.05)
+    port = free_port()
+
+    over = asyncio.Event()
+
+    async def nothing() -> AsyncIterator[bytes]:
+        await over.wait()
+        yield b""
+
+    async with serve(grpc_port=port), at(port) as channel, asyncio.timeout(15):
+        assert await channel.stream_unary(INFER)(nothing()).code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert await channel.unary_unary(INFER)(request().SerializeToString()).code() == grpc.StatusCode.OK
+        over.set()  # the client's task ends with it
+        await asyncio.sleep(0)
+
+
+@pytest.mark.anyio
+async def test_a_client_cannot_open_any_number_of_connections(
+    serve: Serve, repository: ModelRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(repository)
+    monkeypatch.setattr(grpc_server, "CONNECTIONS", 3)
+    port = free_port()
+    async with serve(grpc_port=port):
+        opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(6)]
+        async with asyncio.timeout(20):
+            for reader, _ in opened[3:]:
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read(100) == b""
+        for _, writer in opened:
+            writer.close()

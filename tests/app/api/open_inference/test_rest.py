@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from app.api.open_inference.long_json import SHORT_BYTES
 from app.api.open_inference.tensors import pack_bytes
 from app.services import Services
 from tests.app.api.open_inference.inputs import EXPECTED, IMAGES
@@ -63,6 +64,21 @@ async def test_pixels_as_json(serve: Serve, repository: ModelRepository, path: s
     (output,) = body["outputs"]
     assert (output["name"], output["datatype"], output["shape"]) == ("probabilities", "FP32", [3, len(LABELS)])
     np.testing.assert_allclose(tensor(output), EXPECTED, atol=1e-5)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+async def test_many_pixels_as_json(serve: Serve, repository: ModelRepository, nested: bool) -> None:
+    publish(repository)
+    images = np.concatenate([IMAGES] * 20)
+    data = images.tolist() if nested else images.ravel().tolist()
+    asked = {"inputs": [pixels(shape=list(images.shape), data=data)]}
+    async with serve() as (client, _):
+        answer = await client.post(INFER, json=asked)
+        assert len(answer.request.content) > SHORT_BYTES
+        np.testing.assert_allclose(tensor(answer.json()["outputs"][0]), [*EXPECTED] * 20, atol=1e-5)
+        for wrong, said in ((data[:-1], "whole numbers"), ([*data, [1]], "ragged"), ([*data, "x"], "besides whole")):
+            asked["inputs"][0]["data"] = wrong
+            assert said in error_of(await client.post(INFER, json=asked), 400)
 
 
 async def test_encoded_images_go_through_the_decode_of_predict(serve: Serve, repository: ModelRepository) -> None:
@@ -161,6 +177,8 @@ BAD_REQUESTS: dict[str, tuple[Json, str]] = {
     "over 255": ({"json": {"inputs": [pixels(data=[256] * 3 * SIZE * SIZE * 3)]}}, "from 0 to 255"),
     "fraction": ({"json": {"inputs": [pixels(data=[0.5] * 3 * SIZE * SIZE * 3)]}}, "from 0 to 255"),
     "no data": ({"json": {"inputs": [pixels(data=None)]}}, "from 0 to 255"),
+    "inputs": ({"json": {"inputs": [pixels()] * 65}}, "inputs: List should have at most 64 items"),
+    "dimensions": ({"json": {"inputs": [pixels(shape=[1] * 9)]}}, "shape: List should have at most 8 items"),
     "ragged": ({"json": {"inputs": [pixels(data=[[1], [1, 2]])]}}, "ragged"),
     "not base64": ({"json": {"inputs": [texts() | {"shape": [1], "data": ["\xff?"]}]}}, "base64"),
     "empty batch": ({"json": {"inputs": [texts()]}}, "expected [n] for BYTES, got [0]"),

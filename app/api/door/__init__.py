@@ -1,0 +1,1 @@
+"""The way in: what a connection and a request may cost before anything has read them."""
