@@ -11,6 +11,8 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+import sqlalchemy
+
 from tests.process import ROOT, environment, until
 from training.config import TrainConfig
 from training.jobs.job import DatasetRef, Job, JobState
@@ -93,6 +95,16 @@ class Engine:
 
     def log(self) -> str:
         return (self.shared.state / "workers.log").read_text()
+
+    def spoil(self, attempt: str, **columns: str | None) -> None:
+        """Overwrites columns of an attempt's row in the database, as damage or an intruder would."""
+        engine = sqlalchemy.create_engine(self.shared.database_url)
+        with engine.begin() as connection:
+            schema = "" if connection.dialect.name == "sqlite" else "dbos."
+            values = ", ".join(f"{name} = :{name}" for name in columns)
+            statement = f"UPDATE {schema}workflow_status SET {values} WHERE workflow_uuid = :attempt"
+            assert connection.execute(sqlalchemy.text(statement), {**columns, "attempt": attempt}).rowcount == 1
+        engine.dispose()
 
     def close(self) -> None:
         for process in self.workers:

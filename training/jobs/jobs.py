@@ -251,7 +251,9 @@ class Jobs:
         return refs
 
     def _unfinished(self, row: "WorkflowStatus") -> bool:
-        return row.status in ("ENQUEUED", "DELAYED", "PENDING") or self._state(row) in UNFINISHED
+        """Whether the attempt is not over. The row needs no output, unlike for `_state`."""
+        may_go_on = row.status in ("ENQUEUED", "DELAYED", "PENDING", "CANCELLED")
+        return may_go_on and self._state(row) in UNFINISHED
 
     def _prune(self, client: "DBOSClient", keep: int) -> Ids:
         jobs = by_job(client.list_workflows(name=WORKFLOW, load_input=False))

@@ -137,6 +137,21 @@ def test_a_dataset_is_in_use_until_its_jobs_are_over(engine: Engine) -> None:
     assert ask(engine.jobs.using("photos")) == {two.id: None}
 
 
+@pytest.mark.parametrize(
+    ("status", "used"),
+    [
+        *[("ENQUEUED", True), ("DELAYED", True), ("PENDING", True)],
+        *[("SUCCESS", False), ("ERROR", False), ("CANCELLED", False), ("MAX_RECOVERY_ATTEMPTS_EXCEEDED", False)],
+    ],
+)
+def test_what_the_engine_says_of_a_job_decides_whether_its_dataset_is_in_use(
+    engine: Engine, status: str, used: bool
+) -> None:
+    job = engine.submit()
+    engine.spoil(job.id, status=status)
+    assert ask(engine.jobs.using("photos")) == ({job.id: None} if used else {})
+
+
 def test_pruning_keeps_what_ended_last_and_what_has_not_ended(engine: Engine) -> None:
     engine.worker(kind="fast")
     ids = [engine.submit().id for _ in range(3)]
