@@ -12,7 +12,7 @@ from training.contract.activation import Failure
 from training.contract.manifest import Parity, SplitMetrics, Variant
 from training.contract.names import Name, usable_name
 from training.datasets.report import DatasetReport
-from training.jobs.job import Job
+from training.jobs.job import Job, UnreadableJob
 from training.jobs.presence import WorkerInfo
 
 
@@ -232,6 +232,7 @@ class JobPage(BaseModel):
     """One page of the jobs, newest first. `total` counts all jobs that match, also those on other pages."""
 
     jobs: list[Job]
+    unreadable: list[UnreadableJob] = Field(description="jobs of this page that cannot be read, and why")
     total: int
     limit: int
     offset: int

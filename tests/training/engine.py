@@ -35,6 +35,21 @@ def gone(pid: int) -> bool:
         return True
 
 
+def spoil(settings: SharedSettings, attempt: str, **columns: str | None) -> None:
+    """Overwrites columns of an attempt's row in the database, as damage or an intruder would."""
+    engine = sqlalchemy.create_engine(settings.database_url)
+    with engine.begin() as connection:
+        schema = "" if connection.dialect.name == "sqlite" else "dbos."
+        for name, table in (("inputs", "workflow_input"), ("output", "workflow_output")):
+            if name in columns:  # where the engine keeps it first
+                statement = f"DELETE FROM {schema}{table} WHERE workflow_uuid = :attempt"
+                connection.execute(sqlalchemy.text(statement), {"attempt": attempt})
+        values = ", ".join(f"{name} = :{name}" for name in columns)
+        statement = f"UPDATE {schema}workflow_status SET {values} WHERE workflow_uuid = :attempt"
+        assert connection.execute(sqlalchemy.text(statement), {**columns, "attempt": attempt}).rowcount == 1
+    engine.dispose()
+
+
 class Engine:
     """One installation: folders, a database, the jobs, and the workers that were started."""
 
@@ -97,14 +112,7 @@ class Engine:
         return (self.shared.state / "workers.log").read_text()
 
     def spoil(self, attempt: str, **columns: str | None) -> None:
-        """Overwrites columns of an attempt's row in the database, as damage or an intruder would."""
-        engine = sqlalchemy.create_engine(self.shared.database_url)
-        with engine.begin() as connection:
-            schema = "" if connection.dialect.name == "sqlite" else "dbos."
-            values = ", ".join(f"{name} = :{name}" for name in columns)
-            statement = f"UPDATE {schema}workflow_status SET {values} WHERE workflow_uuid = :attempt"
-            assert connection.execute(sqlalchemy.text(statement), {**columns, "attempt": attempt}).rowcount == 1
-        engine.dispose()
+        spoil(self.shared, attempt, **columns)
 
     def close(self) -> None:
         for process in self.workers:

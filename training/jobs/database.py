@@ -95,7 +95,7 @@ def sqlite_fault(python: tuple[int, int], sqlite: tuple[int, int, int]) -> str |
 
 
 def _connect(settings: SharedSettings) -> "DBOSClient":
-    from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer
+    from training.jobs.engine import DBOS, DBOSClient, DBOSPortableJSONSerializer
 
     logging.getLogger("dbos").setLevel(logging.WARNING)  # else it advertises its makers' service
     if not settings.database:

@@ -38,6 +38,10 @@ class JobNotResumable(JobError):
     """A job that is neither cancelled nor failed, so that it cannot be resumed."""
 
 
+class JobDamaged(JobError):
+    """A job whose row in the database, or whose folder, cannot be read."""
+
+
 class KeyReused(JobError):
     """An idempotency key that came with another request before."""
 
@@ -63,6 +67,13 @@ class JobRequest(BaseModel):
 
     config: TrainConfig
     dataset: DatasetRef
+
+
+class UnreadableJob(BaseModel):
+    """A job of which only the id is known, and why the rest cannot be read."""
+
+    id: str
+    error: str
 
 
 class Job(BaseModel):
