@@ -180,6 +180,9 @@ class ModelList(BaseModel):
     name: str
     live: int | None
     active: int | None
+    error: str | None = Field(
+        None, description="why it cannot be read which version is active, or which have failed; activating one mends it"
+    )
     versions: list[VersionSummary]
 
 
