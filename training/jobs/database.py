@@ -7,7 +7,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, TypeVar
 
 from training.jobs.job import JobsUnavailable
@@ -24,9 +24,9 @@ T = TypeVar("T")
 
 
 class JobsDatabase:
-    """A connection, made at the first question and made again after the database was away.
+    """A connection, made at the first question and made again after the database was away, read-only or another one.
 
-    Every question may raise JobsUnavailable.
+    Every question may raise JobsUnavailable. Who stops waiting takes a question back whose turn has not come.
     """
 
     def __init__(self, settings: SharedSettings) -> None:
@@ -44,11 +44,14 @@ class JobsDatabase:
 
         def answer() -> None:
             try:
-                future.set_result(self._answer(question))
+                with _held(self._asking):
+                    if not future.set_running_or_notify_cancel():
+                        return  # who asked has been told that there is no answer
+                    future.set_result(self._answer(question))
             except BaseException as error:
-                future.set_exception(error)
+                with contextlib.suppress(InvalidStateError):  # cancelled while it waited for its turn
+                    future.set_exception(error)
 
-        future.set_running_or_notify_cancel()
         threading.Thread(target=answer, name="jobs", daemon=True).start()
         return await asyncio.wrap_future(future)
 
@@ -56,14 +59,17 @@ class JobsDatabase:
         """Answers in this thread: the database may take its time, and the first import takes more than a second."""
         from sqlalchemy.exc import SQLAlchemyError
 
+        client = None
         try:
-            with _held(self._asking):
-                with _held(self._opening):
-                    self._client = self._client or _connect(self._settings)
-                return question(self._client)
+            with _held(self._opening):
+                self._client = client = self._client or _connect(self._settings)
+            return question(client)
         except SQLAlchemyError as error:
-            cause = str(getattr(error, "orig", None) or error).splitlines()[0]
-            raise JobsUnavailable(f"the jobs' database does not answer: {cause}") from error
+            cause = getattr(error, "orig", None) or error
+            if client and client is self._client and not _is_locked(cause):
+                self._client = None  # the next question connects, and makes the tables where there are none
+                client.destroy()
+            raise JobsUnavailable(f"the jobs' database does not answer: {str(cause).splitlines()[0]}") from error
 
     async def close(self) -> None:
         """Disconnects."""
@@ -81,6 +87,13 @@ def _held(lock: threading.Semaphore) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _is_locked(error: BaseException) -> bool:
+    """Whether another process holds SQLite's lock: the connection is as good as before."""
+    from training.jobs.engine import sqlite_code
+
+    return sqlite_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def sqlite_fault(python: tuple[int, int], sqlite: tuple[int, int, int]) -> str | None:

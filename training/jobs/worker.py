@@ -84,9 +84,10 @@ class Worker:
                 self._serve(stop)
 
     def _serve(self, stop: threading.Event) -> None:
-        from training.jobs.engine import DBOS, DBOSConfig, DBOSPortableJSONSerializer
+        from training.jobs.engine import DBOS, DBOSConfig, DBOSPortableJSONSerializer, wait_for_database
 
         asyncio.run(self.jobs.prepare(self.poll_s))
+        wait_for_database(stop)
         config: DBOSConfig = {
             "name": APPLICATION,
             "system_database_url": self.settings.database_url,
