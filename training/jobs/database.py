@@ -6,6 +6,7 @@ import logging
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, TypeVar
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 APPLICATION = "resnext"
 ASKING = 8  # questions at once
-PATIENCE_S = 5.0  # how long a question waits behind others
+PATIENCE_S = 4.0  # how long a question waits for others and for a lock; the service waits longer, so it learns the end
 
 T = TypeVar("T")
 
@@ -29,8 +30,9 @@ class JobsDatabase:
     Every question may raise JobsUnavailable. Who stops waiting takes a question back whose turn has not come.
     """
 
-    def __init__(self, settings: SharedSettings) -> None:
+    def __init__(self, settings: SharedSettings, patience_s: float = PATIENCE_S) -> None:
         self._settings = settings
+        self._patience_s = patience_s
         self._client: DBOSClient | None = None
         self._opening = threading.BoundedSemaphore(1)
         self._asking = threading.BoundedSemaphore(ASKING)
@@ -41,13 +43,14 @@ class JobsDatabase:
         An executor's thread will not do: a process waits for those at its end, and a database may never answer.
         """
         future: Future[T] = Future()
+        until = time.monotonic() + self._patience_s
 
         def answer() -> None:
             try:
-                with _held(self._asking):
+                with _held(self._asking, until):
                     if not future.set_running_or_notify_cancel():
                         return  # who asked has been told that there is no answer
-                    future.set_result(self._answer(question))
+                    future.set_result(self._answer(question, until))
             except BaseException as error:
                 with contextlib.suppress(InvalidStateError):  # cancelled while it waited for its turn
                     future.set_exception(error)
@@ -55,13 +58,16 @@ class JobsDatabase:
         threading.Thread(target=answer, name="jobs", daemon=True).start()
         return await asyncio.wrap_future(future)
 
-    def _answer(self, question: Callable[["DBOSClient"], T]) -> T:
+    def _answer(self, question: Callable[["DBOSClient"], T], until: float) -> T:
         """Answers in this thread: the database may take its time, and the first import takes more than a second."""
         from sqlalchemy.exc import SQLAlchemyError
 
+        from training.jobs.engine import PATIENCE
+
+        PATIENCE.until = until
         client = None
         try:
-            with _held(self._opening):
+            with _held(self._opening, until):
                 self._client = client = self._client or _connect(self._settings)
             return question(client)
         except SQLAlchemyError as error:
@@ -79,9 +85,9 @@ class JobsDatabase:
 
 
 @contextlib.contextmanager
-def _held(lock: threading.Semaphore) -> Iterator[None]:
+def _held(lock: threading.Semaphore, until: float) -> Iterator[None]:
     """Holds the lock. Raises JobsUnavailable when the questions ahead take too long."""
-    if not lock.acquire(timeout=PATIENCE_S):
+    if not lock.acquire(timeout=max(0.0, until - time.monotonic())):
         raise JobsUnavailable("the jobs' database does not answer: earlier questions still wait for it")
     try:
         yield
@@ -122,6 +128,7 @@ def _connect(settings: SharedSettings) -> "DBOSClient":
     return DBOSClient(
         system_database_url=settings.database_url,
         application_name=APPLICATION,
+        system_database_pool_size=ASKING,  # else questions wait for a connection, with a patience of its own
         serializer=DBOSPortableJSONSerializer(),
         retry_connection_errors=False,  # else a request would wait for ever
     )

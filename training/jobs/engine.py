@@ -27,8 +27,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 __all__ = ["DBOS", "DBOSClient", "DBOSConfig", "DBOSPortableJSONSerializer", "error"]
 
 MOST_COMPLAINTS = 100
-BUSY_MS = 4000  # less than the service waits for an answer: what was refused is not carried out afterwards
-WORKERS_BUSY_MS = 30_000
+BUSY_S = 30.0  # how long a worker's statement waits for a lock before the engine repeats it
 STALE = {  # SQLite's errors after which a new connection may do better
     *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN),
     *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM),
@@ -48,10 +47,19 @@ def _refuse(*_: object) -> NoReturn:
 DefaultSerializer.deserialize = _refuse  # type: ignore[assignment, method-assign]  # the engine has no setting for it
 
 
+class _Patience(threading.local):
+    """The end of a question's patience, by the monotonic clock, in the thread that asks it; None for a worker's own."""
+
+    until: float | None = None
+
+
+PATIENCE = _Patience()
+
+
 def _retry(error: Exception) -> bool:
-    """Whether the engine should repeat what failed on SQLite: a worker waits, a question is answered within seconds."""
-    code = sqlite_code(getattr(error, "orig", None))
-    return _stop is not None and not _stop.is_set() and code in PASSING
+    """Whether the engine should repeat what failed on SQLite: a worker waits, a question has an end."""
+    stopped = _stop is not None and _stop.is_set()
+    return PATIENCE.until is None and not stopped and sqlite_code(getattr(error, "orig", None)) in PASSING
 
 
 # the engine has no setting for it, and waits for a lock without end: what was refused would be carried out long after
@@ -97,7 +105,8 @@ def _require_fresh(connection: object, record: ConnectionPoolEntry, _: PoolProxi
     if isinstance(connection, sqlite3.Connection):
         if _identity(record.info["path"]) != record.info["file"]:
             raise InvalidatePoolError("the database's file was replaced")
-        connection.execute(f"PRAGMA busy_timeout={BUSY_MS if _stop is None else WORKERS_BUSY_MS}")
+        left = BUSY_S if PATIENCE.until is None else max(0.0, PATIENCE.until - time.monotonic())
+        connection.execute(f"PRAGMA busy_timeout={int(1000 * left)}")
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -31,7 +31,7 @@ from training.jobs.attempts import (
     reason_of,
     request_of,
 )
-from training.jobs.database import JobsDatabase
+from training.jobs.database import PATIENCE_S, JobsDatabase
 from training.jobs.job import (
     UNFINISHED,
     DatasetRef,
@@ -81,10 +81,10 @@ Workers = list[WorkerInfo]
 class Jobs:
     """The jobs of one installation. Every call may raise JobsUnavailable; the next call connects again."""
 
-    def __init__(self, settings: SharedSettings) -> None:
+    def __init__(self, settings: SharedSettings, patience_s: float = PATIENCE_S) -> None:
         self.settings = settings
         self.presence = settings.state / "workers"
-        self._database = JobsDatabase(settings)
+        self._database = JobsDatabase(settings, patience_s)
 
     async def open(self) -> None:
         """Connects, and makes the tables where there are none. Logs a database that is away, and raises nothing."""

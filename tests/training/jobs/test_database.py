@@ -14,8 +14,8 @@ import sqlalchemy
 from sqlalchemy.exc import OperationalError
 
 from tests.training.engine import Engine, ask
-from training.jobs import engine as underneath
 from training.jobs.job import JobsUnavailable
+from training.jobs.jobs import Jobs
 
 NOBODY = 65534
 
@@ -98,11 +98,10 @@ def test_a_file_that_is_no_database_is_used_once_it_is_gone(engine: Engine) -> N
     assert ask(engine.jobs.list()).total == 0
 
 
-def test_what_was_refused_while_the_database_was_locked_is_not_queued(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(underneath, "BUSY_MS", 300)
+def test_what_was_refused_while_the_database_was_locked_is_not_queued(engine: Engine) -> None:
     first = engine.submit()
+    engine.jobs = Jobs(engine.shared, patience_s=0.5)
+    ask(engine.jobs.open())
 
     async def refused(submit: int) -> None:
         limit = 30 if submit % 2 else 0.1  # some are given up, as after the service's limit, some wait for their error
