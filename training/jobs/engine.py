@@ -36,7 +36,7 @@ PASSING = {  # errors that pass when there is room, or when others are done
     *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL),
     *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN),
 }
-LONGEST_PAUSE_S = 2.0  # between two tries of a worker
+LONGEST_PAUSE_S = 5.0  # between two tries of a worker
 READ_ONLY_STATE = "25006"  # PostgreSQL's: the server became a standby, and its successor has the same address
 
 

@@ -95,5 +95,5 @@ class Job(BaseModel):
     version: int | None = Field(description="the version that it published, active or kept aside")
     reason: str | None = Field(
         description="why it failed or was rejected; of a job that succeeded, why the head that it published first "
-        "stays active"
+        "stays active; of one that runs, what it waits for"
     )

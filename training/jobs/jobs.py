@@ -11,11 +11,9 @@ import logging
 import re
 import shutil
 from collections.abc import Collection
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from training.config import TrainConfig
-from training.errors import TrainingError, words_of
 from training.jobs import presence
 from training.jobs.attempts import (
     MIDDLE,
@@ -23,12 +21,10 @@ from training.jobs.attempts import (
     attempt_id,
     by_job,
     job_and_attempt,
-    moment,
     new_id,
     number,
     outcome_of,
     priority_of,
-    reason_of,
     request_of,
 )
 from training.jobs.database import PATIENCE_S, JobsDatabase
@@ -49,9 +45,8 @@ from training.jobs.job import (
     WorkerAlive,
 )
 from training.jobs.presence import WorkerInfo
+from training.jobs.reading import job_of
 from training.jobs.settings import SharedSettings
-from training.runs.progress import read_progress
-from training.runs.records import PublishRecord, head_that_stays, verdict_of
 from training.runs.run import Run
 
 if TYPE_CHECKING:
@@ -324,50 +319,5 @@ class Jobs:
 
     def _job(self, attempts: Attempts) -> Job:
         """Makes a job of all its attempts. The newest row needs its input and output. Raises JobDamaged."""
-        request = request_of(attempts[-1])
-        try:
-            return self._of_files(attempts, request)
-        except (TrainingError, OSError, ValueError, LookupError) as error:  # ValueError, LookupError: progress.jsonl
-            id, _ = job_and_attempt(attempts[-1].workflow_id)
-            why = words_of(error).replace(f"{self.run(id).folder}/", "")
-            raise JobDamaged(f"the files of job {id} cannot be read: {why}") from error
-
-    def _of_files(self, attempts: Attempts, request: JobRequest) -> Job:
-        newest = attempts[-1]
-        id, attempt = job_and_attempt(newest.workflow_id)
-        run, state = self.run(id), self._state(newest)
-        verdict = verdict_of(run) if run.done("gating") else None
-        started = _began(run)
-        phase = run.next_phase() if started and state != "queued" else None
-        return Job(
-            id=id,
-            state=state,
-            priority=priority_of(newest),
-            attempt=attempt,
-            created=moment(attempts[0].created_at) or datetime.now(UTC),
-            started=started,
-            finished=moment(newest.completed_at) if state not in UNFINISHED else None,
-            worker=newest.executor_id,
-            dataset=request.dataset,
-            config=request.config,
-            phase=phase,
-            progress=read_progress(run.progress),
-            verdict=verdict,
-            version=_version_of(run),
-            reason=reason_of(newest, state, verdict),
-        )
-
-
-def _version_of(run: Run) -> int | None:
-    """Returns the version that the run has made: the head's, where the training of all layers after it was rejected."""
-    if not run.done("publishing"):
-        return None
-    return head_that_stays(run) or run.record("publishing", PublishRecord).version
-
-
-def _began(run: Run) -> datetime | None:
-    """Returns when the first attempt began, from the folder: the engine forgets the time at a cancel."""
-    try:
-        return datetime.fromtimestamp(run.config_file.stat().st_mtime, UTC)
-    except FileNotFoundError:
-        return None
+        id, _ = job_and_attempt(attempts[-1].workflow_id)
+        return job_of(attempts, self._state(attempts[-1]), self.run(id), self.settings.state)
