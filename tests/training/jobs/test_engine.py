@@ -118,3 +118,12 @@ def test_the_command_line_names_a_bad_row(
 def test_a_starter_that_cannot_be_read_keeps_no_worker_from_its_work(engine: Engine) -> None:
     engine.spoil(engine.submit(key="starter-flowers").id, inputs="[")
     assert ask(queue_starter(engine.jobs, "flowers")) is None
+    assert ask(engine.jobs.list()).total == 1
+
+
+def test_a_damaged_repository_keeps_no_worker_from_its_work(engine: Engine) -> None:
+    folder = engine.shared.models / "flowers"
+    folder.mkdir(parents=True)
+    (folder / "ACTIVE").write_text("one")
+    assert ask(queue_starter(engine.jobs, "flowers")) is None
+    assert ask(engine.jobs.list()).total == 0
