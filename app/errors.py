@@ -6,8 +6,15 @@ from starlette.exceptions import HTTPException
 
 from training.datasets.listing import DatasetError
 from training.datasets.store import DatasetDamaged, DatasetMounted, DatasetNotFound
-from training.errors import ArchiveError, ArchiveTooLarge, StorageFull, StorageUnavailable, TrainingError
-from training.jobs.job import JobFinished, JobNotFound, JobNotResumable, JobsUnavailable, KeyReused
+from training.errors import (
+    ArchiveError,
+    ArchiveTooLarge,
+    ContractError,
+    StorageFull,
+    StorageUnavailable,
+    TrainingError,
+)
+from training.jobs.job import JobDamaged, JobFinished, JobNotFound, JobNotResumable, JobsUnavailable, KeyReused
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; no client is left to read it
 
@@ -149,7 +156,9 @@ class DeadlineExceeded(ServiceError):
 DOMAIN: dict[type[TrainingError], tuple[int, str]] = {
     DatasetNotFound: (404, "dataset_not_found"),
     JobNotFound: (404, "job_not_found"),
+    ContractError: (409, "repository_damaged"),
     DatasetMounted: (409, "dataset_mounted"),
+    JobDamaged: (409, "job_damaged"),
     JobFinished: (409, "job_finished"),
     JobNotResumable: (409, "job_not_resumable"),
     ArchiveTooLarge: (413, "archive_too_large"),

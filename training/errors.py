@@ -23,6 +23,10 @@ class StorageUnavailable(TrainingError):
     """A folder that the system does not let this process use."""
 
 
+class RepositoryUnreadable(StorageUnavailable, ContractError):
+    """A file or folder of the model repository that the system does not let this process read."""
+
+
 class StorageFull(StorageUnavailable):
     """A folder on a disk that is full."""
 

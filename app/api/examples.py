@@ -78,8 +78,11 @@ ERRORS = {
     "too_slow": "a request's headers should arrive within 10 s",
     "version_live": "version 7 serves requests; activate another one first",
     "version_unusable": "version 6 cannot be served: 6/model.onnx should have SHA-256 9f86, it has 60a0",
+    "repository_damaged": "resnext50/HISTORY should hold a JSON list of versions: Invalid JSON: EOF while parsing",
     "dataset_mounted": "dataset 'photos' is a folder of the operator's: it can be neither uploaded to nor deleted",
     "dataset_in_use": "dataset 'photos' is in use by 20261127-120000-abcd: cancel these jobs, or wait",
+    "job_damaged": "job 20261127-120000-abcd cannot be read: its row in the jobs' database should hold a request in "
+    "the format portable_json, it holds 'gASVKgAAAAAAAACMBXBvc2l4lIwF'",
     "job_finished": "job 20261127-120000-abcd is over: it has succeeded",
     "job_not_resumable": "job 20261127-120000-abcd is queued: only a cancelled or failed job can be resumed",
     "upload_too_large": "a request's body should have at most 33554432 bytes, 40000000 bytes are announced",

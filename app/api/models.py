@@ -1,7 +1,6 @@
 """/models: list the versions of the served model, show, activate and delete them."""
 
 import asyncio
-import logging
 from typing import Annotated
 
 from fastapi import APIRouter, Path
@@ -13,25 +12,24 @@ from app.rollout.serving import Serving
 from app.services import ServicesDep
 from training.contract.activation import Failure
 from training.contract.manifest import Manifest
-from training.errors import ContractError, StorageUnavailable
-
-logger = logging.getLogger(__name__)
+from training.errors import ContractError, RepositoryUnreadable, StorageUnavailable
 
 router = APIRouter(prefix="/models", tags=["models"])
 
 Version = Annotated[int, Path(ge=1, description="number of a version")]
 
 
-@router.get("", summary="List the versions", responses=documented(Unauthorized))
+@router.get("", summary="List the versions", responses=documented(Unauthorized, RepositoryUnreadable))
 async def list_versions(services: ServicesDep) -> ModelList:
-    """Lists all versions with their measured quality. A version whose manifest cannot be read has an `error`."""
+    """Lists all versions with their measured quality. A version whose manifest cannot be read has an `error`; the list
+    has one where it cannot be read which version is active, or which have failed."""
     return await asyncio.to_thread(_list, services.serving)
 
 
 @router.get(
     "/{version}",
     summary="Show a version's manifest",
-    responses=documented(Unauthorized, VersionNotFound, VersionUnusable, InvalidRequest),
+    responses=documented(Unauthorized, VersionNotFound, VersionUnusable, InvalidRequest, RepositoryUnreadable),
 )
 async def get_version(version: Version, services: ServicesDep) -> Manifest:
     """Returns the manifest: everything that is recorded about the version and its training."""
@@ -45,11 +43,14 @@ async def get_version(version: Version, services: ServicesDep) -> Manifest:
 @router.post(
     "/{version}/activate",
     summary="Make a version live",
-    responses=documented(Unauthorized, VersionNotFound, VersionUnusable, InvalidRequest, StorageUnavailable),
+    responses=documented(
+        *(Unauthorized, VersionNotFound, VersionUnusable, ContractError, InvalidRequest, StorageUnavailable)
+    ),
 )
 async def activate_version(version: Version, services: ServicesDep) -> ModelRef:
     """Loads, verifies and warms the version beside the live one, then swaps them; the answer comes when it is live.
-    Requests in flight finish on the version that they began with."""
+    Requests in flight finish on the version that they began with. What is damaged of ACTIVE, HISTORY and FAILURES is
+    kept aside and written anew. The live version is loaded again if its files have changed."""
     await services.serving.activate(version)
     return ModelRef(name=services.serving.repository.name, version=version)
 
@@ -58,7 +59,9 @@ async def activate_version(version: Version, services: ServicesDep) -> ModelRef:
     "/{version}",
     summary="Delete a version",
     status_code=204,
-    responses=documented(Unauthorized, VersionNotFound, VersionLive, InvalidRequest, StorageUnavailable),
+    responses=documented(
+        *(Unauthorized, VersionNotFound, VersionLive, ContractError, InvalidRequest, StorageUnavailable)
+    ),
 )
 async def delete_version(version: Version, services: ServicesDep) -> None:
     """Deletes a version, unless it is live or active."""
@@ -68,28 +71,27 @@ async def delete_version(version: Version, services: ServicesDep) -> None:
 def _list(serving: Serving) -> ModelList:
     repository = serving.repository
     live = serving.live.model.version if serving.live else None
-    failures = _failures(serving)
+    active: int | None = None
+    failures: dict[int, Failure] = {}
+    errors = []
     try:
         active = repository.active()
-    except ContractError:  # /health reports it
-        active = None
+    except ContractError as error:
+        errors.append(serving.reason(error))
+    try:
+        failures = repository.failures()
+    except ContractError as error:
+        errors.append(serving.reason(error))
     return ModelList(
         name=repository.name,
         live=live,
         active=active,
+        error="; ".join(errors) or None,
         versions=[
             _summary(serving, v, live=v == live, active=v == active, failure=failures.get(v))
             for v in repository.versions()
         ],
     )
-
-
-def _failures(serving: Serving) -> dict[int, Failure]:
-    try:
-        return serving.repository.failures()
-    except ContractError:
-        logger.exception("it cannot be read which versions failed")
-        return {}
 
 
 def _summary(serving: Serving, version: int, *, live: bool, active: bool, failure: Failure | None) -> VersionSummary:

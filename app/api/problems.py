@@ -31,7 +31,7 @@ from app.errors import (
 )
 from training.datasets.store import DatasetDamaged
 from training.errors import StorageUnavailable
-from training.jobs.job import JobNotFound, JobsUnavailable
+from training.jobs.job import JobDamaged, JobNotFound, JobsUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ PROBLEM_TYPE = "application/problem+json"
 # the errors that routes of one kind may answer with, for `documented`
 BODY_ERRORS = (Unauthorized, MalformedBody, UnsupportedBody, UploadTooLarge, InvalidRequest)
 DATASET_ERRORS = (Unauthorized, InvalidRequest, DatasetDamaged, StorageUnavailable)
-JOB_ERRORS = (Unauthorized, JobNotFound, InvalidRequest, JobsUnavailable)
+JOB_ERRORS = (Unauthorized, JobNotFound, JobDamaged, InvalidRequest, JobsUnavailable)
 
 # the statuses that Triton or HTTP itself uses too; every other becomes one of these
 PROTOCOL_STATUSES = {400, 401, 404, 405, 408, 413, 415, 431, CLIENT_CLOSED_REQUEST, 500, 501, 503}

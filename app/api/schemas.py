@@ -12,7 +12,7 @@ from training.contract.activation import Failure
 from training.contract.manifest import Parity, SplitMetrics, Variant
 from training.contract.names import Name, usable_name
 from training.datasets.report import DatasetReport
-from training.jobs.job import Job
+from training.jobs.job import Job, UnreadableJob
 from training.jobs.presence import WorkerInfo
 
 
@@ -180,6 +180,9 @@ class ModelList(BaseModel):
     name: str
     live: int | None
     active: int | None
+    error: str | None = Field(
+        None, description="why it cannot be read which version is active, or which have failed; activating one mends it"
+    )
     versions: list[VersionSummary]
 
 
@@ -232,6 +235,7 @@ class JobPage(BaseModel):
     """One page of the jobs, newest first. `total` counts all jobs that match, also those on other pages."""
 
     jobs: list[Job]
+    unreadable: list[UnreadableJob] = Field(description="jobs of this page that cannot be read, and why")
     total: int
     limit: int
     offset: int

@@ -25,7 +25,16 @@ from training.contract.repository import ModelRepository
 from training.datasets.layout import DatasetError, layout_of
 from training.datasets.store import DatasetNotFound
 from training.errors import ContractError, TrainingError
-from training.jobs.job import DatasetRef, Job, JobFinished, JobNotResumable, JobState, JobsUnavailable, KeyReused
+from training.jobs.job import (
+    DatasetRef,
+    Job,
+    JobDamaged,
+    JobFinished,
+    JobNotResumable,
+    JobState,
+    JobsUnavailable,
+    KeyReused,
+)
 from training.runs.source import MethodError, require_weights, with_source
 from training.weights.store import WeightsStore
 
@@ -55,7 +64,7 @@ async def _json_body(request: Request) -> None:
     dependencies=[Depends(_json_body)],
     responses={
         202: {"headers": {"Location": {"description": "path of the job", "schema": {"type": "string"}}}},
-        **documented(*BODY_ERRORS, *DATASET_ERRORS, DatasetError, KeyReused, JobsUnavailable),
+        **documented(*BODY_ERRORS, *DATASET_ERRORS, DatasetError, JobDamaged, KeyReused, JobsUnavailable),
     },
 )
 async def submit(
@@ -109,9 +118,9 @@ async def list_jobs(
     limit: Annotated[int, Query(ge=1, le=200, description="most jobs in the answer")] = 50,
     offset: Annotated[int, Query(ge=0, description="jobs to skip")] = 0,
 ) -> JobPage:
-    """Lists the jobs, newest first."""
-    jobs, total = await answered(services.jobs.list(state, limit, offset))
-    return JobPage(jobs=jobs, total=total, limit=limit, offset=offset)
+    """Lists the jobs, newest first. Those that cannot be read stand in `unreadable`."""
+    page = await answered(services.jobs.list(state, limit, offset))
+    return JobPage(**page._asdict(), limit=limit, offset=offset)
 
 
 @router.get("/{id}", summary="Show a job and its progress", responses=documented(*JOB_ERRORS))

@@ -14,6 +14,7 @@ from starlette.types import Scope
 
 from app.observability.observation import CURRENT, Observation
 from app.observability.requests import Watcher
+from app.observability.stray import log_descriptor, take_output
 from app.observability.timing import Timing
 from app.settings import Settings
 
@@ -24,9 +25,12 @@ LIMIT = 10_000  # lines that may wait for a slow reader: some seconds of all tha
 
 
 def configure(settings: Settings) -> None:
-    """Sets up the log of this process."""
+    """Sets up the log of this process. In JSON, what others print becomes lines of it, too."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines() if settings.log == "json" else logging.Formatter(TEXT))
+    handler.setFormatter(logging.Formatter(TEXT))
+    if settings.log == "json":
+        handler.setStream(os.fdopen(take_output(), "w", buffering=1, encoding="utf-8", closefd=False))
+        handler.setFormatter(JsonLines())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     logging.getLogger("PIL").setLevel(logging.INFO)  # it logs every chunk of a PNG
 
@@ -54,8 +58,8 @@ class RequestLog(Watcher):
     A reader that does not keep up costs lines, never requests; the log then says how many.
     """
 
-    def __init__(self, file: int = 2) -> None:
-        self._file = file
+    def __init__(self, file: int | None = None) -> None:
+        self._file = log_descriptor() if file is None else file
         self._lines: deque[str] = deque()
         self._dropped = 0
         self._some = threading.Event()

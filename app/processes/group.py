@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 from app.execution.cores import usable_cores
 from app.observability.metrics import FOLDER, forget_process
+from app.observability.stray import log_descriptor
 from app.processes.keeper import GRACE_S, Keeper, training_worker
 from app.settings import Settings, SettingsError
 from training.errors import words_of
@@ -88,6 +89,7 @@ async def _keep(settings: Settings, shared: str) -> int:
             ended.is_set,
             FATAL,
             on_end=functools.partial(forget_process, folder=shared),
+            stderr=log_descriptor(),  # a member's lines are JSON already
             grace_s=settings.drain_delay + settings.drain_timeout + GRACE_S,
         )
         for number in range(1, settings.processes + 1)

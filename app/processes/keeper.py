@@ -29,9 +29,10 @@ logger = logging.getLogger(__name__)
 class Keeper:
     """A process that runs `command` and is started again when it dies, while the context is open and not `ending`.
 
-    The process' stdin is a pipe that closes when this process ends, in whatever way; its output joins the service's.
-    Messages call the process `name`. `fatal` maps the exit statuses after which a restart would not help to the reason.
-    `on_end` is called with the id of each process that has ended. Without a command nothing is started.
+    The process' stdin is a pipe that closes when this process ends, in whatever way; its output joins the service's,
+    unless its stderr is to be the descriptor `stderr`. Messages call the process `name`. `fatal` maps the exit statuses
+    after which a restart would not help to the reason. `on_end` is called with the id of each process that has
+    ended. Without a command nothing is started.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Keeper:
         fatal: Mapping[int, str],
         *,
         on_end: Callable[[int], None] | None = None,
+        stderr: int | None = None,
         grace_s: float = GRACE_S,
         first_delay_s: float = FIRST_DELAY_S,
         steady_s: float = STEADY_S,
@@ -55,6 +57,7 @@ class Keeper:
         self._asked_to_end = ending
         self._fatal = fatal
         self._on_end = on_end
+        self._stderr = stderr
         self._grace_s = grace_s
         self._left = False
         self._first_delay_s = first_delay_s
@@ -125,7 +128,9 @@ class Keeper:
         # its own process group from the first moment: Ctrl-C in the terminal reaches this process, which then ends the
         # child. asyncio offers only a new session, and Linux divides processor time between sessions first, so that
         # niceness would have no effect
-        return subprocess.Popen(command, stdin=subprocess.PIPE, env=self._environment, process_group=0)
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stderr=self._stderr, env=self._environment, process_group=0
+        )
 
     async def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds

@@ -16,8 +16,9 @@ logger = logging.getLogger(__name__)
 
 Cause = Literal["load", "errors"]
 
-# errors of a version that lacks a file; all other numbers are the machine's, like EMFILE or ENOSPC
-VERSIONS_FAULT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+# errors of a version that lacks a file, or has another thing in its place; all other numbers are the machine's, like
+# EMFILE or ENOSPC
+VERSIONS_FAULT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EFBIG}
 # words for which ONNX Runtime has no exception of its own
 OUT_OF_MEMORY = ("bad_alloc", "failed to allocate", "out of memory")
 

@@ -17,7 +17,8 @@ from app.observability.metrics import Metrics
 from app.observability.observation import Batch
 from app.rollout.attempts import ActiveState, Attempts, LoadFailure, find_active
 from app.rollout.rollback import Cause, Rollback, RollbackPolicy, go_back, is_momentary
-from training.contract.repository import ModelRepository
+from training.contract.manifest import GOLDEN_FILE
+from training.contract.repository import ModelRepository, VersionActive
 from training.errors import ContractError, StorageUnavailable, words_of
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ class Serving:
         async with self._swapping:
             await self.require(version)
             model = None
-            if not (self.live and self.live.model.version == version):
+            if not await asyncio.to_thread(self._serves, version):
                 try:
                     model = await asyncio.to_thread(self._try_load, version)
                 except Exception as error:  # whatever makes the version unusable is the answer
@@ -122,7 +123,10 @@ class Serving:
             self._settle()
 
     async def delete(self, version: int) -> None:
-        """Removes a version from the repository. Raises VersionNotFound, VersionLive, StorageUnavailable."""
+        """Removes a version from the repository.
+
+        Raises VersionNotFound, VersionLive, StorageUnavailable, ContractError where ACTIVE or its like is damaged.
+        """
         async with self._swapping:
             await self.require(version)
             if self.live and self.live.model.version == version:
@@ -130,7 +134,7 @@ class Serving:
             try:
                 with self._writing():
                     await asyncio.to_thread(self.repository.delete, version)
-            except ContractError as error:
+            except VersionActive as error:
                 raise VersionLive(self.reason(error)) from None
 
     @contextlib.contextmanager
@@ -148,6 +152,18 @@ class Serving:
                 logger.warning("nothing is served from %s yet: %s", self.repository.root, self.why_none())
             self.settled.set()
             await asyncio.sleep(self._poll_interval)
+
+    def _serves(self, version: int) -> bool:
+        """Whether the version is live as it lies on the disk: its files may have been replaced under its number."""
+        model = self.live.model if self.live else None
+        if model is None or model.version != version:
+            return False
+        try:
+            files = [name for name in model.manifest.files if name == GOLDEN_FILE or name.endswith(".onnx")]
+            self.repository.verify_files(version, files)
+            return self.repository.manifest(version) == model.manifest
+        except ContractError:  # a load says what is wrong
+            return False
 
     def _try_load(self, version: int) -> Model:
         self.loading = True

@@ -1,6 +1,7 @@
 """The metrics of the training jobs, read at each scrape."""
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Iterable
 from typing import get_args
@@ -9,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from app.trainer.jobs import JobStates, answered
-from training.jobs.job import Job, JobNotFound, JobState, JobsUnavailable
+from training.jobs.job import Job, JobDamaged, JobNotFound, JobState, JobsUnavailable
 from training.jobs.jobs import Jobs
 
 
@@ -24,13 +25,17 @@ async def job_metrics(states: JobStates, jobs: Jobs, limit: float) -> list[Metri
         ids = [id for id, status in known.items() if status.state == "running"]
         running = await answered(_jobs(jobs, ids), limit)
         alive = sum(worker.alive for worker in await asyncio.to_thread(jobs.workers))
-    except (JobsUnavailable, JobNotFound, OSError):  # a job may be pruned just now, signs of life may be unreadable
+    except (JobsUnavailable, OSError):  # signs of life may be unreadable
         return []
     return show_jobs([status.state for status in known.values()], running, alive)
 
 
 async def _jobs(jobs: Jobs, ids: Iterable[str]) -> list[Job]:
-    return [await jobs.get(id) for id in ids]
+    found = []
+    for id in ids:
+        with contextlib.suppress(JobDamaged, JobNotFound):  # the latter may be pruned just now
+            found.append(await jobs.get(id))
+    return found
 
 
 def show_jobs(states: Iterable[JobState], running: Iterable[Job], workers: int) -> list[Metric]:

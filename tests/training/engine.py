@@ -11,6 +11,8 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+import sqlalchemy
+
 from tests.process import ROOT, environment, until
 from training.config import TrainConfig
 from training.jobs.job import DatasetRef, Job, JobState
@@ -31,6 +33,21 @@ def gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):  # the latter where it goes while it is read
         return True
+
+
+def spoil(settings: SharedSettings, attempt: str, **columns: str | None) -> None:
+    """Overwrites columns of an attempt's row in the database, as damage or an intruder would."""
+    engine = sqlalchemy.create_engine(settings.database_url)
+    with engine.begin() as connection:
+        schema = "" if connection.dialect.name == "sqlite" else "dbos."
+        for name, table in (("inputs", "workflow_input"), ("output", "workflow_output")):
+            if name in columns:  # where the engine keeps it first
+                statement = f"DELETE FROM {schema}{table} WHERE workflow_uuid = :attempt"
+                connection.execute(sqlalchemy.text(statement), {"attempt": attempt})
+        values = ", ".join(f"{name} = :{name}" for name in columns)
+        statement = f"UPDATE {schema}workflow_status SET {values} WHERE workflow_uuid = :attempt"
+        assert connection.execute(sqlalchemy.text(statement), {**columns, "attempt": attempt}).rowcount == 1
+    engine.dispose()
 
 
 class Engine:
@@ -93,6 +110,9 @@ class Engine:
 
     def log(self) -> str:
         return (self.shared.state / "workers.log").read_text()
+
+    def spoil(self, attempt: str, **columns: str | None) -> None:
+        spoil(self.shared, attempt, **columns)
 
     def close(self) -> None:
         for process in self.workers:

@@ -92,12 +92,14 @@ class ListJobs(SharedSettings):
     json_: bool = Field(False, alias="json", description="print JSON")
 
     def cli_cmd(self) -> None:
-        jobs, total = ask_existing(self, lambda jobs: jobs.list(self.only, limit=self.limit))
+        page = ask_existing(self, lambda jobs: jobs.list(self.only, limit=self.limit))
+        for unreadable in page.unreadable:
+            terminal.error(unreadable.error)
         if self.json_:
-            sys.stdout.write(json.dumps([job.model_dump(mode="json") for job in jobs], indent=2) + "\n")
+            sys.stdout.write(json.dumps([job.model_dump(mode="json") for job in page.jobs], indent=2) + "\n")
             return
-        terminal.table(COLUMNS, [_row(job) for job in jobs])
-        console.print(f"{len(jobs)} of {total}", highlight=False)
+        terminal.table(COLUMNS, [_row(job) for job in page.jobs])
+        console.print(f"{len(page.jobs)} of {page.total}", highlight=False)
 
 
 class OneJob(SharedSettings):

@@ -1,7 +1,10 @@
 """`resnext models`: the versions of a model, which one is active, and what was said of each."""
 
+import contextlib
+import functools
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, Field
@@ -48,9 +51,12 @@ class ListVersions(OneModel):
     def cli_cmd(self) -> None:
         repository = self.repository
         terminal.table(COLUMNS, [_row(repository, version) for version in repository.versions()])
-        for version, failure in sorted(repository.failures().items()):
-            line = f"version {version} was taken back {terminal.moment(failure.time)}: {failure.reason}"
-            console.print(line, markup=False, highlight=False)
+        with contextlib.suppress(ContractError):  # it is among the faults
+            for version, failure in sorted(repository.failures().items()):
+                line = f"version {version} was taken back {terminal.moment(failure.time)}: {failure.reason}"
+                console.print(line, markup=False, highlight=False)
+        for fault in dict.fromkeys(_faults(repository)):
+            terminal.error(fault)
 
 
 class ShowVersion(OneModel):
@@ -150,14 +156,33 @@ def _others(models: Path) -> str:
     return f"it has {', '.join(found)} (--name)" if found else "it is empty. resnext train DIR makes one"
 
 
+def _faults(repository: ModelRepository) -> Iterator[str]:
+    """Yields what is damaged or cannot be read. The rest of the list is right all the same."""
+    manifests = [functools.partial(repository.manifest, version) for version in repository.versions()]
+    reads: list[Callable[[], object]] = [repository.active, repository.failures, repository.predecessors, *manifests]
+    for read in reads:
+        try:
+            read()
+        except ContractError as error:
+            yield str(error)
+
+
+def _state(repository: ModelRepository, version: int) -> str:
+    try:
+        return repository.state(version)
+    except ContractError:
+        return "unknown"
+
+
 def _row(repository: ModelRepository, version: int) -> tuple[str, ...]:
+    state = _state(repository, version)
     try:
         manifest = repository.manifest(version)
     except ContractError:  # a copy that is under way, or damage: the other versions are listed all the same
-        return str(version), repository.state(version), "-", "no valid manifest.json", "-", "-", "-"
+        return str(version), state, "-", "no valid manifest.json", "-", "-", "-"
     return (
         str(version),
-        repository.state(version),
+        state,
         terminal.moment(manifest.created),
         dataset_of(manifest.dataset.path) if manifest.dataset else "-",
         str(len(manifest.labels)),

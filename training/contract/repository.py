@@ -1,6 +1,7 @@
 """The model repository: a model's versions on disk. Publishes, activates, rolls back and deletes them."""
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -8,12 +9,12 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from training.contract.activation import Activations, Failure, is_version
+from training.contract.activation import Activations, Failure, first_of, is_version, reading
 from training.contract.manifest import MANIFEST_FILE, Manifest
 from training.contract.triton import triton_config
 from training.errors import ContractError
 from training.system.durable import fsync, write_atomically
-from training.system.files import sha256
+from training.system.files import read_at_most, sha256
 from training.system.locks import exclusive
 from training.system.staging import bury, new_staging, remove_stale_staging
 
@@ -24,14 +25,22 @@ class VersionMissing(ContractError):
     """A version that has no folder, or none in sight yet."""
 
 
+class VersionActive(ContractError):
+    """A version that is active, so that it cannot be deleted."""
+
+
 class ActiveChanged(ContractError):
     """An activation that came too late: another version has become active since the caller looked."""
+
+
+MANIFEST_BYTES = 16 * 2**20  # most; 1000 labels and their metrics take 300 kB
 
 
 class ModelRepository:
     """The versions of one model under `root/name`.
 
-    Readers need no lock: every change is one rename. Writers take `flock` on `.lock`.
+    Readers need no lock: every change is one rename. Writers take `flock` on `.lock`. Whatever the system does not let
+    this process read raises RepositoryUnreadable.
     """
 
     def __init__(self, root: Path, name: str) -> None:
@@ -42,9 +51,12 @@ class ModelRepository:
 
     def versions(self) -> list[int]:
         """Returns all published versions, ascending."""
-        if not self.folder.is_dir():
-            return []
-        return sorted(int(p.name) for p in self.folder.iterdir() if is_version(p.name) and p.is_dir())
+        with reading(f"the folder of {self.name!r}"):
+            try:
+                with os.scandir(self.folder) as entries:
+                    return sorted(int(entry.name) for entry in entries if is_version(entry.name) and _is_folder(entry))
+            except (FileNotFoundError, NotADirectoryError):
+                return []
 
     def active(self) -> int | None:
         """Returns the active version's number, or None before the first activation.
@@ -74,26 +86,29 @@ class ModelRepository:
     def path(self, version: int) -> Path:
         """Returns the folder of a version. Raises VersionMissing."""
         folder = self.folder / str(version)
-        if not folder.is_dir():
+        with reading(f"{self.name}/{version}"):
+            there = folder.is_dir()
+        if not there:
             known = ", ".join(map(str, self.versions())) or "none"
             raise VersionMissing(f"model {self.name!r} has no version {version}; it has: {known}")
         return folder
 
     def manifest(self, version: int) -> Manifest:
         """Returns a version's manifest. Raises ContractError when it is missing or not valid."""
-        path = self.path(version) / MANIFEST_FILE
+        folder, name = self.path(version), f"{self.name}/{version}/{MANIFEST_FILE}"
         try:
-            return Manifest.model_validate_json(path.read_bytes())
+            with reading(name):
+                return Manifest.model_validate_json(read_at_most(folder / MANIFEST_FILE, MANIFEST_BYTES))
         except FileNotFoundError:
-            raise ContractError(f"{path} is missing") from None
+            raise ContractError(f"{name} is missing") from None
         except ValidationError as error:
-            raise ContractError(f"{path} is not a valid manifest: {error}") from error
+            raise ContractError(f"{name} is not a valid manifest: {first_of(error)}") from error
 
     def manifest_stamp(self, version: int) -> int:
-        """Returns a number that changes when a version's manifest is written again; 0 while there is none."""
+        """Returns a number that changes when a version's manifest is written again; 0 while there is none to see."""
         try:
             return (self.folder / str(version) / MANIFEST_FILE).stat().st_mtime_ns
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             return 0
 
     def shorten(self, message: str) -> str:
@@ -107,12 +122,14 @@ class ModelRepository:
             if name not in files:
                 listed = ", ".join(files) or "none"
                 raise ContractError(f"{name} should be among the manifest's files, which are {listed}")
+            shown = f"{self.name}/{version}/{name}"
             try:
-                actual = sha256(folder / name)
+                with reading(shown):
+                    actual = sha256(folder / name)
             except FileNotFoundError:
-                raise ContractError(f"{folder / name} is named in the manifest and missing") from None
+                raise ContractError(f"{shown} is named in the manifest and missing") from None
             if actual != files[name]:
-                raise ContractError(f"{folder / name} should have SHA-256 {files[name]}, it has {actual}")
+                raise ContractError(f"{shown} should have SHA-256 {files[name]}, it has {actual}")
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
@@ -158,12 +175,12 @@ class ModelRepository:
         return manifest
 
     def activate(self, version: int, *, expected: int | Literal["any"] | None = "any") -> None:
-        """Makes a version active; the service follows ACTIVE.
+        """Makes a version active; the service follows ACTIVE. Damaged ACTIVE, HISTORY and FAILURES are written anew.
 
         Raises ContractError when there is no such version, ActiveChanged when `expected` is not the active one.
         """
         with self._lock():
-            if expected not in ("any", active := self.active()):
+            if expected != "any" and expected != (active := self.active()):
                 raise ActiveChanged(f"version {expected} of {self.name!r} should be active, it is {active}")
             self._write_for_triton(version)
             self._activations.activate(version, self.versions())
@@ -190,11 +207,15 @@ class ModelRepository:
         return target
 
     def delete(self, version: int) -> None:
-        """Removes a version. Raises ContractError when it is active, VersionMissing when it does not exist."""
+        """Removes a version. Raises VersionActive when it is active, VersionMissing when it does not exist.
+
+        Raises ContractError when ACTIVE, HISTORY or FAILURES cannot be read: the version would stay in them.
+        """
         with self._lock():
             self.path(version)
             if version == self.active():
-                raise ContractError(f"version {version} of {self.name!r} is active; activate another one first")
+                raise VersionActive(f"version {version} of {self.name!r} is active; activate another one first")
+            self.predecessors()
             self._delete(version)
 
     def state(self, version: int) -> VersionState:
@@ -234,7 +255,7 @@ class ModelRepository:
         # one rename hides it before anything is removed: half a version is never in sight
         grave = bury(self.path(version), self.folder)
         self._activations.forget(version)
-        shutil.rmtree(grave)
+        shutil.rmtree(grave, ignore_errors=True)  # what cannot be removed is out of sight, and `prune` tries again
 
     def _write_for_triton(self, version: int) -> None:
         # before ACTIVE: a crash in between leaves the old version active, and the next activation repairs the rest
@@ -247,3 +268,10 @@ class ModelRepository:
         self.folder.mkdir(parents=True, exist_ok=True)
         with exclusive(self.folder / ".lock"):
             yield
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or into a folder that cannot be read
+        return False

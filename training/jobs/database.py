@@ -6,8 +6,9 @@ import logging
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, TypeVar
 
 from training.jobs.job import JobsUnavailable
@@ -18,19 +19,20 @@ if TYPE_CHECKING:
 
 APPLICATION = "resnext"
 ASKING = 8  # questions at once
-PATIENCE_S = 5.0  # how long a question waits behind others
+PATIENCE_S = 4.0  # how long a question waits for others and for a lock; the service waits longer, so it learns the end
 
 T = TypeVar("T")
 
 
 class JobsDatabase:
-    """A connection, made at the first question and made again after the database was away.
+    """A connection, made at the first question and made again after the database was away, read-only or another one.
 
-    Every question may raise JobsUnavailable.
+    Every question may raise JobsUnavailable. Who stops waiting takes a question back whose turn has not come.
     """
 
-    def __init__(self, settings: SharedSettings) -> None:
+    def __init__(self, settings: SharedSettings, patience_s: float = PATIENCE_S) -> None:
         self._settings = settings
+        self._patience_s = patience_s
         self._client: DBOSClient | None = None
         self._opening = threading.BoundedSemaphore(1)
         self._asking = threading.BoundedSemaphore(ASKING)
@@ -41,29 +43,39 @@ class JobsDatabase:
         An executor's thread will not do: a process waits for those at its end, and a database may never answer.
         """
         future: Future[T] = Future()
+        until = time.monotonic() + self._patience_s
 
         def answer() -> None:
             try:
-                future.set_result(self._answer(question))
+                with _held(self._asking, until):
+                    if not future.set_running_or_notify_cancel():
+                        return  # who asked has been told that there is no answer
+                    future.set_result(self._answer(question, until))
             except BaseException as error:
-                future.set_exception(error)
+                with contextlib.suppress(InvalidStateError):  # cancelled while it waited for its turn
+                    future.set_exception(error)
 
-        future.set_running_or_notify_cancel()
         threading.Thread(target=answer, name="jobs", daemon=True).start()
         return await asyncio.wrap_future(future)
 
-    def _answer(self, question: Callable[["DBOSClient"], T]) -> T:
+    def _answer(self, question: Callable[["DBOSClient"], T], until: float) -> T:
         """Answers in this thread: the database may take its time, and the first import takes more than a second."""
         from sqlalchemy.exc import SQLAlchemyError
 
+        from training.jobs.engine import PATIENCE
+
+        PATIENCE.until = until
+        client = None
         try:
-            with _held(self._asking):
-                with _held(self._opening):
-                    self._client = self._client or _connect(self._settings)
-                return question(self._client)
+            with _held(self._opening, until):
+                self._client = client = self._client or _connect(self._settings)
+            return question(client)
         except SQLAlchemyError as error:
-            cause = str(getattr(error, "orig", None) or error).splitlines()[0]
-            raise JobsUnavailable(f"the jobs' database does not answer: {cause}") from error
+            cause = getattr(error, "orig", None) or error
+            if client and client is self._client and not _is_locked(cause):
+                self._client = None  # the next question connects, and makes the tables where there are none
+                client.destroy()
+            raise JobsUnavailable(f"the jobs' database does not answer: {str(cause).splitlines()[0]}") from error
 
     async def close(self) -> None:
         """Disconnects."""
@@ -73,14 +85,21 @@ class JobsDatabase:
 
 
 @contextlib.contextmanager
-def _held(lock: threading.Semaphore) -> Iterator[None]:
+def _held(lock: threading.Semaphore, until: float) -> Iterator[None]:
     """Holds the lock. Raises JobsUnavailable when the questions ahead take too long."""
-    if not lock.acquire(timeout=PATIENCE_S):
+    if not lock.acquire(timeout=max(0.0, until - time.monotonic())):
         raise JobsUnavailable("the jobs' database does not answer: earlier questions still wait for it")
     try:
         yield
     finally:
         lock.release()
+
+
+def _is_locked(error: BaseException) -> bool:
+    """Whether another process holds SQLite's lock: the connection is as good as before."""
+    from training.jobs.engine import sqlite_code
+
+    return sqlite_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def sqlite_fault(python: tuple[int, int], sqlite: tuple[int, int, int]) -> str | None:
@@ -95,7 +114,7 @@ def sqlite_fault(python: tuple[int, int], sqlite: tuple[int, int, int]) -> str |
 
 
 def _connect(settings: SharedSettings) -> "DBOSClient":
-    from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer
+    from training.jobs.engine import DBOS, DBOSClient, DBOSPortableJSONSerializer
 
     logging.getLogger("dbos").setLevel(logging.WARNING)  # else it advertises its makers' service
     if not settings.database:
@@ -109,6 +128,7 @@ def _connect(settings: SharedSettings) -> "DBOSClient":
     return DBOSClient(
         system_database_url=settings.database_url,
         application_name=APPLICATION,
+        system_database_pool_size=ASKING,  # else questions wait for a connection, with a patience of its own
         serializer=DBOSPortableJSONSerializer(),
         retry_connection_errors=False,  # else a request would wait for ever
     )

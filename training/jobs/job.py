@@ -38,6 +38,10 @@ class JobNotResumable(JobError):
     """A job that is neither cancelled nor failed, so that it cannot be resumed."""
 
 
+class JobDamaged(JobError):
+    """A job whose row in the database, or whose folder, cannot be read."""
+
+
 class KeyReused(JobError):
     """An idempotency key that came with another request before."""
 
@@ -65,6 +69,13 @@ class JobRequest(BaseModel):
     dataset: DatasetRef
 
 
+class UnreadableJob(BaseModel):
+    """A job of which only the id is known, and why the rest cannot be read."""
+
+    id: str
+    error: str
+
+
 class Job(BaseModel):
     """One training job."""
 
@@ -84,5 +95,5 @@ class Job(BaseModel):
     version: int | None = Field(description="the version that it published, active or kept aside")
     reason: str | None = Field(
         description="why it failed or was rejected; of a job that succeeded, why the head that it published first "
-        "stays active"
+        "stays active; of one that runs, what it waits for"
     )

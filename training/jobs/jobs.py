@@ -6,12 +6,12 @@ and read here; `training.jobs.worker` runs them. The engine takes more than a se
 first use, in a thread.
 """
 
+import contextlib
 import logging
 import re
 import shutil
 from collections.abc import Collection
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from training.config import TrainConfig
 from training.jobs import presence
@@ -21,17 +21,18 @@ from training.jobs.attempts import (
     attempt_id,
     by_job,
     job_and_attempt,
-    moment,
     new_id,
+    number,
+    outcome_of,
     priority_of,
-    reason_of,
     request_of,
 )
-from training.jobs.database import JobsDatabase
+from training.jobs.database import PATIENCE_S, JobsDatabase
 from training.jobs.job import (
     UNFINISHED,
     DatasetRef,
     Job,
+    JobDamaged,
     JobFinished,
     JobNotFound,
     JobNotResumable,
@@ -40,12 +41,12 @@ from training.jobs.job import (
     JobStatus,
     JobsUnavailable,
     KeyReused,
+    UnreadableJob,
     WorkerAlive,
 )
 from training.jobs.presence import WorkerInfo
+from training.jobs.reading import job_of
 from training.jobs.settings import SharedSettings
-from training.runs.progress import read_progress
-from training.runs.records import PublishRecord, head_that_stays, verdict_of
 from training.runs.run import Run
 
 if TYPE_CHECKING:
@@ -58,8 +59,15 @@ ENGINE_VERSION = "1"  # by default a hash of the code: an edit would strand the 
 logger = logging.getLogger(__name__)
 
 
+class Page(NamedTuple):
+    """A page of the jobs, the newest first, and how many there are in all. Those that cannot be read stand apart."""
+
+    jobs: list[Job]
+    total: int
+    unreadable: list[UnreadableJob]
+
+
 # names for list types: inside Jobs, `list` is a method
-Page = tuple[list[Job], int]
 JobList = list[Job]
 Ids = list[str]
 Workers = list[WorkerInfo]
@@ -68,10 +76,10 @@ Workers = list[WorkerInfo]
 class Jobs:
     """The jobs of one installation. Every call may raise JobsUnavailable; the next call connects again."""
 
-    def __init__(self, settings: SharedSettings) -> None:
+    def __init__(self, settings: SharedSettings, patience_s: float = PATIENCE_S) -> None:
         self.settings = settings
         self.presence = settings.state / "workers"
-        self._database = JobsDatabase(settings)
+        self._database = JobsDatabase(settings, patience_s)
 
     async def open(self) -> None:
         """Connects, and makes the tables where there are none. Logs a database that is away, and raises nothing."""
@@ -96,7 +104,7 @@ class Jobs:
         return await self._database.ask(lambda client: self._submit(client, config, dataset, priority, key))
 
     async def get(self, id: str) -> Job:
-        """Returns a job, with what its files say. Raises JobNotFound."""
+        """Returns a job, with what its files say. Raises JobNotFound, JobDamaged."""
         return await self._database.ask(lambda client: self._get(client, id))
 
     async def status(self, id: str) -> JobStatus:
@@ -104,7 +112,10 @@ class Jobs:
         return await self._database.ask(lambda client: self._status(self._attempts(client, id)))
 
     async def list(self, states: Collection[JobState] = (), limit: int = 50, offset: int = 0) -> Page:
-        """Returns a page of the jobs in these states (none: all), the newest first, and the number of all such jobs."""
+        """Returns a page of the jobs in these states (none: all), the newest first, and the number of all such jobs.
+
+        The page has `limit` jobs, those included that cannot be read.
+        """
         return await self._database.ask(lambda client: self._list(client, states, limit, offset))
 
     async def states(self) -> dict[str, JobStatus]:
@@ -112,19 +123,31 @@ class Jobs:
         return await self._database.ask(self._states)
 
     async def cancel(self, id: str) -> Job:
-        """Takes a job from the queue, or ends its process within about two seconds. Raises JobNotFound, JobFinished."""
+        """Takes a job from the queue, or ends its process within about two seconds.
+
+        Raises JobNotFound, JobFinished; JobDamaged after it has cancelled a job that cannot be read.
+        """
         return await self._database.ask(lambda client: self._cancel(client, id))
 
     async def resume(self, id: str) -> Job:
-        """Queues a cancelled or failed job again, to go on where it was. Raises JobNotFound, JobNotResumable."""
+        """Queues a cancelled or failed job again, to go on where it was.
+
+        Raises JobNotFound, JobNotResumable, JobDamaged.
+        """
         return await self._database.ask(lambda client: self._resume(client, id))
 
     async def reassign(self, worker: str) -> JobList:
-        """Queues the jobs of a worker that will not come back. Raises WorkerAlive."""
+        """Queues the jobs of a worker that will not come back; those that cannot be read are cancelled.
+
+        Raises WorkerAlive.
+        """
         return await self._database.ask(lambda client: self._reassign(client, worker))
 
     async def using(self, dataset: str) -> dict[str, int | None]:
-        """Returns the unfinished jobs that train on a dataset, by id, each with its revision."""
+        """Returns the unfinished jobs that train on a dataset, by id, each with its revision.
+
+        A job that cannot be read uses none: a worker fails it before it trains.
+        """
         return await self._database.ask(lambda client: self._using(client, dataset))
 
     async def prune(self, keep: int) -> Ids:
@@ -163,7 +186,7 @@ class Jobs:
 
     def _enqueue(self, client: "DBOSClient", id: str, attempt: int, priority: int, request: JobRequest) -> bool:
         """Returns False where the attempt exists already: of many calls at once, the database lets one make it."""
-        from dbos import error
+        from training.jobs.engine import error
 
         options: EnqueueOptions = {
             "workflow_name": WORKFLOW,
@@ -193,11 +216,19 @@ class Jobs:
     def _list(self, client: "DBOSClient", states: Collection[JobState], limit: int, offset: int) -> Page:
         everything = by_job(client.list_workflows(name=WORKFLOW, load_input=False)).values()
         wanted = [rows for rows in everything if not states or self._state(rows[-1]) in states]
-        wanted.sort(key=lambda rows: (rows[0].created_at, rows[0].workflow_id), reverse=True)
+        wanted.sort(key=lambda rows: (number(rows[0].created_at), rows[0].workflow_id), reverse=True)
         page = wanted[offset : offset + limit]
         ids = [row.workflow_id for rows in page for row in rows]
         full = by_job(client.list_workflows(workflow_ids=ids) if ids else [])
-        return [self._job(full[rows[0].workflow_id]) for rows in page if rows[0].workflow_id in full], len(wanted)
+        found = Page([], len(wanted), [])
+        for id in (job_and_attempt(rows[0].workflow_id)[0] for rows in page):
+            if id not in full:
+                continue  # it was pruned just now
+            try:
+                found.jobs.append(self._job(full[id]))
+            except JobDamaged as error:
+                found.unreadable.append(UnreadableJob(id=id, error=str(error)))
+        return found
 
     def _states(self, client: "DBOSClient") -> dict[str, JobStatus]:
         jobs = by_job(client.list_workflows(name=WORKFLOW, load_input=False))
@@ -237,27 +268,33 @@ class Jobs:
         for row in client.list_workflows(name=WORKFLOW, executor_id=worker, status="PENDING"):
             client.cancel_workflow(row.workflow_id)
             id, _ = job_and_attempt(row.workflow_id)
-            self._again(client, self._attempts(client, id))
-            moved.append(self._get(client, id))
+            try:
+                self._again(client, self._attempts(client, id))
+                moved.append(self._get(client, id))
+            except JobDamaged as error:
+                logger.warning("%s; it stays cancelled", error)
         presence.forget(self.presence, worker)
         return moved
 
     def _using(self, client: "DBOSClient", dataset: str) -> dict[str, int | None]:
         refs = {}
         for id, rows in by_job(client.list_workflows(name=WORKFLOW, load_output=False)).items():
-            ref = request_of(rows[-1]).dataset
-            if ref.name == dataset and self._unfinished(rows[-1]):
-                refs[id] = ref.revision
+            with contextlib.suppress(JobDamaged):
+                ref = request_of(rows[-1]).dataset
+                if ref.name == dataset and self._unfinished(rows[-1]):
+                    refs[id] = ref.revision
         return refs
 
     def _unfinished(self, row: "WorkflowStatus") -> bool:
-        return row.status in ("ENQUEUED", "DELAYED", "PENDING") or self._state(row) in UNFINISHED
+        """Whether the attempt is not over. The row needs no output, unlike for `_state`."""
+        may_go_on = row.status in ("ENQUEUED", "DELAYED", "PENDING", "CANCELLED")
+        return may_go_on and self._state(row) in UNFINISHED
 
     def _prune(self, client: "DBOSClient", keep: int) -> Ids:
         jobs = by_job(client.list_workflows(name=WORKFLOW, load_input=False))
         over = [id for id, rows in jobs.items() if self._state(rows[-1]) not in UNFINISHED]
         # the time is in whole seconds on SQLite before Python 3.12: within a second, the job submitted later stays
-        over.sort(key=lambda id: (jobs[id][-1].completed_at or 0, id), reverse=True)
+        over.sort(key=lambda id: (number(jobs[id][-1].completed_at), id), reverse=True)
         for id in (gone := over[keep:]):
             if (folder := self.run(id).folder).exists():
                 shutil.rmtree(folder)  # before the record: the next prune finds what a crash left
@@ -271,9 +308,8 @@ class Jobs:
             case "PENDING":
                 return "running"
             case "SUCCESS":
-                assert row.output is not None
-                state: JobState = row.output["state"]
-                return state
+                outcome = outcome_of(row)
+                return outcome.state if outcome else "failed"
             case "CANCELLED":
                 id, _ = job_and_attempt(row.workflow_id)
                 at_work = any(worker.alive and worker.job == id for worker in self.workers())
@@ -282,42 +318,6 @@ class Jobs:
                 return "failed"
 
     def _job(self, attempts: Attempts) -> Job:
-        """Makes a job of all its attempts. The newest row needs its input and output."""
-        newest, request = attempts[-1], request_of(attempts[-1])
-        id, attempt = job_and_attempt(newest.workflow_id)
-        run, state = self.run(id), self._state(newest)
-        verdict = verdict_of(run) if run.done("gating") else None
-        started = _began(run)
-        phase = run.next_phase() if started and state != "queued" else None
-        return Job(
-            id=id,
-            state=state,
-            priority=priority_of(newest),
-            attempt=attempt,
-            created=moment(attempts[0].created_at) or datetime.now(UTC),
-            started=started,
-            finished=moment(newest.completed_at) if state not in UNFINISHED else None,
-            worker=newest.executor_id,
-            dataset=request.dataset,
-            config=request.config,
-            phase=phase,
-            progress=read_progress(run.progress),
-            verdict=verdict,
-            version=_version_of(run),
-            reason=reason_of(newest, state, verdict),
-        )
-
-
-def _version_of(run: Run) -> int | None:
-    """Returns the version that the run has made: the head's, where the training of all layers after it was rejected."""
-    if not run.done("publishing"):
-        return None
-    return head_that_stays(run) or run.record("publishing", PublishRecord).version
-
-
-def _began(run: Run) -> datetime | None:
-    """Returns when the first attempt began, from the folder: the engine forgets the time at a cancel."""
-    try:
-        return datetime.fromtimestamp(run.config_file.stat().st_mtime, UTC)
-    except FileNotFoundError:
-        return None
+        """Makes a job of all its attempts. The newest row needs its input and output. Raises JobDamaged."""
+        id, _ = job_and_attempt(attempts[-1].workflow_id)
+        return job_of(attempts, self._state(attempts[-1]), self.run(id), self.settings.state)

@@ -5,6 +5,7 @@ The lock is the kernel's, so it ends with the process, however that ends. `<name
 
 import contextlib
 import fcntl
+import logging
 import os
 import re
 import socket
@@ -13,11 +14,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from training.errors import TrainingError
+from training.errors import TrainingError, words_of
 from training.system.durable import replace_text
 from training.system.locks import try_lock
+
+logger = logging.getLogger(__name__)
 
 
 class PresenceError(TrainingError):
@@ -63,10 +66,16 @@ class Presence:
             yield
 
     def says(self, job: str | None) -> None:
-        """Records which job runs, in one rename: a reader finds the old record or the new one, whole."""
+        """Records which job runs, in one rename: a reader finds the old record or the new one, whole.
+
+        On a full disk the old record stays: that is no reason to end a job.
+        """
         path = self.folder / f"{self.name}.json"
         info = WorkerInfo(name=self.name, pid=os.getpid(), host=socket.gethostname(), job=job)
-        replace_text(path, info.model_dump_json(exclude={"alive"}))
+        try:
+            replace_text(path, info.model_dump_json(exclude={"alive"}))
+        except OSError as error:
+            logger.warning("what worker %s does cannot be recorded: %s", self.name, words_of(error))
 
 
 def workers(folder: Path) -> list[WorkerInfo]:
@@ -87,8 +96,8 @@ def _read(folder: Path, name: str) -> WorkerInfo | None:
         info = WorkerInfo.model_validate_json((folder / f"{name}.json").read_bytes())
         with _lock_of(folder, name).open() as file:
             info.alive = not try_lock(file.fileno(), fcntl.LOCK_SH)  # released as the file closes
-    except FileNotFoundError:
-        return None  # it is being forgotten right now
+    except (FileNotFoundError, ValidationError):  # it is being forgotten right now, or it is damaged
+        return None
     return info
 
 

@@ -12,8 +12,9 @@ from typing import Any
 from training.config import TrainConfig
 from training.contract.repository import ModelRepository
 from training.datasets.store import IMAGES_FOLDER, REVISION_FOLDER, DatasetStore
+from training.errors import ContractError
 from training.jobs.attempts import new_id
-from training.jobs.job import DatasetRef, Job, JobNotFound
+from training.jobs.job import DatasetRef, Job, JobDamaged, JobNotFound
 from training.jobs.jobs import Jobs
 
 CONFIG = Path(__file__).with_name("starter.toml")
@@ -30,14 +31,22 @@ def starter_settings() -> dict[str, Any]:  # Any: a TOML value, which the settin
 async def queue_starter(jobs: Jobs, model: str) -> Job | None:
     """Queues the starter of a model that has no active version. Returns its job, None where a version is active.
 
-    It is queued once: the job of an earlier call stays as it is, even when it was cancelled or has failed. Raises
-    ContractError, DatasetStoreError, JobsUnavailable.
+    It is queued once: the job of an earlier call stays as it is, even when it was cancelled, has failed or cannot be
+    read, where None is returned. So it is where ACTIVE cannot be read: there was a version. Raises DatasetStoreError,
+    JobsUnavailable.
     """
-    if ModelRepository(jobs.settings.models, model).active() is not None:
+    try:
+        if ModelRepository(jobs.settings.models, model).active() is not None:
+            return None
+    except ContractError as error:
+        logger.error("there is no need of a starter: %s", error)
         return None
     key = f"starter-{model}"
     try:
         job = await jobs.get(new_id(key))
+    except JobDamaged as error:
+        logger.error("no version of %s is active, and its starter is of no use: %s", model, error)
+        return None
     except JobNotFound:
         config = starter_settings() | {"data": DATASET, "name": model}
         dataset = _digits(DatasetStore(jobs.settings.datasets))

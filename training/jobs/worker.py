@@ -17,9 +17,9 @@ from training.contract.repository import ModelRepository
 from training.contract.verdict import Verdict
 from training.datasets.store import DatasetStore, DatasetStoreError
 from training.errors import TrainingError
-from training.jobs.attempts import MAX_RECOVERIES
+from training.jobs.attempts import MAX_RECOVERIES, job_and_attempt
 from training.jobs.database import APPLICATION
-from training.jobs.job import DatasetRef, JobRequest, JobState
+from training.jobs.job import DatasetRef, JobDamaged, JobRequest, JobState
 from training.jobs.jobs import ENGINE_VERSION, WORKFLOW, Jobs
 from training.jobs.presence import Presence
 from training.jobs.progress_log import progress_logged
@@ -84,16 +84,17 @@ class Worker:
 
         Raises PresenceError when another process has the name, JobsUnavailable when the database is away.
         """
-        import dbos  # noqa: F401  # before the name is taken: a predecessor may work meanwhile
+        import training.jobs.engine  # noqa: F401  # before the name is taken: a predecessor may work meanwhile
 
         with self.presence.held(stop):
             if not stop.is_set():
                 self._serve(stop)
 
     def _serve(self, stop: threading.Event) -> None:
-        from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
+        from training.jobs.engine import DBOS, DBOSConfig, DBOSPortableJSONSerializer, wait_for_database
 
         asyncio.run(self.jobs.prepare(self.poll_s))
+        wait_for_database(stop)
         config: DBOSConfig = {
             "name": APPLICATION,
             "system_database_url": self.settings.database_url,
@@ -108,6 +109,9 @@ class Worker:
 
         @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)
         async def training(id: str, request: dict[str, Any]) -> AttemptResult:  # Any: JSON, which JobRequest checks
+            own, _ = job_and_attempt(DBOS.workflow_id or "")
+            if id != own:  # it names the folder to write in
+                raise JobDamaged(f"the row of job {own} holds the request of another one, {str(id)[:80]!r}")
             return await self._work(id, request)
 
         try:

@@ -25,6 +25,6 @@ def bury(path: Path, folder: Path) -> Path:
 def remove_stale_staging(folder: Path) -> None:
     """Removes staging folders that a crash left more than a day ago."""
     for stale in folder.glob(f"{STAGING_PREFIX}*"):
-        with contextlib.suppress(FileNotFoundError):  # its owner is removing it now
+        with contextlib.suppress(OSError):  # its owner is removing it now, or it holds what nobody may remove
             if time.time() - stale.stat().st_mtime > STALE_STAGING_S:
                 shutil.rmtree(stale)

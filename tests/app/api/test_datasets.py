@@ -21,6 +21,7 @@ from sklearn.datasets import load_sample_image
 from app.trainer.datasets import storage_errors
 from tests.app.conftest import Serve
 from tests.process import service, until
+from tests.training.engine import Engine
 from training.config import TrainConfig
 from training.datasets.check import check_dataset
 from training.datasets.dataset import list_dataset
@@ -358,6 +359,28 @@ async def test_what_a_job_trains_on_stays(serve: Serve, tmp_path: Path) -> None:
             assert job in refusal.json()["detail"]
             await services.jobs.cancel(job)
         assert (await client.delete("/datasets/photos")).status_code == 204
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = Engine(tmp_path)
+    yield engine
+    engine.close()
+
+
+async def test_a_dataset_is_replaced_and_deleted_after_its_jobs_have_ended(serve: Serve, engine: Engine) -> None:
+    async with serve() as (client, services):
+        await client.put("/datasets/flowers", content=zipped(photos()))
+        for policy in ("always", "never"):
+            config = TrainConfig.model_validate({"data": "flowers", "gate": {"policy": policy}})
+            await services.jobs.submit(config, DatasetRef(name="flowers", revision=1))
+        engine.worker(kind="fast")
+        for job in (await services.jobs.list())[0]:
+            rejected = job.config.gate.policy == "never"
+            await asyncio.to_thread(engine.ends, job.id, "rejected" if rejected else "succeeded")
+        assert (await client.put("/datasets/flowers", content=zipped(photos(7)))).status_code == 200
+        assert services.datasets.revisions("flowers") == [2]
+        assert (await client.delete("/datasets/flowers")).status_code == 204
 
 
 async def test_without_the_jobs_database_nothing_is_deleted(serve: Serve, tmp_path: Path, root: Path) -> None:

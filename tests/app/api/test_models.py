@@ -2,6 +2,7 @@ import pytest
 
 from tests.app.conftest import Serve
 from tests.app.network import LABELS, publish
+from tests.damage import SOME, damage
 from training.contract.manifest import MANIFEST_FILE, MODEL_FILE
 from training.contract.repository import ModelRepository
 
@@ -46,6 +47,7 @@ async def test_list_of_an_empty_repository(serve: Serve) -> None:
             "name": "resnext50",
             "live": None,
             "active": None,
+            "error": None,
             "versions": [],
         }
 
@@ -108,4 +110,51 @@ async def test_a_repository_that_can_only_be_read_says_so(serve: Serve, reposito
         for answer in (await client.post("/models/2/activate"), await client.delete("/models/2")):
             assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
             assert "the model repository cannot be written" in answer.json()["detail"]
+        assert (await client.get("/health")).json()["model"]["version"] == 1
+
+
+@pytest.mark.parametrize("file", ["ACTIVE", "HISTORY", "FAILURES"])
+async def test_an_activation_mends_what_is_damaged(serve: Serve, repository: ModelRepository, file: str) -> None:
+    publish(repository, 1)
+    publish(repository, 2, activate=False)
+    async with serve() as (client, services):
+        for kind in SOME:
+            damage(repository.folder / file, kind)
+            await services.serving.refresh()
+            listed = await client.get("/models")
+            assert [version["version"] for version in listed.json()["versions"]] == [1, 2]
+            assert (f"resnext50/{file} " in (listed.json()["error"] or "")) == (file != "HISTORY")
+            assert (await client.get("/models/2")).status_code == 200
+            refused = await client.delete("/models/2")
+            said = (refused.status_code, refused.json()["code"])
+            assert said in ((409, "repository_damaged"), (503, "storage_unavailable"))
+            assert refused.json()["detail"].startswith(f"resnext50/{file} ")
+            assert (await client.post("/models/1/activate")).status_code == 200
+            assert (await client.get("/models")).json()["error"] is None
+            assert repository.active() == 1
+        assert (await client.delete("/models/2")).status_code == 204
+
+
+async def test_a_version_that_cannot_be_read_is_one_such_version(serve: Serve, repository: ModelRepository) -> None:
+    publish(repository, 1)
+    publish(repository, 2, activate=False)
+    async with serve() as (client, _):
+        for kind in SOME:
+            damage(repository.path(2) / MANIFEST_FILE, kind)
+            good, bad = (await client.get("/models")).json()["versions"]
+            assert (good["error"], good["live"]) == (None, True)
+            assert bad["error"].startswith(f"resnext50/2/{MANIFEST_FILE} ")
+            for answer in (await client.get("/models/2"), await client.post("/models/2/activate")):
+                assert (answer.status_code, answer.json()["code"]) == (409, "version_unusable")
+        assert repository.active() == 1
+
+
+async def test_a_model_folder_that_cannot_be_read_is_said(serve: Serve, repository: ModelRepository) -> None:
+    publish(repository, 1)
+    async with serve() as (client, _):
+        damage(repository.folder, "a link to itself")
+        for method, path in (("GET", ""), ("GET", "/1"), ("POST", "/1/activate"), ("DELETE", "/1")):
+            answer = await client.request(method, f"/models{path}")
+            assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
+            assert str(repository.root) not in answer.json()["detail"]
         assert (await client.get("/health")).json()["model"]["version"] == 1

@@ -21,7 +21,7 @@ from tests.app.conftest import Serve
 from tests.app.network import publish
 from tests.process import free_port, service, until
 from tests.sse import Event, parsed
-from tests.training.engine import Engine
+from tests.training.engine import Engine, spoil
 from tests.training.progress import epoch, step
 from training.config import TrainConfig
 from training.contract.repository import ModelRepository
@@ -514,3 +514,22 @@ async def test_what_a_training_cannot_start_from_is_refused_at_once(
     assert answer.status_code == 422
     assert message in answer.text
     assert answer.json()["errors"][0]["field"] == place
+
+
+async def test_a_job_that_cannot_be_read_is_one_such_job(serve: Serve) -> None:
+    async with serve() as (client, services):
+        good, bad, running = [await submitted(client) for _ in range(3)]
+        spoil(services.settings, bad, serialization="py_pickle")
+        spoil(services.settings, running, serialization="py_pickle", status="PENDING")
+        page = (await client.get("/train")).json()
+        assert [job["id"] for job in page["jobs"]] == [good]
+        assert [job["id"] for job in page["unreadable"]] == [running, bad]
+        assert page["total"] == 3
+        for path in (f"/train/{bad}", f"/train/{bad}/report/curves.png"):
+            answer = await client.get(path)
+            assert (answer.status_code, answer.json()["code"]) == (409, "job_damaged")
+            assert bad in answer.json()["detail"]
+        assert (await client.get(f"/train/{bad}/log")).status_code == 200
+        assert 'resnext_jobs{state="running"} 1.0' in (await client.get("/metrics")).text
+        assert (await client.post(f"/train/{bad}/cancel")).json()["code"] == "job_damaged"
+        assert (await client.get("/train?state=cancelled")).json()["unreadable"][0]["id"] == bad

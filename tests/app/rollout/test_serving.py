@@ -205,6 +205,26 @@ async def test_activate_of_the_live_version_loads_nothing(repository: ModelRepos
         assert load.loads == [1]
 
 
+async def test_activate_loads_the_live_version_again_where_its_files_were_replaced(repository: ModelRepository) -> None:
+    images = random_images(2, seed=9)
+    load = Loader(repository)
+    publish(repository, 1)
+    other = repository.path(publish(repository, 2, activate=False))
+    async with serving_of(repository, load) as serving:
+        await until(lambda: live_version(serving) == 1)
+        shutil.rmtree(repository.path(1))
+        shutil.copytree(other, repository.folder / "1")
+        manifest = repository.manifest(2).model_copy(update={"version": 1})
+        (repository.folder / "1" / MANIFEST_FILE).write_text(manifest.model_dump_json())
+        await serving.activate(1)
+        assert serving.live
+        assert np.allclose(serving.live.model.run(images), reference(network(2), images), atol=1e-5)
+        break_file(repository, 1)
+        with pytest.raises(VersionUnusable, match="should have SHA-256"):
+            await serving.activate(1)
+        assert load.loads == [1, 1, 1]
+
+
 async def test_delete(repository: ModelRepository) -> None:
     publish(repository, 1)
     publish(repository, 2, activate=False)

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from tests.postgres import postgres
 from tests.process import ROOT, environment, free_port, until
 from tests.training.engine import Engine, ask
+from tests.training.jobs.bad_rows import Attack, ask_about_bad_rows
 from training.cli.command import main
 from training.config import TrainConfig
 from training.jobs.database import JobsDatabase, sqlite_fault
@@ -92,11 +93,11 @@ def test_a_key_makes_one_job(engine: Engine) -> None:
 def test_the_list_is_newest_first_and_in_pages(engine: Engine) -> None:
     ids = [engine.submit().id for _ in range(7)]
     ask(engine.jobs.cancel(ids[3]))
-    page, total = ask(engine.jobs.list(limit=3, offset=2))
+    page, total, _ = ask(engine.jobs.list(limit=3, offset=2))
     assert ([job.id for job in page], total) == (ids[4:1:-1], 7)
-    page, total = ask(engine.jobs.list(["cancelled", "failed"]))
+    page, total, _ = ask(engine.jobs.list(["cancelled", "failed"]))
     assert ([job.id for job in page], total) == ([ids[3]], 1)
-    assert ask(engine.jobs.list(offset=7)) == ([], 7)
+    assert ask(engine.jobs.list(offset=7)) == ([], 7, [])
 
 
 def test_states_are_of_the_newest_attempts(engine: Engine) -> None:
@@ -135,6 +136,21 @@ def test_a_dataset_is_in_use_until_its_jobs_are_over(engine: Engine) -> None:
     assert ask(engine.jobs.using("photos")) == {one.id: 3, two.id: None}
     ask(engine.jobs.cancel(one.id))
     assert ask(engine.jobs.using("photos")) == {two.id: None}
+
+
+@pytest.mark.parametrize(
+    ("status", "used"),
+    [
+        *[("ENQUEUED", True), ("DELAYED", True), ("PENDING", True)],
+        *[("SUCCESS", False), ("ERROR", False), ("CANCELLED", False), ("MAX_RECOVERY_ATTEMPTS_EXCEEDED", False)],
+    ],
+)
+def test_what_the_engine_says_of_a_job_decides_whether_its_dataset_is_in_use(
+    engine: Engine, status: str, used: bool
+) -> None:
+    job = engine.submit()
+    engine.spoil(job.id, status=status)
+    assert ask(engine.jobs.using("photos")) == ({job.id: None} if used else {})
 
 
 def test_pruning_keeps_what_ended_last_and_what_has_not_ended(engine: Engine) -> None:
@@ -179,6 +195,8 @@ def test_the_queue_is_the_same_on_postgresql(tmp_path: Path) -> None:
         engine = Engine(tmp_path, server.url)
         test_a_key_makes_one_job(engine)
         test_a_queued_job_is_cancelled_and_resumed_beside(engine)
+        ask_about_bad_rows(engine, str(Attack(tmp_path / "attacked")))
+        assert not (tmp_path / "attacked").exists()
         engine.close()
     with pytest.raises(JobsUnavailable):
         ask(engine.jobs.list())

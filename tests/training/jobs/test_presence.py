@@ -39,3 +39,18 @@ def test_a_stop_ends_the_wait_for_a_name(tmp_path: Path) -> None:
         Presence(tmp_path, "one").says("its job")
         with Presence(tmp_path, "one").held(stop):
             assert workers(tmp_path)[0].job == "its job"
+
+
+def test_a_damaged_sign_of_life_is_none(tmp_path: Path) -> None:
+    with Presence(tmp_path, "one").held(threading.Event()):
+        for text in ("", "{", "[]"):
+            (tmp_path / "two.json").write_text(text)
+            assert [worker.name for worker in workers(tmp_path)] == ["one"]
+
+
+def test_a_full_disk_leaves_the_old_record(tmp_path: Path) -> None:
+    presence = Presence(tmp_path, "one")
+    with presence.held(threading.Event()):
+        (tmp_path / ".one.json.tmp").symlink_to("/dev/full")  # where it would be written
+        presence.says("job")
+        assert [worker.job for worker in workers(tmp_path)] == [None]

@@ -64,7 +64,7 @@ def test_where_a_version_is_live_there_is_none(engine: Engine) -> None:
     (folder / "1").mkdir(parents=True)
     (folder / "ACTIVE").write_text("1\n")
     assert ask(queue_starter(engine.jobs, "resnext50")) is None
-    assert ask(engine.jobs.list()) == ([], 0)
+    assert ask(engine.jobs.list()) == ([], 0, [])
     assert not (engine.shared.datasets / "digits").exists()
 
 
@@ -77,5 +77,5 @@ def test_a_worker_begins_with_it_and_its_next_start_goes_on(engine: Engine) -> N
         until(lambda: any(info.alive and info.job for info in engine.jobs.workers()))
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(10) == 0
-    (job,), _ = ask(engine.jobs.list())
+    (job,), *_ = ask(engine.jobs.list())
     assert (job.state, job.worker, job.attempt, job.config.name) == ("running", "w", 1, "mine")

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -186,6 +187,33 @@ def test_a_full_disk_fails_the_job(engine: Engine) -> None:
     reason = engine.ends(job.id, "failed").reason
     assert reason is not None
     assert "No space left on device" in reason
+
+
+def ends_without_room(engine: Engine, worker: subprocess.Popen[bytes]) -> str:
+    """Lets a job end while no file of the worker may grow beyond 16 kB, and waits until the worker has noticed."""
+    engine.hold("publishing", "end")
+    seen = engine.log().count("Retrying")
+    id = engine.submit().id
+    engine.held("publishing", "end")
+    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (16 * 1024, resource.RLIM_INFINITY))
+    engine.release("publishing", "end")
+    until(lambda: engine.log().count("Retrying") > seen)
+    assert ask(engine.jobs.get(id)).state == "running"
+    return id
+
+
+def test_an_outcome_that_cannot_be_written_is_written_once_it_can(engine: Engine) -> None:
+    worker = engine.worker()
+    id = ends_without_room(engine, worker)
+    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert engine.ends(id).attempt == 1
+    id = ends_without_room(engine, worker)
+    worker.terminate()  # a worker that waits for room ends as any other
+    assert worker.wait(20) == 0
+    assert ask(engine.jobs.get(id)).state == "running"
+    engine.worker()
+    assert engine.ends(id).attempt == 1
+    assert steps(engine, id) == EVERY_STEP_ONCE
 
 
 def test_two_workers_share_the_queue_and_one_takes_over_what_the_other_left(engine: Engine) -> None:
