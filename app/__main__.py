@@ -1,4 +1,4 @@
-"""The command line: `python -m app`, also `resnext serve`, serves until SIGTERM; `tune` finds the best settings."""
+"""The command line: `python -m app`, also `resnext serve`, serves until SIGTERM; `tune` and `keys` are commands."""
 
 from training.system.interrupt import INTERRUPT
 
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import uvicorn
 
+from app.api.access import command as keys
 from app.errors import InferenceFailed
 from app.execution.package import ModelError
 from app.execution.session import ProviderError
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the service, or `tune`. Returns the exit status: 0 after a drain, 2 for settings that cannot work."""
+    """Runs the service, or a command. Returns the exit status: 0 after a drain, 2 for settings that cannot work."""
     parser = argparse.ArgumentParser(
         prog="resnext", description="Serves the active version. docs/settings.md lists the settings."
     )
@@ -44,15 +45,19 @@ def main(arguments: Sequence[str]) -> int:
     commands = parser.add_subparsers(dest="command")
     help_line = "find the best settings for this machine by measuring the active version"
     add_arguments(commands.add_parser("tune", prog="resnext tune", help=help_line, description=help_line))
+    help_line = "make API keys"
+    keys.add_arguments(commands.add_parser("keys", prog="resnext keys", help=help_line, description=help_line))
     options = parser.parse_args(arguments)
-    return _tune(options) if options.command == "tune" else _serve(options.member)
+    if options.command:
+        return _command(options)
+    return _serve(options.member)
 
 
-def _tune(options: argparse.Namespace) -> int:
+def _command(options: argparse.Namespace) -> int:
     try:
-        tune(options)
+        (tune if options.command == "tune" else keys.run)(options)
     except (SettingsError, ProviderError, NothingToTune, ModelError, InferenceFailed, TrainingError) as error:
-        print(f"resnext tune: {error}", file=sys.stderr)  # noqa: T201  a command's own output
+        print(f"resnext {options.command}: {error}", file=sys.stderr)  # noqa: T201  a command's own output
         return BAD_SETTINGS
     return 0
 

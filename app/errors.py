@@ -37,6 +37,10 @@ class Unauthorized(ServiceError):
     status, code = 401, "unauthorized"
 
 
+class Forbidden(ServiceError):
+    status, code = 403, "forbidden"
+
+
 class VersionNotFound(ServiceError):
     status, code = 404, "version_not_found"
 

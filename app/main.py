@@ -13,7 +13,9 @@ from starlette.routing import Route
 
 from app import __version__
 from app.api import datasets, health, metrics, models, predict, train
-from app.api.middleware.auth import ApiKeys, Keys
+from app.api.access.access import Access
+from app.api.access.keys import Keys
+from app.api.middleware.auth import Guard
 from app.api.middleware.drain import AnnounceDrain
 from app.api.middleware.limits import BodyLimit
 from app.api.middleware.observer import Observer
@@ -21,7 +23,8 @@ from app.api.middleware.paths import OwnPaths
 from app.api.middleware.shortcut import Shortcut
 from app.api.open_inference import rest as inference_v2
 from app.api.page.routes import make_router
-from app.api.problems import install_error_handlers
+from app.api.problems import documented, install_error_handlers
+from app.errors import Forbidden
 from app.execution.cores import usable_cores
 from app.execution.loading import load_model
 from app.execution.measured import Measurements
@@ -65,18 +68,21 @@ EXPOSED_HEADERS = (
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Makes the service as an ASGI application. Without `settings` it reads them from the environment.
 
-    Raises SettingsError, and ProviderError when the execution provider that was named does not work.
+    Raises SettingsError, also for API keys that cannot be read, and ProviderError when the execution provider that was
+    named does not work.
     """
     settings = settings or read_settings()
-    keys = [key.get_secret_value() for key in settings.api_keys]
+    keys = Keys([key.get_secret_value() for key in settings.api_keys], settings.api_keys_file)
+    access = Access(keys)
     watchers = _watchers(settings)
-    services = _make_services(settings, watchers)
+    services = _make_services(settings, watchers, keys)
     requests = Requests(services.metrics, watchers)
-    grpc = _grpc_server(services, requests, Keys(keys))
+    grpc = _grpc_server(services, requests, access)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as running:
+            running.enter_context(keys.followed())
             for watcher in watchers:
                 await running.enter_async_context(watcher)
             await running.enter_async_context(services.metrics.carried())
@@ -105,18 +111,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         servers=[{"url": settings.root_path}] if settings.root_path else None,
     )
     app.state.services = services
-    guarded = [Security(HTTPBearer(auto_error=False))] if keys else []  # only for /docs; ApiKeys checks the keys
+    guarded = [Security(HTTPBearer(auto_error=False))] if keys else []  # only for /docs; Guard checks the keys
     for router in GUARDED:
-        app.include_router(router, dependencies=guarded)
+        refused = documented(Forbidden, protocol=router is inference_v2.router)
+        app.include_router(router, dependencies=guarded, responses=refused)
     unguarded = (*OPEN, make_router(settings.root_path))
     for router in unguarded:
         app.include_router(router)
 
-    open_paths = [*_paths(unguarded), OPENAPI_PATH]
-    paths = [*_paths(GUARDED), *open_paths]
+    paths = [*_paths(GUARDED), *_paths(unguarded), OPENAPI_PATH]
     if settings.root_path and any(f"{path}/".startswith(f"{settings.root_path}/") for path in paths):
         raise SettingsError(f"RESNEXT_ROOT_PATH should not be the beginning of a route, it is {settings.root_path}")
-    _add_inner_middleware(app, settings, keys, open_paths)
+    _add_inner_middleware(app, settings, access)
     install_error_handlers(app)
     _add_outer_middleware(app, services, requests, paths)
     return app
@@ -125,15 +131,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 # the middleware that is added last sees a request first
 
 
-def _add_inner_middleware(app: FastAPI, settings: Settings, keys: list[str], open_paths: list[str]) -> None:
+def _add_inner_middleware(app: FastAPI, settings: Settings, access: Access) -> None:
     """Adds the middleware that may fail or refuse a request."""
     app.add_middleware(
         Shortcut,
         endpoints={predict.PATH: predict.predict, inference_v2.path_of(settings.model): inference_v2.infer},
     )
     app.add_middleware(BodyLimit, limit=settings.max_upload, dataset_limit=settings.max_dataset_upload)
-    if keys:
-        app.add_middleware(ApiKeys, keys=Keys(keys), open_paths=open_paths)
+    app.add_middleware(Guard, access=access)
 
 
 def _add_outer_middleware(app: FastAPI, services: Services, requests: Requests, paths: list[str]) -> None:
@@ -178,7 +183,9 @@ def _watchers(settings: Settings) -> list[Watcher]:
     return watchers
 
 
-def _grpc_server(services: Services, requests: Requests, keys: Keys) -> contextlib.AbstractAsyncContextManager[object]:
+def _grpc_server(
+    services: Services, requests: Requests, access: Access
+) -> contextlib.AbstractAsyncContextManager[object]:
     """Makes the gRPC server, or nothing where no port is set for it. Raises SettingsError when the extra is missing."""
     if not services.settings.grpc_port:
         return contextlib.nullcontext()
@@ -186,10 +193,10 @@ def _grpc_server(services: Services, requests: Requests, keys: Keys) -> contextl
         from app.api.open_inference.grpc_server import GrpcServer  # an optional extra; importing it takes 0.3 s
     except ImportError as error:
         raise SettingsError(f"RESNEXT_GRPC_PORT needs the extra `grpc`, which is not installed: {error}") from None
-    return GrpcServer(services, requests, keys)
+    return GrpcServer(services, requests, access)
 
 
-def _make_services(settings: Settings, watchers: list[Watcher]) -> Services:
+def _make_services(settings: Settings, watchers: list[Watcher], keys: Keys) -> Services:
     cores = usable_cores()
     repository = ModelRepository(settings.models, settings.model)
     load = functools.partial(
@@ -236,4 +243,5 @@ def _make_services(settings: Settings, watchers: list[Watcher]) -> Services:
         job_states=JobStates(jobs),
         trainer=training_worker(settings, lambda: drain.begun),
         drain=drain,
+        keys_error=lambda: keys.error,
     )

@@ -3,6 +3,7 @@
 import difflib
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -25,7 +26,7 @@ from training.environment import ENV_PREFIX
 from training.jobs.settings import SecretUnreadable, SharedSettings
 
 # variables that the worker and docker-compose.yml read
-ELSEWHERE = {"RESNEXT_NAME", "RESNEXT_API_KEYS_FILE", "RESNEXT_DATABASE_FILE"}
+ELSEWHERE = {"RESNEXT_NAME", "RESNEXT_DATABASE_FILE"}
 
 
 class SettingsError(Exception):
@@ -98,8 +99,13 @@ class Settings(SharedSettings):
 
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
-        description="API keys, separated by commas. When set, every path except /, /health*, /v2/health*, /docs and "
-        "/openapi.json needs one of them",
+        description="API keys, separated by commas. When there are keys, every path except /, /health*, /v2/health*, "
+        "/docs and /openapi.json needs one of them",
+    )
+    api_keys_file: Path | None = Field(
+        None,
+        description="file of API keys, one a line, as name:scope:sha256 or as they are. It is read again when it "
+        "changes. By default the secret resnext_api_keys, where there is one",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="origins, separated by commas, whose pages may call this service from a browser"

@@ -68,6 +68,7 @@ ERRORS = {
     "internal_error": "the service failed on this request; its log says why",
     "malformed_body": "the multipart body should end with its closing boundary, it breaks off",
     "unauthorized": "this needs one of the service's API keys, as `Authorization: Bearer KEY` or `X-API-Key: KEY`",
+    "forbidden": "this needs a key with the scope train, the key 'shop' has predict",
     "version_not_found": "model 'resnext50' has no version 9, it has 6, 7",
     "model_not_found": "Request for unknown model: 'yolo' is not found; 'resnext50' is served",
     "unknown_service": "there is no service 'nothing'",

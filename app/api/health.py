@@ -49,6 +49,7 @@ async def health(services: ServicesDep) -> Health:
         load_error=failure and LoadErrorHealth(version=failure.version, reason=failure.reason, at=failure.at),
         rollback=serving.rollback and RollbackHealth(**dataclasses.asdict(serving.rollback)),
         trainer=await _trainer(services),
+        keys_error=services.keys_error(),
         service_version=__version__,
     )
 

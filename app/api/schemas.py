@@ -149,6 +149,7 @@ class Health(BaseModel):
         description="the last rollback; null once a version is activated through the API"
     )
     trainer: TrainerHealth
+    keys_error: str | None = Field(description="why the newest file of API keys does not count; null when it does")
     service_version: str
 
 

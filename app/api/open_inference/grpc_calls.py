@@ -9,7 +9,8 @@ from google.protobuf.message import DecodeError
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from app.api.middleware.auth import Keys
+from app.api.access.access import Access
+from app.api.access.scopes import required
 from app.api.problems import protocol_status
 from app.errors import DOMAIN, ClientError, ClientGone, MalformedBody, NotSupported, ServiceError, status_and_code
 from app.observability.observation import Observation
@@ -17,14 +18,10 @@ from app.observability.requests import OTHER, Requests
 
 logger = logging.getLogger(__name__)
 
-OPEN_CALLS = (
-    "/inference.GRPCInferenceService/ServerLive",
-    "/inference.GRPCInferenceService/ServerReady",
-    "/grpc.health.v1.Health/Check",
-)
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     499: grpc.StatusCode.CANCELLED,
@@ -46,9 +43,9 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
     its first byte, and a call without a key is refused before its message is read.
     """
 
-    def __init__(self, requests: Requests, keys: Keys) -> None:
+    def __init__(self, requests: Requests, access: Access) -> None:
         self._requests = requests
-        self._keys = keys
+        self._access = access
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Handler]], details: Any) -> Handler:
         """Returns a handler for this one call."""
@@ -62,8 +59,9 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
             context.set_trailing_metadata(_trailing(request))
             error: ClientError
             try:
-                if details.method not in OPEN_CALLS:
-                    self._keys.admit(Headers(scope=scope))
+                caller = self._access.caller(Headers(scope=scope))
+                request.key = caller.key
+                self._access.require(caller, required("POST", details.method))
                 if handler is None or handler.unary_unary is None:
                     raise NotImplementedError
                 answer = await handler.unary_unary(await _read(context), context)

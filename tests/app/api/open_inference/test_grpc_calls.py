@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
+from app.api.access.keys import Key
 from tests.app.api.open_inference.inputs import EXPECTED, IMAGES, MODEL, files, pixels
 from tests.app.conftest import Serve
 from tests.app.network import encoded, network, publish, random_images, repository_at
@@ -178,6 +179,21 @@ async def test_a_key_is_asked_for_before_the_message_is_read(serve: Serve, repos
         assert (await stub.ServerReady(service_pb2.ServerReadyRequest())).ready
         check = health_pb2_grpc.HealthStub(channel).Check
         assert (await check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.mark.anyio
+async def test_a_key_needs_the_scope_of_the_call(serve: Serve, repository: ModelRepository, tmp_path: Path) -> None:
+    publish(repository)
+    port = free_port()
+    (tmp_path / "keys").write_text(Key.of("shop", "predict", "secret").line)
+    async with serve(grpc_port=port, api_keys_file=tmp_path / "keys"), at(port) as channel:
+        stub, key = service_pb2_grpc.GRPCInferenceServiceStub(channel), [("x-api-key", "secret")]
+        assert (await stub.ModelInfer(request(), metadata=key)).model_version == "1"
+        load = stub.RepositoryModelLoad(service_pb2.RepositoryModelLoadRequest(model_name=MODEL), metadata=key)
+        assert await load.code() == grpc.StatusCode.PERMISSION_DENIED
+        assert await load.details() == "this needs a key with the scope admin, the key 'shop' has predict"
+        shared = stub.SystemSharedMemoryStatus(service_pb2.SystemSharedMemoryStatusRequest(), metadata=key)
+        assert await shared.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 @pytest.mark.anyio

@@ -1,0 +1,53 @@
+"""Decides what a caller may do, by the key that came with the request."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from app.api.access.keys import Keys
+from app.api.access.scopes import Scope, includes
+from app.errors import Forbidden, Unauthorized
+
+GRANTED = "resnext.granted"  # in an ASGI scope: the scope that its caller has, or None
+CHALLENGE = "Bearer"
+
+
+class Caller(NamedTuple):
+    """Whoever sends a request. `key` is the name of the key that came, "" where none did that is known."""
+
+    key: str
+    scope: Scope | None
+
+
+class Access:
+    """The rule of who may do what, for requests of every protocol. Without any key, everybody may do everything."""
+
+    def __init__(self, keys: Keys) -> None:
+        self.keys = keys
+
+    def caller(self, headers: Mapping[str, str]) -> Caller:
+        """Returns who sends a request, by its headers, whose names are in lower case."""
+        if not self.keys:
+            return Caller("", "admin")
+        found = self.keys.find(_presented(headers))
+        return Caller(found.name, found.scope) if found else Caller("", None)
+
+    def require(self, caller: Caller, needed: Scope | None) -> None:
+        """Raises Unauthorized or Forbidden unless the caller has the scope that is needed, or more."""
+        if needed is None or includes(caller.scope, needed):
+            return
+        if caller.scope is None:
+            raise Unauthorized(
+                "this needs one of the service's API keys, as `Authorization: Bearer KEY` or `X-API-Key: KEY`",
+                headers={"WWW-Authenticate": CHALLENGE},
+            )
+        raise Forbidden(
+            f"this needs a key with the scope {needed}, the key {caller.key!r} has {caller.scope}",
+            headers={"WWW-Authenticate": f'{CHALLENGE} error="insufficient_scope", scope="{needed}"'},
+            scope=needed,
+        )
+
+
+def _presented(headers: Mapping[str, str]) -> bytes:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+    return key.encode("latin-1")  # the bytes as they were sent
