@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import argparse
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 import uvicorn
 
 from app.api.access import command as keys
+from app.api.access import reach
 from app.errors import InferenceFailed
 from app.execution.package import ModelError
 from app.execution.session import ProviderError
@@ -71,7 +73,7 @@ def _serve(member: bool) -> int:
                 logger.warning("%s", complaint)
         if settings.processes > 1 and not member:
             INTERRUPT.leave()
-            return serve_in_processes(settings)
+            return serve_in_processes(settings, functools.partial(_warn, settings))
         serve(settings, member)
     except (SettingsError, ProviderError) as error:
         print(f"resnext-service cannot start: {error}", file=sys.stderr)  # noqa: T201  a command's own output
@@ -79,10 +81,20 @@ def _serve(member: bool) -> int:
     return 0
 
 
+def _warn(settings: Settings, addresses: Sequence[str]) -> None:
+    """Warns in one line when there are no keys and others can reach the addresses that the service listens on."""
+    keys = settings.api_keys or settings.api_keys_file
+    if line := None if keys else reach.warning(addresses, settings.insecure):
+        logger.warning("%s", line)
+
+
 def serve(settings: Settings, member: bool) -> None:
     """Serves in this process until it is drained. A `member` shares its port and ends when its starter ends."""
     sockets = sockets_of(settings) if member else listening_sockets(settings)  # first, since the rest takes seconds
-    app = create_app(settings)
+    addresses = [str(each.getsockname()[0]) for each in sockets]
+    if not member:
+        _warn(settings, addresses)
+    app = create_app(settings, addresses)
     config = uvicorn.Config(
         app,
         host=settings.host,

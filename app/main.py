@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import APIRouter, FastAPI, Security
@@ -15,6 +15,7 @@ from app import __version__
 from app.api import datasets, health, metrics, models, predict, train
 from app.api.access.access import Access
 from app.api.access.keys import Keys
+from app.api.access.reach import addresses_of, scope_without_key
 from app.api.middleware.auth import Guard
 from app.api.middleware.drain import AnnounceDrain
 from app.api.middleware.limits import BodyLimit
@@ -65,15 +66,17 @@ EXPOSED_HEADERS = (
 )
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, addresses: Sequence[str] = ()) -> FastAPI:
     """Makes the service as an ASGI application. Without `settings` it reads them from the environment.
+
+    `addresses` are those that its sockets are bound to, by default those of `RESNEXT_HOST`.
 
     Raises SettingsError, also for API keys that cannot be read, and ProviderError when the execution provider that was
     named does not work.
     """
     settings = settings or read_settings()
     keys = Keys([key.get_secret_value() for key in settings.api_keys], settings.api_keys_file)
-    access = Access(keys)
+    access = Access(keys, scope_without_key(addresses or addresses_of(settings.host), settings.insecure))
     watchers = _watchers(settings)
     services = _make_services(settings, watchers, keys)
     requests = Requests(services.metrics, watchers)

@@ -107,6 +107,11 @@ class Settings(SharedSettings):
         description="file of API keys, one a line, as name:scope:sha256 or as they are. It is read again when it "
         "changes. By default the secret resnext_api_keys, where there is one",
     )
+    insecure: bool = Field(
+        False,
+        description="whether a service without API keys that other machines can reach lets everybody train, upload, "
+        "activate and delete; by default everybody may only classify there",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="origins, separated by commas, whose pages may call this service from a browser"
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from app.api.access.keys import Keys
+from app.api.access.reach import MAKE_A_KEY
 from app.api.access.scopes import Scope, includes
 from app.errors import Forbidden, Unauthorized
 
@@ -19,15 +20,19 @@ class Caller(NamedTuple):
 
 
 class Access:
-    """The rule of who may do what, for requests of every protocol. Without any key, everybody may do everything."""
+    """The rule of who may do what, for requests of every protocol.
 
-    def __init__(self, keys: Keys) -> None:
+    Where the service has no keys, everybody has the scope `without_key`.
+    """
+
+    def __init__(self, keys: Keys, without_key: Scope) -> None:
         self.keys = keys
+        self._everybody = Caller("", without_key)
 
     def caller(self, headers: Mapping[str, str]) -> Caller:
         """Returns who sends a request, by its headers, whose names are in lower case."""
         if not self.keys:
-            return Caller("", "admin")
+            return self._everybody
         found = self.keys.find(_presented(headers))
         return Caller(found.name, found.scope) if found else Caller("", None)
 
@@ -39,6 +44,12 @@ class Access:
             raise Unauthorized(
                 "this needs one of the service's API keys, as `Authorization: Bearer KEY` or `X-API-Key: KEY`",
                 headers={"WWW-Authenticate": CHALLENGE},
+            )
+        if not caller.key:
+            raise Forbidden(
+                f"this needs the scope {needed}: a service without API keys that other machines can reach only "
+                f"classifies. {MAKE_A_KEY[0].upper()}{MAKE_A_KEY[1:]}, for the service",
+                scope=needed,
             )
         raise Forbidden(
             f"this needs a key with the scope {needed}, the key {caller.key!r} has {caller.scope}",
