@@ -103,7 +103,8 @@ def serve(settings: Settings, member: bool) -> None:
         log_level=settings.log_level,
         access_log=settings.log_level == "debug" and settings.log == "text",  # with JSON, RequestLog writes the line
         server_header=False,
-        proxy_headers=False,  # nothing here uses the client's address
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.drain_timeout,
     )

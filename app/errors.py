@@ -81,6 +81,10 @@ class UnsupportedBody(ServiceError):
     status, code = 415, "unsupported_body"
 
 
+class UntrustedHost(ServiceError):
+    status, code = 421, "untrusted_host"
+
+
 class InvalidRequest(ServiceError):
     status, code = 422, "invalid_request"
 

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from app import __version__
 from app.api import datasets, health, metrics, models, predict, train
 from app.api.access.access import Access
+from app.api.access.browsers import Hosts
 from app.api.access.keys import Keys
 from app.api.access.reach import addresses_of, scope_without_key
 from app.api.middleware.auth import Guard
@@ -25,7 +26,7 @@ from app.api.middleware.shortcut import Shortcut
 from app.api.open_inference import rest as inference_v2
 from app.api.page.routes import make_router
 from app.api.problems import documented, install_error_handlers
-from app.errors import Forbidden
+from app.errors import Forbidden, UntrustedHost
 from app.execution.cores import usable_cores
 from app.execution.loading import load_model
 from app.execution.measured import Measurements
@@ -76,7 +77,11 @@ def create_app(settings: Settings | None = None, addresses: Sequence[str] = ()) 
     """
     settings = settings or read_settings()
     keys = Keys([key.get_secret_value() for key in settings.api_keys], settings.api_keys_file)
-    access = Access(keys, scope_without_key(addresses or addresses_of(settings.host), settings.insecure))
+    access = Access(
+        keys,
+        scope_without_key(addresses or addresses_of(settings.host), settings.insecure),
+        Hosts(settings.trusted_hosts, settings.cors_origins),
+    )
     watchers = _watchers(settings)
     services = _make_services(settings, watchers, keys)
     requests = Requests(services.metrics, watchers)
@@ -116,7 +121,7 @@ def create_app(settings: Settings | None = None, addresses: Sequence[str] = ()) 
     app.state.services = services
     guarded = [Security(HTTPBearer(auto_error=False))] if keys else []  # only for /docs; Guard checks the keys
     for router in GUARDED:
-        refused = documented(Forbidden, protocol=router is inference_v2.router)
+        refused = documented(Forbidden, UntrustedHost, protocol=router is inference_v2.router)
         app.include_router(router, dependencies=guarded, responses=refused)
     unguarded = (*OPEN, make_router(settings.root_path))
     for router in unguarded:

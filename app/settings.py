@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     ByteSize,
     Field,
+    IPvAnyNetwork,
     NonNegativeInt,
     PositiveInt,
     SecretStr,
+    StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
@@ -27,6 +29,9 @@ from training.jobs.settings import SecretUnreadable, SharedSettings
 
 # variables that the worker and docker-compose.yml read
 ELSEWHERE = {"RESNEXT_NAME", "RESNEXT_DATABASE_FILE"}
+
+
+HostName = Annotated[str, StringConstraints(to_lower=True, pattern=r"^(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
 
 
 class SettingsError(Exception):
@@ -116,6 +121,18 @@ class Settings(SharedSettings):
         (), description="origins, separated by commas, whose pages may call this service from a browser"
     )
 
+    trusted_hosts: Annotated[tuple[HostName, ...], NoDecode] = Field(
+        (),
+        description="names of this service, separated by commas, *.example.com for all below; a request for another "
+        "name is refused. IP addresses and names without a dot are always taken. By default any name is, but without "
+        "API keys only to classify",
+    )
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
+        (),
+        description="addresses or networks of proxies, separated by commas, whose X-Forwarded-For and "
+        "X-Forwarded-Proto are believed; by default nobody's are",
+    )
+
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; with 0, any free one")
     root_path: str = Field(
@@ -166,7 +183,7 @@ class Settings(SharedSettings):
         30, ge=1, description="seconds that requests in flight get to finish once the port is closed"
     )
 
-    @field_validator("api_keys", "cors_origins", mode="before")
+    @field_validator("api_keys", "cors_origins", "trusted_hosts", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:  # Any: a validator's input is whatever came
         """Splits at commas and, since a value may come from a file, at line ends."""

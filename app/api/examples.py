@@ -85,6 +85,7 @@ ERRORS = {
     "too_many_files": "a request should have at most 64 files, this one has more",
     "archive_too_large": "the archive should unpack to at most 1000000 files, it has more",
     "unsupported_body": "the body should come as Content-Type: application/json, it came as text/plain",
+    "untrusted_host": "this service is not 'elsewhere.example'",
     "invalid_request": "query.top_k: should be a whole number from 1 to 999999999, got 'many'",
     "idempotency_key_reused": "the key 'monday' came with another request before",
     "no_file": "the body should be one or more multipart/form-data parts named 'file'; it has no parts",

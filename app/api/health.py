@@ -5,15 +5,19 @@ import dataclasses
 import os
 import time
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from app import __version__
+from app.api.access.access import GRANTED
+from app.api.access.scopes import includes
 from app.api.problems import documented
 from app.api.schemas import (
     Alive,
     Health,
+    HealthBrief,
     LatencyPoint,
     LoadErrorHealth,
+    ModelBrief,
     ModelHealth,
     QueueHealth,
     RollbackHealth,
@@ -36,11 +40,21 @@ router = APIRouter(prefix="/health", tags=["health"])
 
 
 @router.get("", summary="The state of the service")
-async def health(services: ServicesDep) -> Health:
-    """Answers 200 as long as the process answers at all; `status` says whether the service is ready."""
+async def health(request: Request, services: ServicesDep) -> Health | HealthBrief:
+    """Answers 200 as long as the process answers at all; `status` says whether the service is ready. Reasons, workers,
+    jobs and processes are only for callers who may train."""
+    if includes(request.scope.get(GRANTED), "train"):
+        return await _details(services)
+    live = services.serving.live
+    model = live and ModelBrief(name=live.model.name, version=live.model.version)
+    return HealthBrief(status=_status(services), ready=services.ready, model=model)
+
+
+async def _details(services: Services) -> Health:
     serving, failure = services.serving, services.serving.failure
     return Health(
         status=_status(services),
+        ready=services.ready,
         model=_model(serving.live.model) if serving.live else None,
         why_no_model=None if serving.live else serving.why_none(),
         queue=QueueHealth(depth=services.inference.admission.depth, capacity=services.inference.admission.capacity),

@@ -31,6 +31,7 @@ def test_defaults_are_valid_and_frozen() -> None:
         ("RESNEXT_ROOT_PATH", "/a/vision/", "root_path", "/a/vision"),
         ("RESNEXT_ROOT_PATH", "vision", "root_path", "/vision"),
         ("RESNEXT_ROOT_PATH", "/", "root_path", ""),
+        ("RESNEXT_TRUSTED_HOSTS", "A.example, *.b.example", "trusted_hosts", ("a.example", "*.b.example")),
         (
             "RESNEXT_CORS_ORIGINS",
             "https://a.example, https://b.example",
@@ -125,6 +126,8 @@ def test_what_the_worker_is_given_leads_to_the_same_settings(secrets: Path, monk
         ("RESNEXT_ROOT_PATH", "https://a.example/vision", "RESNEXT_ROOT_PATH: String should match pattern"),
         ("RESNEXT_MODEL", "../x", "RESNEXT_MODEL: a name should have 1 to 64 characters"),
         ("RESNEXT_SECRETS", "/nowhere", "RESNEXT_SECRETS: Path does not point to a directory, got '/nowhere'"),
+        ("RESNEXT_TRUSTED_HOSTS", "https://a.example", "RESNEXT_TRUSTED_HOSTS: String should match pattern"),
+        ("RESNEXT_TRUSTED_PROXIES", "*", "RESNEXT_TRUSTED_PROXIES: value is not a valid IPv4 or IPv6 network, got '*'"),
         ("RESNEXT_QUEUE_SIZE", "10", "RESNEXT_MAX_FILES should be at most RESNEXT_QUEUE_SIZE (10), got 64"),
     ],
 )

@@ -3,35 +3,49 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from app.api.access.browsers import Hosts
 from app.api.access.keys import Keys
 from app.api.access.reach import MAKE_A_KEY
 from app.api.access.scopes import Scope, includes
-from app.errors import Forbidden, Unauthorized
+from app.errors import Forbidden, Unauthorized, UntrustedHost
 
 GRANTED = "resnext.granted"  # in an ASGI scope: the scope that its caller has, or None
 CHALLENGE = "Bearer"
 
 
 class Caller(NamedTuple):
-    """Whoever sends a request. `key` is the name of the key that came, "" where none did that is known."""
+    """Whoever sends a request. `key` is the name of the key that came, "" where none did that is known.
+
+    `doubt` is why a caller without a key has less than others.
+    """
 
     key: str
     scope: Scope | None
+    doubt: str | None = None
 
 
 class Access:
     """The rule of who may do what, for requests of every protocol.
 
-    Where the service has no keys, everybody has the scope `without_key`.
+    Where the service has no keys, everybody has the scope `without_key`, but for requests that a web page may have made
+    a browser send: they may only classify.
     """
 
-    def __init__(self, keys: Keys, without_key: Scope) -> None:
+    def __init__(self, keys: Keys, without_key: Scope, hosts: Hosts) -> None:
         self.keys = keys
+        self._hosts = hosts
         self._everybody = Caller("", without_key)
 
-    def caller(self, headers: Mapping[str, str]) -> Caller:
-        """Returns who sends a request, by its headers, whose names are in lower case."""
+    def caller(self, headers: Mapping[str, str], needed: Scope | None) -> Caller:
+        """Returns who sends a request, by its headers, whose names are in lower case, and for which scope.
+
+        Raises UntrustedHost.
+        """
+        if complaint := self._hosts.refuse(headers):
+            raise UntrustedHost(complaint)
         if not self.keys:
+            if needed != "predict" and self._everybody.scope != "predict" and (doubt := self._hosts.doubt(headers)):
+                return Caller("", "predict", doubt)
             return self._everybody
         found = self.keys.find(_presented(headers))
         return Caller(found.name, found.scope) if found else Caller("", None)
@@ -45,6 +59,8 @@ class Access:
                 "this needs one of the service's API keys, as `Authorization: Bearer KEY` or `X-API-Key: KEY`",
                 headers={"WWW-Authenticate": CHALLENGE},
             )
+        if caller.doubt:
+            raise Forbidden(f"this needs the scope {needed}, and a key: {caller.doubt}", scope=needed)
         if not caller.key:
             raise Forbidden(
                 f"this needs the scope {needed}: a service without API keys that other machines can reach only "

@@ -19,11 +19,12 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            caller = self._access.caller(Headers(scope=scope))
-            if request := CURRENT.get():
-                request.key = caller.key
+            needed = required(scope["method"], scope["path"])
             try:
-                self._access.require(caller, required(scope["method"], scope["path"]))
+                caller = self._access.caller(Headers(scope=scope), needed)
+                if request := CURRENT.get():
+                    request.key = caller.key
+                self._access.require(caller, needed)
             except ServiceError as error:
                 await answer(error, scope["path"])(scope, receive, send)
                 return

@@ -59,9 +59,10 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
             context.set_trailing_metadata(_trailing(request))
             error: ClientError
             try:
-                caller = self._access.caller(Headers(scope=scope))
+                needed = required("POST", details.method)
+                caller = self._access.caller(Headers(scope=scope), needed)
                 request.key = caller.key
-                self._access.require(caller, required("POST", details.method))
+                self._access.require(caller, needed)
                 if handler is None or handler.unary_unary is None:
                     raise NotImplementedError
                 answer = await handler.unary_unary(await _read(context), context)
