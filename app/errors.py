@@ -101,6 +101,10 @@ class NoValidImage(ServiceError):
     status, code = 422, "no_valid_image"
 
 
+class RateLimited(ServiceError):
+    status, code = 429, "rate_limited"
+
+
 class ClientGone(ServiceError):
     status, code = CLIENT_CLOSED_REQUEST, "client_gone"
 

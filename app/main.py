@@ -5,6 +5,7 @@ import contextlib
 import functools
 from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI, Security
 from fastapi.security import HTTPBearer
@@ -26,7 +27,7 @@ from app.api.middleware.shortcut import Shortcut
 from app.api.open_inference import rest as inference_v2
 from app.api.page.routes import make_router
 from app.api.problems import documented, install_error_handlers
-from app.errors import Forbidden, UntrustedHost
+from app.errors import Forbidden, RateLimited, UntrustedHost
 from app.execution.cores import usable_cores
 from app.execution.loading import load_model
 from app.execution.measured import Measurements
@@ -49,6 +50,9 @@ from app.trainer.jobs import LIMIT_S, JobStates
 from training.contract.repository import ModelRepository
 from training.datasets.store import DatasetStore
 from training.jobs.jobs import Jobs
+
+if TYPE_CHECKING:
+    from app.api.access.rate import RateLimit
 
 GUARDED = (
     predict.router,
@@ -81,6 +85,7 @@ def create_app(settings: Settings | None = None, addresses: Sequence[str] = ()) 
         keys,
         scope_without_key(addresses or addresses_of(settings.host), settings.insecure),
         Hosts(settings.trusted_hosts, settings.cors_origins),
+        _rate_limit(settings),
     )
     watchers = _watchers(settings)
     services = _make_services(settings, watchers, keys)
@@ -121,7 +126,7 @@ def create_app(settings: Settings | None = None, addresses: Sequence[str] = ()) 
     app.state.services = services
     guarded = [Security(HTTPBearer(auto_error=False))] if keys else []  # only for /docs; Guard checks the keys
     for router in GUARDED:
-        refused = documented(Forbidden, UntrustedHost, protocol=router is inference_v2.router)
+        refused = documented(Forbidden, UntrustedHost, RateLimited, protocol=router is inference_v2.router)
         app.include_router(router, dependencies=guarded, responses=refused)
     unguarded = (*OPEN, make_router(settings.root_path))
     for router in unguarded:
@@ -189,6 +194,14 @@ def _watchers(settings: Settings) -> list[Watcher]:
             raise SettingsError(f"RESNEXT_OTLP_ENDPOINT needs {needed} ({error})") from None
         watchers.append(Tracing(exporter(settings.otlp_endpoint)))
     return watchers
+
+
+def _rate_limit(settings: Settings) -> "RateLimit | None":
+    if settings.rate_limit is None:
+        return None
+    from app.api.access.rate import RateLimit  # importing it takes 0.1 s
+
+    return RateLimit(settings.rate_limit)
 
 
 def _grpc_server(

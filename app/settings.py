@@ -86,6 +86,12 @@ class Settings(SharedSettings):
     request_timeout: float = Field(
         30.0, gt=0, description="most seconds from the end of the upload to the answer; after that the answer is 504"
     )
+    rate_limit: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$",
+        description="most requests of one API key, or without keys of one address, as 100/second or 600/minute; one "
+        "more is answered with 429. Each of RESNEXT_PROCESSES counts alone",
+    )
     max_upload: ByteSize = Field(
         ByteSize(32 * 1024**2), gt=0, description="most bytes of a request's body, as a number or as 32MiB"
     )

@@ -93,6 +93,7 @@ ERRORS = {
     "no_valid_image": "the image cannot be used; `results` says why",
     "archive_unusable": "the archive is damaged or cut short",
     "dataset_unusable": "should hold at least two class folders, it has only 'flowers'",
+    "rate_limited": "the API key 'shop' may send 100 per 1 second, this is one more; try again in 1 s",
     "client_gone": "the client left before it was answered",
     "inference_failed": "the model gave probabilities that are not finite numbers",
     "dataset_damaged": "dataset 'photos' is damaged: revision 3 has no summary.json",

@@ -41,7 +41,7 @@ DATASET_ERRORS = (Unauthorized, InvalidRequest, DatasetDamaged, StorageUnavailab
 JOB_ERRORS = (Unauthorized, JobNotFound, InvalidRequest, JobsUnavailable)
 
 # the statuses that Triton or HTTP itself uses too; every other becomes one of these
-PROTOCOL_STATUSES = {400, 401, 403, 404, 405, 413, 415, CLIENT_CLOSED_REQUEST, 500, 501, 503}
+PROTOCOL_STATUSES = {400, 401, 403, 404, 405, 413, 415, 429, CLIENT_CLOSED_REQUEST, 500, 501, 503}
 PROTOCOL_PATH = "/v2"
 
 

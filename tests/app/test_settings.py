@@ -127,6 +127,7 @@ def test_what_the_worker_is_given_leads_to_the_same_settings(secrets: Path, monk
         ("RESNEXT_MODEL", "../x", "RESNEXT_MODEL: a name should have 1 to 64 characters"),
         ("RESNEXT_SECRETS", "/nowhere", "RESNEXT_SECRETS: Path does not point to a directory, got '/nowhere'"),
         ("RESNEXT_TRUSTED_HOSTS", "https://a.example", "RESNEXT_TRUSTED_HOSTS: String should match pattern"),
+        ("RESNEXT_RATE_LIMIT", "0/second", "RESNEXT_RATE_LIMIT: String should match pattern"),
         ("RESNEXT_TRUSTED_PROXIES", "*", "RESNEXT_TRUSTED_PROXIES: value is not a valid IPv4 or IPv6 network, got '*'"),
         ("RESNEXT_QUEUE_SIZE", "10", "RESNEXT_MAX_FILES should be at most RESNEXT_QUEUE_SIZE (10), got 64"),
     ],

@@ -1,13 +1,16 @@
 """Decides what a caller may do, by the key that came with the request."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from app.api.access.browsers import Hosts
 from app.api.access.keys import Keys
 from app.api.access.reach import MAKE_A_KEY
 from app.api.access.scopes import Scope, includes
 from app.errors import Forbidden, Unauthorized, UntrustedHost
+
+if TYPE_CHECKING:
+    from app.api.access.rate import RateLimit  # importing it takes 0.1 s, and few want it
 
 GRANTED = "resnext.granted"  # in an ASGI scope: the scope that its caller has, or None
 CHALLENGE = "Bearer"
@@ -31,9 +34,10 @@ class Access:
     a browser send: they may only classify.
     """
 
-    def __init__(self, keys: Keys, without_key: Scope, hosts: Hosts) -> None:
+    def __init__(self, keys: Keys, without_key: Scope, hosts: Hosts, rate: "RateLimit | None" = None) -> None:
         self.keys = keys
         self._hosts = hosts
+        self._rate = rate
         self._everybody = Caller("", without_key)
 
     def caller(self, headers: Mapping[str, str], needed: Scope | None) -> Caller:
@@ -50,9 +54,16 @@ class Access:
         found = self.keys.find(_presented(headers))
         return Caller(found.name, found.scope) if found else Caller("", None)
 
-    def require(self, caller: Caller, needed: Scope | None) -> None:
-        """Raises Unauthorized or Forbidden unless the caller has the scope that is needed, or more."""
-        if needed is None or includes(caller.scope, needed):
+    def require(self, caller: Caller, needed: Scope | None, address: str) -> None:
+        """Raises Unauthorized or Forbidden unless the caller has the scope that is needed, or more.
+
+        `address` is the client's. Raises RateLimited, but never where no key is needed: a probe has no limit.
+        """
+        if needed is None:
+            return
+        if self._rate is not None:
+            self._rate.take(caller.key, address)
+        if includes(caller.scope, needed):
             return
         if caller.scope is None:
             raise Unauthorized(

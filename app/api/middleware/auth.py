@@ -24,7 +24,7 @@ class Guard:
                 caller = self._access.caller(Headers(scope=scope), needed)
                 if request := CURRENT.get():
                     request.key = caller.key
-                self._access.require(caller, needed)
+                self._access.require(caller, needed, (scope.get("client") or ("",))[0])
             except ServiceError as error:
                 await answer(error, scope["path"])(scope, receive, send)
                 return

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -24,6 +25,7 @@ CODES = {
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     499: grpc.StatusCode.CANCELLED,
     501: grpc.StatusCode.UNIMPLEMENTED,
     503: grpc.StatusCode.UNAVAILABLE,
@@ -62,7 +64,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
                 needed = required("POST", details.method)
                 caller = self._access.caller(Headers(scope=scope), needed)
                 request.key = caller.key
-                self._access.require(caller, needed)
+                self._access.require(caller, needed, _address(context))
                 if handler is None or handler.unary_unary is None:
                     raise NotImplementedError
                 answer = await handler.unary_unary(await _read(context), context)
@@ -85,6 +87,11 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
         return grpc.stream_unary_rpc_method_handler(
             call, handler and handler.request_deserializer, handler and handler.response_serializer
         )
+
+
+def _address(context: Context) -> str:
+    """Returns the client's address, of "ipv4:127.0.0.1:5000" or "ipv6:%5B::1%5D:5000"; the rest of any other form."""
+    return unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 def _scope(details: Any) -> Scope:

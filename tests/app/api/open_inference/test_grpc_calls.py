@@ -197,6 +197,20 @@ async def test_a_key_needs_the_scope_of_the_call(serve: Serve, repository: Model
 
 
 @pytest.mark.anyio
+async def test_a_rate_counts_requests_of_every_protocol(serve: Serve, repository: ModelRepository) -> None:
+    publish(repository)
+    port = free_port()
+    async with serve(grpc_port=port, rate_limit="2/day") as (client, _), at(port) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        assert (await client.get("/models")).status_code == 200  # from 127.0.0.1, as the calls
+        assert (await stub.ModelInfer(request())).model_version == "1"
+        call = stub.ModelInfer(request())
+        assert await call.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert int(dict(await call.trailing_metadata())["retry-after"]) in range(86_000, 86_401)
+        assert (await stub.ServerReady(service_pb2.ServerReadyRequest())).ready
+
+
+@pytest.mark.anyio
 async def test_health_follows_readiness(serve: Serve, repository: ModelRepository) -> None:
     port = free_port()
     status = health_pb2.HealthCheckResponse
