@@ -19,7 +19,7 @@ from training.cli.weights import WeightsCommand
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "models" / "README.md"]
 TEXT = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
-FOLDERS = ("app", "benchmarks", "monitoring", "requirements", "tests", "training")
+FOLDERS = ("app", "benchmarks", "monitoring", "requirements", "supply", "tests", "training")
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 

@@ -46,4 +46,4 @@ def become_app(arguments: list[str], variables: dict[str, str] | None = None) ->
     """Becomes `python -m app`: the app beside this package, not one that lies in the current folder."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-P", "-m", "app", *arguments]
-    os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path, **(variables or {})})
+    os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path, **(variables or {})})  # noqa: S606  no shell is what is wanted
