@@ -54,7 +54,12 @@ def two(root: Path) -> Iterator[tuple[int, int, list[int]]]:
         assert process.wait(30) == 0
 
 
-def test_the_addresses_are_told_before_any_process_starts() -> None:
+def test_the_addresses_are_told_before_any_process_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def start(*_: object) -> int:
+        return 0
+
+    monkeypatch.setattr("app.processes.group._keep", start)  # which would not end
+
     class Told(Exception):
         pass
 
