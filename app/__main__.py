@@ -18,6 +18,7 @@ import uvicorn
 
 from app.api.access import command as keys
 from app.api.access import reach
+from app.api.access.keys import Keys
 from app.errors import InferenceFailed
 from app.execution.package import ModelError
 from app.execution.session import ProviderError
@@ -73,7 +74,7 @@ def _serve(member: bool) -> int:
                 logger.warning("%s", complaint)
         if settings.processes > 1 and not member:
             INTERRUPT.leave()
-            return serve_in_processes(settings, functools.partial(_warn, settings))
+            return serve_in_processes(settings, functools.partial(_warn, settings, bool(Keys.of(settings))))
         serve(settings, member)
     except (SettingsError, ProviderError) as error:
         print(f"resnext-service cannot start: {error}", file=sys.stderr)  # noqa: T201  a command's own output
@@ -81,10 +82,9 @@ def _serve(member: bool) -> int:
     return 0
 
 
-def _warn(settings: Settings, addresses: Sequence[str]) -> None:
+def _warn(settings: Settings, keys: bool, addresses: Sequence[str]) -> None:
     """Warns in one line when there are no keys and others can reach the addresses that the service listens on."""
-    keys = settings.api_keys or settings.api_keys_file
-    if line := None if keys else reach.warning(addresses, settings.insecure):
+    if not keys and (line := reach.warning(addresses, settings.insecure)):
         logger.warning("%s", line)
 
 
@@ -92,9 +92,9 @@ def serve(settings: Settings, member: bool) -> None:
     """Serves in this process until it is drained. A `member` shares its port and ends when its starter ends."""
     sockets = sockets_of(settings) if member else listening_sockets(settings)  # first, since the rest takes seconds
     addresses = [str(each.getsockname()[0]) for each in sockets]
-    if not member:
-        _warn(settings, addresses)
     app = create_app(settings, addresses)
+    if not member:
+        _warn(settings, bool(Keys.of(settings)), addresses)
     config = uvicorn.Config(
         app,
         host=settings.host,

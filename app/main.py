@@ -80,7 +80,7 @@ def create_app(settings: Settings | None = None, addresses: Sequence[str] = ()) 
     named does not work.
     """
     settings = settings or read_settings()
-    keys = Keys([key.get_secret_value() for key in settings.api_keys], settings.api_keys_file)
+    keys = Keys.of(settings)
     access = Access(
         keys,
         scope_without_key(addresses or addresses_of(settings.host), settings.insecure),

@@ -213,11 +213,23 @@ class Settings(SharedSettings):
             )
         return self
 
+    def environment_of_child(self) -> dict[str, str]:
+        """Returns this process' environment with these limits and folders, without the keys, for a child process."""
+        return _without_keys(super().environment_of_child())
+
+    def environment_of_worker(self) -> dict[str, str]:
+        """Returns `environment` without the keys, which training and the images that it reads have no need of."""
+        return _without_keys(self.environment())
+
     def environment(self) -> dict[str, str]:
         """Returns this process' environment with the shared settings, for a child that works in the same folders."""
         shared = {name: getattr(self, name) for name in SharedSettings.model_fields}
         shared["database"] = self.database and self.database.get_secret_value()
         return {**os.environ, **{ENV_PREFIX + name.upper(): str(value or "") for name, value in shared.items()}}
+
+
+def _without_keys(variables: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if name.upper() != f"{ENV_PREFIX}API_KEYS"}
 
 
 def read_settings() -> Settings:

@@ -112,6 +112,15 @@ def test_what_the_worker_is_given_leads_to_the_same_settings(secrets: Path, monk
     assert read_settings().environment()["RESNEXT_SECRETS"] == ""
 
 
+def test_no_child_but_another_process_of_the_service_has_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESNEXT_API_KEYS", "secret")
+    settings = read_settings()
+    for variables in (settings.environment_of_child(), settings.environment_of_worker()):
+        assert "secret" not in variables.values()
+        assert variables["RESNEXT_MAX_PIXELS"] == str(settings.max_pixels)
+    assert settings.environment()["RESNEXT_API_KEYS"] == "secret"
+
+
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.api.access.scopes import SCOPES, Scope
-from app.settings import SettingsError
+from app.settings import Settings, SettingsError
 from training.errors import words_of
 
 MOST_KEYS = 256  # each is compared with what a request presents, 0.1 us each; a name is a label of a metric
@@ -71,6 +71,11 @@ class Keys:
         if file:
             self._seen = content_of(file)
             self._keys = self._all(self._seen, file)
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Keys":
+        """Reads the keys that the settings name. Raises SettingsError."""
+        return cls([key.get_secret_value() for key in settings.api_keys], settings.api_keys_file)
 
     def __bool__(self) -> bool:
         return bool(self._keys)

@@ -11,6 +11,7 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)  # each includes those before it
 OPEN = None  # needs no key
 
 KNOWN_PATHS = 1024
+LONGEST_KNOWN = 256  # characters; a client makes up the others, and they are not kept
 
 _RPC = "POST /inference.GRPCInferenceService"
 
@@ -85,9 +86,15 @@ def includes(scope: Scope | None, needed: Scope) -> bool:
     return scope is not None and SCOPES.index(scope) >= SCOPES.index(needed)
 
 
-@functools.lru_cache(KNOWN_PATHS)
 def required(method: str, path: str) -> Scope | None:
     """Returns the scope that a request needs, by its method and its path; OPEN where it needs no key."""
+    return _kept(method, path) if len(path) <= LONGEST_KNOWN else _find(method, path)
+
+
+def _find(method: str, path: str) -> Scope | None:
     asked = "GET" if method == "HEAD" else method
     found = next((route for known, pattern, route in _routes if known == asked and pattern.match(path)), None)
     return UNKNOWN if found is None else REQUIRED[found]
+
+
+_kept = functools.lru_cache(KNOWN_PATHS)(_find)
