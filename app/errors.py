@@ -122,7 +122,14 @@ class NotSupported(ServiceError):
 
 
 class NoModel(ServiceError):
+    """No version is live. A `private` detail names a version's files or what is wrong with them."""
+
     status, code = 503, "no_model"
+    PUBLIC = "no version can be served; the service's log says why"
+
+    def __init__(self, detail: str, *, private: bool = False) -> None:
+        super().__init__(detail)
+        self.private = private
 
 
 class VersionNotLive(ServiceError):

@@ -5,11 +5,10 @@ import dataclasses
 import os
 import time
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 
 from app import __version__
-from app.api.access.access import GRANTED
-from app.api.access.scopes import includes
+from app.api.access.granted import may
 from app.api.problems import documented
 from app.api.schemas import (
     Alive,
@@ -40,10 +39,10 @@ router = APIRouter(prefix="/health", tags=["health"])
 
 
 @router.get("", summary="The state of the service")
-async def health(request: Request, services: ServicesDep) -> Health | HealthBrief:
+async def health(services: ServicesDep) -> Health | HealthBrief:
     """Answers 200 as long as the process answers at all; `status` says whether the service is ready. Reasons, workers,
     jobs and processes are only for callers who may train."""
-    if includes(request.scope.get(GRANTED), "train"):
+    if may("train"):
         return await _details(services)
     live = services.serving.live
     model = live and ModelBrief(name=live.model.name, version=live.model.version)

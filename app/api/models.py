@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
+from app.api.access.granted import may
 from app.api.problems import documented
 from app.api.schemas import ModelList, ModelRef, VersionSummary
 from app.errors import InvalidRequest, Unauthorized, VersionLive, VersionNotFound, VersionUnusable
@@ -14,6 +15,8 @@ from app.services import ServicesDep
 from training.contract.activation import Failure
 from training.contract.manifest import Manifest
 from training.errors import ContractError, StorageUnavailable
+
+UNREADABLE = "its manifest cannot be read"
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +27,10 @@ Version = Annotated[int, Path(ge=1, description="number of a version")]
 
 @router.get("", summary="List the versions", responses=documented(Unauthorized))
 async def list_versions(services: ServicesDep) -> ModelList:
-    """Lists all versions with their measured quality. A version whose manifest cannot be read has an `error`."""
-    return await asyncio.to_thread(_list, services.serving)
+    """Lists all versions with their measured quality. A version whose manifest cannot be read has an `error`. Only a
+    caller who may train sees reasons."""
+    found = await asyncio.to_thread(_list, services.serving)
+    return found if may("train") else _without_reasons(found)
 
 
 @router.get(
@@ -39,7 +44,7 @@ async def get_version(version: Version, services: ServicesDep) -> Manifest:
     try:
         return await asyncio.to_thread(services.serving.repository.manifest, version)
     except ContractError as error:
-        raise VersionUnusable(services.serving.reason(error)) from None
+        raise VersionUnusable(services.serving.reason(error) if may("train") else UNREADABLE) from None
 
 
 @router.post(
@@ -82,6 +87,13 @@ def _list(serving: Serving) -> ModelList:
             for v in repository.versions()
         ],
     )
+
+
+def _without_reasons(found: ModelList) -> ModelList:
+    for version in found.versions:
+        version.failure = None
+        version.error = version.error and UNREADABLE
+    return found
 
 
 def _failures(serving: Serving) -> dict[int, Failure]:

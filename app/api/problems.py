@@ -12,6 +12,7 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from app.api.access.granted import shown
 from app.api.complaints import complaints_of
 from app.api.examples import ERRORS
 from app.errors import (
@@ -74,7 +75,7 @@ def answer(error: ClientError, path: str) -> Response:
     """Returns an error as a response. Middleware calls it, since it runs outside the handlers."""
     status, code = status_and_code(type(error))
     if isinstance(error, ServiceError):
-        return problem(path, status, code, error.detail, error.headers, error.extra)
+        return problem(path, status, code, shown(error), error.headers, error.extra)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("%s", error)
     return problem(path, status, code, str(error))

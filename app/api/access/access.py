@@ -12,7 +12,6 @@ from app.errors import Forbidden, Unauthorized, UntrustedHost
 if TYPE_CHECKING:
     from app.api.access.rate import RateLimit  # importing it takes 0.1 s, and few want it
 
-GRANTED = "resnext.granted"  # in an ASGI scope: the scope that its caller has, or None
 CHALLENGE = "Bearer"
 
 

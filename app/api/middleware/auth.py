@@ -3,7 +3,8 @@
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.access.access import GRANTED, Access
+from app.api.access.access import Access
+from app.api.access.granted import grant
 from app.api.access.scopes import required
 from app.api.problems import answer
 from app.errors import ServiceError
@@ -11,7 +12,7 @@ from app.observability.observation import CURRENT
 
 
 class Guard:
-    """Middleware that refuses what the caller may not do, and notes in the scope what the caller may do, as GRANTED."""
+    """Middleware that refuses what the caller may not do, and notes what the caller may do."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self.app = app
@@ -28,5 +29,5 @@ class Guard:
             except ServiceError as error:
                 await answer(error, scope["path"])(scope, receive, send)
                 return
-            scope[GRANTED] = caller.scope
+            grant(caller.scope)
         await self.app(scope, receive, send)

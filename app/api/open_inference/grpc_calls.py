@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from app.api.access.access import Access
+from app.api.access.granted import grant, shown
 from app.api.access.scopes import required
 from app.api.problems import protocol_status
 from app.errors import DOMAIN, ClientError, ClientGone, MalformedBody, NotSupported, ServiceError, status_and_code
@@ -65,6 +66,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
                 caller = self._access.caller(Headers(scope=scope), needed)
                 request.key = caller.key
                 self._access.require(caller, needed, _address(context))
+                grant(caller.scope)
                 if handler is None or handler.unary_unary is None:
                     raise NotImplementedError
                 answer = await handler.unary_unary(await _read(context), context)
@@ -82,7 +84,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
             request.status = protocol_status(status_and_code(type(error))[0])
             code = CODES.get(request.status, grpc.StatusCode.INTERNAL)
             headers = error.headers if isinstance(error, ServiceError) else None
-            return await context.abort(code, str(error)[:MESSAGE_CHARACTERS], _trailing(request, headers))
+            return await context.abort(code, shown(error)[:MESSAGE_CHARACTERS], _trailing(request, headers))
 
         return grpc.stream_unary_rpc_method_handler(
             call, handler and handler.request_deserializer, handler and handler.response_serializer

@@ -91,7 +91,9 @@ def test_a_start_that_others_can_reach_warns_in_one_line(tmp_path: Path) -> None
     with service(tmp_path, host="0.0.0.0") as (process, port):
         url = f"http://127.0.0.1:{port}"
         until(lambda: answers(f"{url}/models", 200))
-        assert httpx.post(f"{url}/models/1/activate").status_code == 403
+        answer = httpx.post(f"{url}/models/1/activate")
+        assert answer.status_code == 403
+        assert "server" not in answer.headers
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=20)
     (line,) = (line for line in log.splitlines() if "WARNING" in line and "nothing is served" not in line)
