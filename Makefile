@@ -14,7 +14,7 @@ SERVERS := $(filter-out pytorch,$(PEERS))
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
   --no-emit-index-url --no-emit-find-links pyproject.toml
 
-.PHONY: help install serve starter weights imagenet test check check-clients parity-torch compose-test wheel-test format tensorboard \
+.PHONY: help install serve starter weights imagenet test check check-clients parity-torch compose-test wheel-test audit sbom format tensorboard \
   bench bench-peers bench-profile bench-input bench-training bench-openvino bench-fashion bench-few bench-live bench-recipes lock clean
 
 help: ## list the targets
@@ -62,6 +62,17 @@ compose-test: install ## build the containers and try everything that docs/conta
 
 wheel-test: install ## install the wheel of this checkout into a clean environment, serve and train with it; 2 GB, 10 minutes
 	$(BIN)/python -m tests.wheel
+
+audit: .bench/envs/supply/installed ## look up known vulnerabilities of all locked packages; 3 where the data cannot be reached
+	@$(BIN)/python -m supply.audit .bench/envs/supply/bin/pip-audit
+
+sbom: .bench/envs/supply/installed ## write a bill of materials (CycloneDX) for each lock into build/sbom
+	@$(BIN)/python -m supply.sbom .bench/envs/supply/bin/cyclonedx-py
+
+.bench/envs/supply/installed: | install
+	@$(BIN)/uv venv --quiet --clear --python 3.11 .bench/envs/supply
+	@$(BIN)/uv pip install --quiet --python .bench/envs/supply/bin/python pip-audit==2.10.1 cyclonedx-bom==7.5.0
+	@touch $@
 
 format: install ## fix what ruff can fix
 	$(BIN)/ruff check --fix

@@ -1,4 +1,4 @@
-"""The command line: `python -m app`, also `resnext serve`, serves until SIGTERM; `tune` finds the best settings."""
+"""The command line: `python -m app`, also `resnext serve`, serves until SIGTERM; `tune` and `keys` are commands."""
 
 from training.system.interrupt import INTERRUPT
 
@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import argparse
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -15,6 +16,9 @@ from collections.abc import Sequence
 
 import uvicorn
 
+from app.api.access import command as keys
+from app.api.access import reach
+from app.api.access.keys import Keys
 from app.api.door.connection import connections_of
 from app.api.door.door import Door, most_connections
 from app.errors import InferenceFailed
@@ -38,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the service, or `tune`. Returns the exit status: 0 after a drain, 2 for settings that cannot work."""
+    """Runs the service, or a command. Returns the exit status: 0 after a drain, 2 for settings that cannot work."""
     parser = argparse.ArgumentParser(
         prog="resnext", description="Serves the active version. docs/settings.md lists the settings."
     )
@@ -46,15 +50,19 @@ def main(arguments: Sequence[str]) -> int:
     commands = parser.add_subparsers(dest="command")
     help_line = "find the best settings for this machine by measuring the active version"
     add_arguments(commands.add_parser("tune", prog="resnext tune", help=help_line, description=help_line))
+    help_line = "make API keys"
+    keys.add_arguments(commands.add_parser("keys", prog="resnext keys", help=help_line, description=help_line))
     options = parser.parse_args(arguments)
-    return _tune(options) if options.command == "tune" else _serve(options.member)
+    if options.command:
+        return _command(options)
+    return _serve(options.member)
 
 
-def _tune(options: argparse.Namespace) -> int:
+def _command(options: argparse.Namespace) -> int:
     try:
-        tune(options)
+        (tune if options.command == "tune" else keys.run)(options)
     except (SettingsError, ProviderError, NothingToTune, ModelError, InferenceFailed, TrainingError) as error:
-        print(f"resnext tune: {error}", file=sys.stderr)  # noqa: T201  a command's own output
+        print(f"resnext {options.command}: {error}", file=sys.stderr)  # noqa: T201  a command's own output
         return BAD_SETTINGS
     return 0
 
@@ -68,7 +76,7 @@ def _serve(member: bool) -> int:
                 logger.warning("%s", complaint)
         if settings.processes > 1 and not member:
             INTERRUPT.leave()
-            return serve_in_processes(settings)
+            return serve_in_processes(settings, functools.partial(_warn, settings, bool(Keys.of(settings))))
         serve(settings, member)
     except (SettingsError, ProviderError) as error:
         print(f"resnext-service cannot start: {error}", file=sys.stderr)  # noqa: T201  a command's own output
@@ -76,10 +84,19 @@ def _serve(member: bool) -> int:
     return 0
 
 
+def _warn(settings: Settings, keys: bool, addresses: Sequence[str]) -> None:
+    """Warns in one line when there are no keys and others can reach the addresses that the service listens on."""
+    if not keys and (line := reach.warning(addresses, settings.insecure)):
+        logger.warning("%s", line)
+
+
 def serve(settings: Settings, member: bool) -> None:
     """Serves in this process until it is drained. A `member` shares its port and ends when its starter ends."""
     sockets = sockets_of(settings) if member else listening_sockets(settings)  # first, since the rest takes seconds
-    app = create_app(settings)
+    addresses = [str(each.getsockname()[0]) for each in sockets]
+    app = create_app(settings, addresses)
+    if not member:
+        _warn(settings, bool(Keys.of(settings)), addresses)
     door = Door(most_connections())
     config = uvicorn.Config(
         app,
@@ -91,7 +108,8 @@ def serve(settings: Settings, member: bool) -> None:
         log_level=settings.log_level,
         access_log=settings.log_level == "debug" and settings.log == "text",  # with JSON, RequestLog writes the line
         server_header=False,
-        proxy_headers=False,  # nothing here uses the client's address
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.drain_timeout,
     )

@@ -48,6 +48,10 @@ class Unauthorized(ServiceError):
     status, code = 401, "unauthorized"
 
 
+class Forbidden(ServiceError):
+    status, code = 403, "forbidden"
+
+
 class VersionNotFound(ServiceError):
     status, code = 404, "version_not_found"
 
@@ -92,6 +96,10 @@ class UnsupportedBody(ServiceError):
     status, code = 415, "unsupported_body"
 
 
+class UntrustedHost(ServiceError):
+    status, code = 421, "untrusted_host"
+
+
 class InvalidRequest(ServiceError):
     status, code = 422, "invalid_request"
 
@@ -106,6 +114,10 @@ class WrongField(ServiceError):
 
 class NoValidImage(ServiceError):
     status, code = 422, "no_valid_image"
+
+
+class RateLimited(ServiceError):
+    status, code = 429, "rate_limited"
 
 
 class HeadersTooLarge(ServiceError):
@@ -129,7 +141,14 @@ class NotSupported(ServiceError):
 
 
 class NoModel(ServiceError):
+    """No version is live. A `private` detail names a version's files or what is wrong with them."""
+
     status, code = 503, "no_model"
+    PUBLIC = "no version can be served; the service's log says why"
+
+    def __init__(self, detail: str, *, private: bool = False) -> None:
+        super().__init__(detail)
+        self.private = private
 
 
 class VersionNotLive(ServiceError):

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI, Security
 from fastapi.security import HTTPBearer
@@ -13,7 +14,11 @@ from starlette.routing import Route
 
 from app import __version__
 from app.api import datasets, health, metrics, models, predict, train
-from app.api.middleware.auth import ApiKeys, Keys
+from app.api.access.access import Access
+from app.api.access.browsers import Hosts
+from app.api.access.keys import Keys
+from app.api.access.reach import addresses_of, scope_without_key
+from app.api.middleware.auth import Guard
 from app.api.middleware.drain import AnnounceDrain
 from app.api.middleware.head import Head
 from app.api.middleware.limits import BodyLimit
@@ -22,7 +27,8 @@ from app.api.middleware.paths import OwnPaths
 from app.api.middleware.shortcut import Shortcut
 from app.api.open_inference import rest as inference_v2
 from app.api.page.routes import make_router
-from app.api.problems import install_error_handlers
+from app.api.problems import documented, install_error_handlers
+from app.errors import Forbidden, RateLimited, UntrustedHost
 from app.execution.cores import usable_cores
 from app.execution.loading import load_model
 from app.execution.measured import Measurements
@@ -47,6 +53,9 @@ from training.contract.repository import ModelRepository
 from training.datasets.store import DatasetStore
 from training.jobs.jobs import Jobs
 
+if TYPE_CHECKING:
+    from app.api.access.rate import RateLimit
+
 GUARDED = (
     predict.router,
     models.router,
@@ -64,21 +73,31 @@ EXPOSED_HEADERS = (
 )
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, addresses: Sequence[str] = ()) -> FastAPI:
     """Makes the service as an ASGI application. Without `settings` it reads them from the environment.
 
-    Raises SettingsError, and ProviderError when the execution provider that was named does not work.
+    `addresses` are those that its sockets are bound to, by default those of `RESNEXT_HOST`.
+
+    Raises SettingsError, also for API keys that cannot be read, and ProviderError when the execution provider that was
+    named does not work.
     """
     settings = settings or read_settings()
-    keys = [key.get_secret_value() for key in settings.api_keys]
+    keys = Keys.of(settings)
+    access = Access(
+        keys,
+        scope_without_key(addresses or addresses_of(settings.host), settings.insecure),
+        Hosts(settings.trusted_hosts, settings.cors_origins),
+        _rate_limit(settings),
+    )
     watchers = _watchers(settings)
-    services = _make_services(settings, watchers)
+    services = _make_services(settings, watchers, keys)
     requests = Requests(services.metrics, watchers)
-    grpc = _grpc_server(services, requests, Keys(keys))
+    grpc = _grpc_server(services, requests, access)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as running:
+            running.enter_context(keys.followed())
             for watcher in watchers:
                 await running.enter_async_context(watcher)
             await running.enter_async_context(services.metrics.carried())
@@ -107,18 +126,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         servers=[{"url": settings.root_path}] if settings.root_path else None,
     )
     app.state.services = services
-    guarded = [Security(HTTPBearer(auto_error=False))] if keys else []  # only for /docs; ApiKeys checks the keys
+    guarded = [Security(HTTPBearer(auto_error=False))] if keys else []  # only for /docs; Guard checks the keys
     for router in GUARDED:
-        app.include_router(router, dependencies=guarded)
+        refused = documented(Forbidden, UntrustedHost, RateLimited, protocol=router is inference_v2.router)
+        app.include_router(router, dependencies=guarded, responses=refused)
     unguarded = (*OPEN, make_router(settings.root_path))
     for router in unguarded:
         app.include_router(router)
 
-    open_paths = [*_paths(unguarded), OPENAPI_PATH]
-    paths = [*_paths(GUARDED), *open_paths]
+    paths = [*_paths(GUARDED), *_paths(unguarded), OPENAPI_PATH]
     if settings.root_path and any(f"{path}/".startswith(f"{settings.root_path}/") for path in paths):
         raise SettingsError(f"RESNEXT_ROOT_PATH should not be the beginning of a route, it is {settings.root_path}")
-    _add_inner_middleware(app, services, keys, open_paths)
+    _add_inner_middleware(app, services, access)
     install_error_handlers(app, _routes((*GUARDED, *unguarded)))
     _add_outer_middleware(app, services, requests, paths)
     return app
@@ -127,7 +146,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 # the middleware that is added last sees a request first
 
 
-def _add_inner_middleware(app: FastAPI, services: Services, keys: list[str], open_paths: list[str]) -> None:
+def _add_inner_middleware(app: FastAPI, services: Services, access: Access) -> None:
     """Adds the middleware that may fail or refuse a request."""
     settings = services.settings
     app.add_middleware(Head)
@@ -138,8 +157,7 @@ def _add_inner_middleware(app: FastAPI, services: Services, keys: list[str], ope
     app.add_middleware(
         BodyLimit, limit=settings.max_upload, dataset_limit=settings.max_dataset_upload, memory=services.uploads
     )
-    if keys:
-        app.add_middleware(ApiKeys, keys=Keys(keys), open_paths=open_paths)
+    app.add_middleware(Guard, access=access)
 
 
 def _add_outer_middleware(app: FastAPI, services: Services, requests: Requests, paths: list[str]) -> None:
@@ -188,7 +206,17 @@ def _watchers(settings: Settings) -> list[Watcher]:
     return watchers
 
 
-def _grpc_server(services: Services, requests: Requests, keys: Keys) -> contextlib.AbstractAsyncContextManager[object]:
+def _rate_limit(settings: Settings) -> "RateLimit | None":
+    if settings.rate_limit is None:
+        return None
+    from app.api.access.rate import RateLimit  # importing it takes 0.1 s
+
+    return RateLimit(settings.rate_limit)
+
+
+def _grpc_server(
+    services: Services, requests: Requests, access: Access
+) -> contextlib.AbstractAsyncContextManager[object]:
     """Makes the gRPC server, or nothing where no port is set for it. Raises SettingsError when the extra is missing."""
     if not services.settings.grpc_port:
         return contextlib.nullcontext()
@@ -196,10 +224,10 @@ def _grpc_server(services: Services, requests: Requests, keys: Keys) -> contextl
         from app.api.open_inference.grpc_server import GrpcServer  # an optional extra; importing it takes 0.3 s
     except ImportError as error:
         raise SettingsError(f"RESNEXT_GRPC_PORT needs the extra `grpc`, which is not installed: {error}") from None
-    return GrpcServer(services, requests, keys)
+    return GrpcServer(services, requests, access)
 
 
-def _make_services(settings: Settings, watchers: list[Watcher]) -> Services:
+def _make_services(settings: Settings, watchers: list[Watcher], keys: Keys) -> Services:
     cores = usable_cores()
     repository = ModelRepository(settings.models, settings.model)
     load = functools.partial(
@@ -248,4 +276,5 @@ def _make_services(settings: Settings, watchers: list[Watcher]) -> Services:
         job_states=JobStates(jobs),
         trainer=training_worker(settings, lambda: drain.begun),
         drain=drain,
+        keys_error=lambda: keys.error,
     )

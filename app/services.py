@@ -1,6 +1,7 @@
 """The parts that the routes work with. Only this file and `create_app` touch `app.state`."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -35,6 +36,7 @@ class Services:
     job_states: JobStates
     trainer: Keeper
     drain: Drain
+    keys_error: Callable[[], str | None]
     started: float = field(default_factory=time.monotonic)
 
     @property

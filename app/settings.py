@@ -3,14 +3,17 @@
 import difflib
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     ByteSize,
     Field,
+    IPvAnyNetwork,
     NonNegativeInt,
     PositiveInt,
     SecretStr,
+    StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
@@ -25,7 +28,10 @@ from training.environment import ENV_PREFIX
 from training.jobs.settings import SecretUnreadable, SharedSettings
 
 # variables that the worker and docker-compose.yml read
-ELSEWHERE = {"RESNEXT_NAME", "RESNEXT_API_KEYS_FILE", "RESNEXT_DATABASE_FILE"}
+ELSEWHERE = {"RESNEXT_NAME", "RESNEXT_DATABASE_FILE"}
+
+
+HostName = Annotated[str, StringConstraints(to_lower=True, pattern=r"^(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
 
 
 class SettingsError(Exception):
@@ -80,6 +86,12 @@ class Settings(SharedSettings):
     request_timeout: float = Field(
         30.0, gt=0, description="most seconds from the end of the upload to the answer; after that the answer is 504"
     )
+    rate_limit: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$",
+        description="most requests of one API key, or without keys of one address, as 100/second or 600/minute; one "
+        "more is answered with 429. Each of RESNEXT_PROCESSES counts alone",
+    )
     max_upload: ByteSize = Field(
         ByteSize(32 * 1024**2), gt=0, description="most bytes of a request's body, as a number or as 32MiB"
     )
@@ -103,11 +115,33 @@ class Settings(SharedSettings):
 
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
-        description="API keys, separated by commas. When set, every path except /, /health*, /v2/health*, /docs and "
-        "/openapi.json needs one of them",
+        description="API keys, separated by commas. When there are keys, every path except /, /health*, /v2/health*, "
+        "/docs and /openapi.json needs one of them",
+    )
+    api_keys_file: Path | None = Field(
+        None,
+        description="file of API keys, one a line, as name:scope:sha256 or as they are. It is read again when it "
+        "changes. By default the secret resnext_api_keys, where there is one",
+    )
+    insecure: bool = Field(
+        False,
+        description="whether a service without API keys that other machines can reach lets everybody train, upload, "
+        "activate and delete; by default everybody may only classify there",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="origins, separated by commas, whose pages may call this service from a browser"
+    )
+
+    trusted_hosts: Annotated[tuple[HostName, ...], NoDecode] = Field(
+        (),
+        description="names of this service, separated by commas, *.example.com for all below; a request for another "
+        "name is refused. IP addresses and names without a dot are always taken. By default any name is, but without "
+        "API keys only to classify",
+    )
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
+        (),
+        description="addresses or networks of proxies, separated by commas, whose X-Forwarded-For and "
+        "X-Forwarded-Proto are believed; by default nobody's are",
     )
 
     host: str = Field("127.0.0.1", description="address to listen on")
@@ -160,7 +194,7 @@ class Settings(SharedSettings):
         30, ge=1, description="seconds that requests in flight get to finish once the port is closed"
     )
 
-    @field_validator("api_keys", "cors_origins", mode="before")
+    @field_validator("api_keys", "cors_origins", "trusted_hosts", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:  # Any: a validator's input is whatever came
         """Splits at commas and, since a value may come from a file, at line ends."""
@@ -184,11 +218,23 @@ class Settings(SharedSettings):
             )
         return self
 
+    def environment_of_child(self) -> dict[str, str]:
+        """Returns this process' environment with these limits and folders, without the keys, for a child process."""
+        return _without_keys(super().environment_of_child())
+
+    def environment_of_worker(self) -> dict[str, str]:
+        """Returns `environment` without the keys, which training and the images that it reads have no need of."""
+        return _without_keys(self.environment())
+
     def environment(self) -> dict[str, str]:
         """Returns this process' environment with the shared settings, for a child that works in the same folders."""
         shared = {name: getattr(self, name) for name in SharedSettings.model_fields}
         shared["database"] = self.database and self.database.get_secret_value()
         return {**os.environ, **{ENV_PREFIX + name.upper(): str(value or "") for name, value in shared.items()}}
+
+
+def _without_keys(variables: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if name.upper() != f"{ENV_PREFIX}API_KEYS"}
 
 
 def read_settings() -> Settings:

@@ -93,7 +93,7 @@ def _tell(message: object) -> None:
 
 
 def _hear(stream: IO[bytes]) -> Any:  # Any: the value given to `_tell`
-    return pickle.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    return pickle.loads(stream.read(int.from_bytes(stream.read(8), "little")))  # noqa: S301  of a process that this one started
 
 
 class Connection(asyncio.Protocol):
@@ -180,7 +180,7 @@ class Load:
             self.unanswered -= early
 
     async def _arrivals(self) -> None:
-        due, random_ = time.monotonic(), random.Random(0)
+        due, random_ = time.monotonic(), random.Random(0)  # noqa: S311  arrivals, no secret
         async with asyncio.TaskGroup() as tasks:
             for i in itertools.count():
                 due += random_.expovariate(self.plan.rate)
@@ -241,7 +241,7 @@ def main() -> None:
     # under its own name, so that the other process can unpickle what it makes
     from benchmarks.load import Load
 
-    plan: Plan = pickle.load(sys.stdin.buffer)
+    plan: Plan = pickle.load(sys.stdin.buffer)  # noqa: S301  of the process that started this one
     _tell(uvloop.run(_run(Load(plan), _tell)))
 
 

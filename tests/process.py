@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,10 +22,10 @@ def until(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.01)
 
 
-def answers(url: str, status: int) -> bool:
+def answers(url: str, status: int, headers: Mapping[str, str] | None = None) -> bool:
     try:
         # without certificates, which take 20 ms of a core to load: this is asked in loops
-        return httpx.get(url, timeout=5, verify=False).status_code == status
+        return httpx.get(url, headers=headers, timeout=5, verify=False).status_code == status
     except httpx.TransportError:
         return False
 

@@ -13,6 +13,9 @@ from training.contract.names import Name, usable_name
 from training.recipes import Augmentation, filled
 
 MODEL_NAME = "resnext50"  # the default
+# bounds for what is typed wrongly: published recipes go to 600 epochs, and to batches of 8,192 over all devices
+MOST_EPOCHS = 10_000
+A_YEAR_S = 365 * 24 * 3600
 DATA = "folder of images: DIR/{train,val,test}/<class>/*, or DIR/<class>/*, which is then split"
 Method = Literal["auto", "head", "finetune", "scratch"]
 
@@ -135,7 +138,7 @@ class Int8(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     enabled: bool = Field(True, description="make an INT8 variant; the service uses it where it is faster")
-    calibration_images: int = Field(128, ge=1, description="most training images to take the ranges from")
+    calibration_images: int = Field(128, ge=1, le=1_000_000, description="most training images to take the ranges from")
     methods: tuple[CalibrationName, ...] = Field(
         ("minmax", "percentile", "entropy"),
         min_length=1,
@@ -200,6 +203,7 @@ class Recipe(BaseModel):
     time_budget: Seconds | None = Field(
         None,
         gt=0,
+        le=A_YEAR_S,
         description="most time for the training of all layers, as 10m, 1h30m or seconds; by default no limit",
     )
     freeze: str = Field(
@@ -235,10 +239,11 @@ class Recipe(BaseModel):
     epochs: int | None = Field(
         None,
         ge=1,
+        le=MOST_EPOCHS,
         description="most passes over the training images; by default 30, or as many as make 480 steps where a pass "
         "has fewer than 16",
     )
-    batch_size: int = Field(32, ge=1, description="images in a step, over all devices together")
+    batch_size: int = Field(32, ge=1, le=8192, description="images in a step, over all devices together")
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="sgd has Nesterov momentum 0.9")
     learning_rate: float = Field(1e-3, gt=0, description="learning rate, or its peak where the schedule varies it")
     weight_decay: float = Field(
@@ -252,6 +257,7 @@ class Recipe(BaseModel):
     warmup_epochs: float = Field(
         0.0,
         ge=0,
+        le=MOST_EPOCHS,
         description="epochs of linear warm-up from 0, with schedule cosine only; each counts at least 16 steps "
         "unless epochs is set",
     )
@@ -267,18 +273,24 @@ class Recipe(BaseModel):
     early_stopping_patience: int = Field(
         8,
         ge=0,
+        le=MOST_EPOCHS,
         description="stop after this many epochs without a better val accuracy, each counting at least 16 steps; 0 "
         "never stops",
     )
 
     checkpoint_every: int = Field(
-        0, ge=0, description="steps between checkpoints within an epoch, besides one every 10 minutes; 0 adds none"
+        0,
+        ge=0,
+        le=1_000_000,
+        description="steps between checkpoints within an epoch, besides one every 10 minutes; 0 adds none",
     )
 
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = Field(
         "auto", description="precision of the training; auto is mixed on a GPU with tensor cores, else float32"
     )
-    seed: int = Field(0, ge=0, description="seed of the split, the initial weights, the shuffle and the augmentation")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="seed of the split, the initial weights, the shuffle and the augmentation"
+    )
     deterministic: bool = Field(False, description="same seed, same machine: same numbers; slower")
     tensorboard: bool = Field(True, description="write TensorBoard logs with weight histograms")
 

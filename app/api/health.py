@@ -8,12 +8,15 @@ import time
 from fastapi import APIRouter
 
 from app import __version__
+from app.api.access.granted import may
 from app.api.problems import documented
 from app.api.schemas import (
     Alive,
     Health,
+    HealthBrief,
     LatencyPoint,
     LoadErrorHealth,
+    ModelBrief,
     ModelHealth,
     QueueHealth,
     RollbackHealth,
@@ -36,11 +39,21 @@ router = APIRouter(prefix="/health", tags=["health"])
 
 
 @router.get("", summary="The state of the service")
-async def health(services: ServicesDep) -> Health:
-    """Answers 200 as long as the process answers at all; `status` says whether the service is ready."""
+async def health(services: ServicesDep) -> Health | HealthBrief:
+    """Answers 200 as long as the process answers at all; `status` says whether the service is ready. Reasons, workers,
+    jobs and processes are only for callers who may train."""
+    if may("train"):
+        return await _details(services)
+    live = services.serving.live
+    model = live and ModelBrief(name=live.model.name, version=live.model.version)
+    return HealthBrief(status=_status(services), ready=services.ready, model=model)
+
+
+async def _details(services: Services) -> Health:
     serving, failure = services.serving, services.serving.failure
     return Health(
         status=_status(services),
+        ready=services.ready,
         model=_model(serving.live.model) if serving.live else None,
         why_no_model=None if serving.live else serving.why_none(),
         queue=QueueHealth(depth=services.inference.admission.depth, capacity=services.inference.admission.capacity),
@@ -49,6 +62,7 @@ async def health(services: ServicesDep) -> Health:
         load_error=failure and LoadErrorHealth(version=failure.version, reason=failure.reason, at=failure.at),
         rollback=serving.rollback and RollbackHealth(**dataclasses.asdict(serving.rollback)),
         trainer=await _trainer(services),
+        keys_error=services.keys_error(),
         service_version=__version__,
     )
 

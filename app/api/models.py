@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
+from app.api.access.granted import may
 from app.api.problems import documented
 from app.api.schemas import ModelList, ModelRef, VersionSummary
 from app.errors import InvalidRequest, Unauthorized, VersionLive, VersionNotFound, VersionUnusable
@@ -14,6 +15,9 @@ from training.contract.activation import Failure
 from training.contract.manifest import Manifest
 from training.errors import ContractError, RepositoryUnreadable, StorageUnavailable
 
+UNREADABLE = "its manifest cannot be read"
+UNSURE = "it cannot be read which version is active, or which have failed"
+
 router = APIRouter(prefix="/models", tags=["models"])
 
 Version = Annotated[int, Path(ge=1, description="number of a version")]
@@ -22,8 +26,10 @@ Version = Annotated[int, Path(ge=1, description="number of a version")]
 @router.get("", summary="List the versions", responses=documented(Unauthorized, RepositoryUnreadable))
 async def list_versions(services: ServicesDep) -> ModelList:
     """Lists all versions with their measured quality. A version whose manifest cannot be read has an `error`; the list
-    has one where it cannot be read which version is active, or which have failed."""
-    return await asyncio.to_thread(_list, services.serving)
+    has one where it cannot be read which version is active, or which have failed. Only a caller who may train sees
+    reasons."""
+    found = await asyncio.to_thread(_list, services.serving)
+    return found if may("train") else _without_reasons(found)
 
 
 @router.get(
@@ -37,7 +43,7 @@ async def get_version(version: Version, services: ServicesDep) -> Manifest:
     try:
         return await asyncio.to_thread(services.serving.repository.manifest, version)
     except ContractError as error:
-        raise VersionUnusable(services.serving.reason(error)) from None
+        raise VersionUnusable(services.serving.reason(error) if may("train") else UNREADABLE) from None
 
 
 @router.post(
@@ -92,6 +98,14 @@ def _list(serving: Serving) -> ModelList:
             for v in repository.versions()
         ],
     )
+
+
+def _without_reasons(found: ModelList) -> ModelList:
+    found.error = found.error and UNSURE
+    for version in found.versions:
+        version.failure = None
+        version.error = version.error and UNREADABLE
+    return found
 
 
 def _summary(serving: Serving, version: int, *, live: bool, active: bool, failure: Failure | None) -> VersionSummary:

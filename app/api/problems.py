@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from app.api.access.granted import shown
 from app.api.complaints import complaints_of
 from app.api.examples import ERRORS
 from app.errors import (
@@ -43,7 +44,7 @@ DATASET_ERRORS = (Unauthorized, InvalidRequest, DatasetDamaged, StorageUnavailab
 JOB_ERRORS = (Unauthorized, JobNotFound, JobDamaged, InvalidRequest, JobsUnavailable)
 
 # the statuses that Triton or HTTP itself uses too; every other becomes one of these
-PROTOCOL_STATUSES = {400, 401, 404, 405, 408, 413, 415, 431, CLIENT_CLOSED_REQUEST, 500, 501, 503}
+PROTOCOL_STATUSES = {400, 401, 403, 404, 405, 408, 413, 415, 429, 431, CLIENT_CLOSED_REQUEST, 500, 501, 503}
 PROTOCOL_PATH = "/v2"
 
 
@@ -76,7 +77,7 @@ def answer(error: ClientError, path: str) -> Response:
     """Returns an error as a response. Middleware calls it, since it runs outside the handlers."""
     status, code = status_and_code(type(error))
     if isinstance(error, ServiceError):
-        return problem(path, status, code, error.detail, error.headers, error.extra)
+        return problem(path, status, code, shown(error), error.headers, error.extra)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("%s", error)
     return problem(path, status, code, str(error))

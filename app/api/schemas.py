@@ -133,10 +133,26 @@ class TrainerHealth(BaseModel):
     )
 
 
-class Health(BaseModel):
-    """The state of the service."""
+class ModelBrief(BaseModel):
+    """The live version."""
+
+    name: str
+    version: int
+
+
+class HealthBrief(BaseModel):
+    """The state of the service, as a caller sees it who may not train."""
 
     status: Status
+    ready: bool
+    model: ModelBrief | None
+
+
+class Health(BaseModel):
+    """The state of the service, as a caller sees it who may train."""
+
+    status: Status
+    ready: bool
     model: ModelHealth | None
     why_no_model: str | None = Field(description="why no model is live, and what to do; null when one is")
     queue: QueueHealth
@@ -149,6 +165,7 @@ class Health(BaseModel):
         description="the last rollback; null once a version is activated through the API"
     )
     trainer: TrainerHealth
+    keys_error: str | None = Field(description="why the newest file of API keys does not count; null when it does")
     service_version: str
 
 

@@ -38,8 +38,11 @@ def load_model(
     whatever ONNX Runtime raises.
     """
     manifest = repository.manifest(version)
-    if manifest.version != version:
-        raise ModelError(f"the manifest of version {version} should say so, it says {manifest.version}")
+    if (manifest.name, manifest.version) != (repository.name, version):
+        its = f"version {manifest.version} of {manifest.name!r}"
+        raise ModelError(
+            f"the manifest should be that of version {version} of {repository.name!r}, it is that of {its}"
+        )
     precisions = allowed(manifest, precision, execution.provider)
     sizes = batch_sizes(max_batch, limit)
     package = Package(manifest, repository.path(version), execution.provider, precisions, sizes)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.errors import UploadsFull
-from app.execution.opened import trim_heap
 from app.observability.observation import CURRENT
+from training.system.memory import trim_heap
 
 MEMORY_SHARE = 8  # of it is for uploads: a body takes three times its bytes while it is joined and split into files
 MOST_AUTO = 1024**3  # 256 images of 4 MiB

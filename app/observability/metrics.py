@@ -28,6 +28,8 @@ from app.observability.timing import Timing
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 # prometheus_client's own switch, read when it is imported: values lie in this folder's files and add up over processes
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+MOST_KEY_NAMES = 1000  # over the life of a process whose file of keys changes; each is a series for each status
+OTHER_KEYS = "other"
 CARRY_S = 1.0  # how often this process shows its counts to the others
 
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10)
@@ -99,6 +101,12 @@ class Metrics:
             ["method", "route", "status", "version"],
             registry=registry,
         )
+        self._key_requests = Counter(
+            "resnext_key_requests",
+            "Requests that came with one of the service's API keys, by the name of the key",
+            ["key", "status"],
+            registry=registry,
+        )
         self._seconds = Histogram(
             "resnext_request_seconds",
             "Seconds from a request's first byte to its answer's last byte, for successes",
@@ -135,6 +143,8 @@ class Metrics:
         self._batches = {closed: Tally(batches.labels(closed), IMAGES) for closed in CLOSED}
         self._ran = {False: 0, True: 0}  # images, by whether their run failed
         self._counts: dict[tuple[str, str, int, str], int] = {}
+        self._key_counts: dict[tuple[str, int], int] = {}
+        self._key_names: set[str] = set()
         self._latencies: dict[tuple[str, str], Tally] = {}
 
     @contextlib.asynccontextmanager
@@ -163,6 +173,8 @@ class Metrics:
         """Counts a request that is over; it took `seconds`."""
         key = (method, route, request.status, request.version)
         self._counts[key] = self._counts.get(key, 0) + 1
+        if request.key:
+            self._count_key(request.key, request.status)
         if request.status < 400:
             latency = self._latencies.get((method, route))
             if latency is None:
@@ -176,6 +188,12 @@ class Metrics:
             self._decode.observe(timing.decode)
             self._queue_wait.observe(timing.queue)
             self._infer.observe(timing.infer)
+
+    def _count_key(self, name: str, status: int) -> None:
+        if len(self._key_names) < MOST_KEY_NAMES:
+            self._key_names.add(name)
+        known = name if name in self._key_names else OTHER_KEYS
+        self._key_counts[known, status] = self._key_counts.get((known, status), 0) + 1
 
     def count_batch(self, batch: Batch) -> None:
         """Counts a run of the model. May be called in any thread."""
@@ -201,6 +219,9 @@ class Metrics:
         for key, count in self._counts.items():
             self._requests.labels(*key).inc(count)
         self._counts.clear()
+        for labels, count in self._key_counts.items():
+            self._key_requests.labels(*labels).inc(count)
+        self._key_counts.clear()
         for tally in [*self._stages, *self._latencies.values()]:
             tally.carry()
         with self._batching:

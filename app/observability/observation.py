@@ -22,6 +22,7 @@ class Observation:
     received: float = 0.0  # when its body had been read, and a version was leased for it
     status: int = 0
     version: str = ""  # the leased version of the model
+    key: str = ""  # name of the API key that came, if it is one of the service's
     timings: list[Timing] = field(default_factory=list)  # of each image that the model has answered
     dropped: Dropped | None = None  # written by whoever drops the request, counted at its end
     span: Any = None  # Any: OpenTelemetry's, which is an extra; None where the request is not traced

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from app.execution.cores import usable_cores
 from app.observability.metrics import FOLDER, forget_process
@@ -62,17 +62,20 @@ def require_free_grpc_port(settings: Settings) -> None:
             socket.create_server(address, family=family).close()
 
 
-def serve_in_processes(settings: Settings) -> int:
+def serve_in_processes(settings: Settings, opened: Callable[[Sequence[str]], None]) -> int:
     """Keeps `settings.processes` processes and the training worker until SIGTERM or Ctrl-C. Returns an exit status.
 
-    Raises SettingsError when the port cannot be opened.
+    `opened` is called with the addresses that they will listen on. Raises SettingsError when the port cannot be opened.
     """
     require_free_grpc_port(settings)
     with contextlib.ExitStack() as held:
+        addresses: list[str] = []
         with _port_errors(settings.host, settings.port, "RESNEXT_PORT"):
             for family, (host, _) in _addresses(settings.host, settings.port):
                 reserved = held.enter_context(_reserved(family, (host, settings.port)))
+                addresses.append(str(reserved.getsockname()[0]))
                 settings = settings.model_copy(update={"port": reserved.getsockname()[1]})
+        opened(addresses)
         shared = held.enter_context(tempfile.TemporaryDirectory(prefix="resnext-processes-"))
         return asyncio.run(_keep(settings, shared))
 

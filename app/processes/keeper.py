@@ -156,7 +156,7 @@ def training_worker(settings: Settings, ending: Callable[[], bool]) -> Keeper:
     return Keeper(
         "training worker",
         TRAINING_WORKER if settings.worker else None,
-        settings.environment(),
+        settings.environment_of_worker(),
         ending,
         {2: "TensorFlow is not installed; install the extra `train`"},
     )

@@ -74,7 +74,7 @@ class Serving:
     def deployment(self) -> Deployment:
         """Returns the deployment for a request that comes now. Raises NoModel."""
         if self.live is None:
-            raise NoModel(self.why_none())
+            raise NoModel(self.why_none(), private=self.failure is not None)
         return self.live
 
     async def refresh(self) -> None:

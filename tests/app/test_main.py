@@ -104,6 +104,8 @@ ANSWERS: dict[str, tuple[str, str, dict[str, str], int]] = {
     "by the limit": ("POST", "/predict", KEY | {"content-length": "99999999999"}, 413),
     "without a model": ("POST", "/predict", KEY, 503),
     "of the pages": ("GET", "/docs", {}, 200),
+    "of the pages' files": ("GET", "/docs/swagger-ui.css", {}, 200),
+    "for another host": ("GET", "/docs", {"host": "elsewhere.example"}, 421),
     "with a slash": ("GET", "/health/", {}, 200),
 }
 
@@ -113,6 +115,7 @@ async def test_a_page_on_another_origin_can_read_every_answer(
     tmp_path: Path, method: str, path: str, headers: dict[str, str], status: int
 ) -> None:
     settings = {"models": tmp_path, "state": tmp_path, "provider": "cpu", "cors_origins": PAGE, "api_keys": "secret"}
+    settings["trusted_hosts"] = "ours.example"
     app = create_app(Settings.model_validate(settings))
     app.router.routes.extend([Route("/raising", fail), Route("/v2/raising", fail)])
     hot: Any = next(layer.kwargs["endpoints"] for layer in app.user_middleware if "endpoints" in layer.kwargs)
@@ -126,6 +129,7 @@ async def test_a_page_on_another_origin_can_read_every_answer(
     assert {"x-request-id", "retry-after", "location", "server-timing", "x-next-offset"} <= exposed
     assert answer.headers.get_list("x-request-id", split_commas=True)[1:] == []
     assert answer.headers["x-request-id"]
+    assert answer.headers.get_list("x-content-type-options") == ["nosniff"]
 
 
 def test_every_header_that_is_documented_is_exposed() -> None:

@@ -32,6 +32,7 @@ def test_defaults_are_valid_and_frozen() -> None:
         ("RESNEXT_ROOT_PATH", "/a/vision/", "root_path", "/a/vision"),
         ("RESNEXT_ROOT_PATH", "vision", "root_path", "/vision"),
         ("RESNEXT_ROOT_PATH", "/", "root_path", ""),
+        ("RESNEXT_TRUSTED_HOSTS", "A.example, *.b.example", "trusted_hosts", ("a.example", "*.b.example")),
         (
             "RESNEXT_CORS_ORIGINS",
             "https://a.example, https://b.example",
@@ -63,20 +64,25 @@ def test_a_setting_may_be_a_file(secrets: Path, monkeypatch: pytest.MonkeyPatch)
     (secrets / "resnext_database").write_text("postgresql://jobs:word@host/name\n")
     (secrets / "RESNEXT_MAX_UPLOAD").write_text("8MiB")
     settings = read_settings()
-    assert [key.get_secret_value() for key in settings.api_keys] == ["first", "second", "third"]
+    assert (settings.api_keys, settings.api_keys_file) == ((), secrets / "resnext_api_keys")  # to be read again
     assert settings.database_url == "postgresql://jobs:word@host/name?connect_timeout=5"
     assert settings.max_upload == 8 * 1024**2
     assert "word" not in repr(settings)
     assert SharedSettings().database == settings.database
+    monkeypatch.setenv("RESNEXT_API_KEYS_FILE", "elsewhere")
+    assert read_settings().api_keys_file == Path("elsewhere")
+    monkeypatch.delenv("RESNEXT_API_KEYS_FILE")
     monkeypatch.setenv("RESNEXT_API_KEYS", "from the environment")
-    assert [key.get_secret_value() for key in read_settings().api_keys] == ["from the environment"]
+    settings = read_settings()
+    assert [key.get_secret_value() for key in settings.api_keys] == ["from the environment"]
+    assert settings.api_keys_file is None
 
 
 def test_an_empty_secret_means_the_default(secrets: Path) -> None:
     for name in ("resnext_api_keys", "resnext_database"):
         (secrets / name).touch()
     settings = read_settings()
-    assert settings.api_keys == ()
+    assert (settings.api_keys, settings.api_keys_file) == ((), None)
     assert settings.database_url.startswith("sqlite:")
 
 
@@ -84,10 +90,10 @@ def test_files_of_the_default_folder_are_read_where_there_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_settings, "SECRETS", tmp_path / "secrets")
-    assert read_settings().api_keys == ()
+    assert read_settings().api_keys_file is None
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "resnext_api_keys").write_text("one")
-    assert len(read_settings().api_keys) == 1
+    assert read_settings().api_keys_file == tmp_path / "secrets" / "resnext_api_keys"
 
 
 def test_a_secret_that_cannot_be_read_is_reported_by_name(secrets: Path) -> None:
@@ -107,6 +113,15 @@ def test_what_the_worker_is_given_leads_to_the_same_settings(secrets: Path, monk
     assert read_settings().environment()["RESNEXT_SECRETS"] == ""
 
 
+def test_no_child_but_another_process_of_the_service_has_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESNEXT_API_KEYS", "secret")
+    settings = read_settings()
+    for variables in (settings.environment_of_child(), settings.environment_of_worker()):
+        assert "secret" not in variables.values()
+        assert variables["RESNEXT_MAX_PIXELS"] == str(settings.max_pixels)
+    assert settings.environment()["RESNEXT_API_KEYS"] == "secret"
+
+
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
@@ -121,6 +136,9 @@ def test_what_the_worker_is_given_leads_to_the_same_settings(secrets: Path, monk
         ("RESNEXT_ROOT_PATH", "https://a.example/vision", "RESNEXT_ROOT_PATH: String should match pattern"),
         ("RESNEXT_MODEL", "../x", "RESNEXT_MODEL: a name should have 1 to 64 characters"),
         ("RESNEXT_SECRETS", "/nowhere", "RESNEXT_SECRETS: Path does not point to a directory, got '/nowhere'"),
+        ("RESNEXT_TRUSTED_HOSTS", "https://a.example", "RESNEXT_TRUSTED_HOSTS: String should match pattern"),
+        ("RESNEXT_RATE_LIMIT", "0/second", "RESNEXT_RATE_LIMIT: String should match pattern"),
+        ("RESNEXT_TRUSTED_PROXIES", "*", "RESNEXT_TRUSTED_PROXIES: value is not a valid IPv4 or IPv6 network, got '*'"),
         ("RESNEXT_QUEUE_SIZE", "10", "RESNEXT_MAX_FILES should be at most RESNEXT_QUEUE_SIZE (10), got 64"),
     ],
 )

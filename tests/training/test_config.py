@@ -55,6 +55,14 @@ def test_a_record_reads_back_the_same() -> None:
         ({"freeze": "stages:9"}, "freeze"),
         ({"time_budget": "soon"}, "time_budget"),
         ({"time_budget": "0m"}, "time_budget"),
+        ({"epochs": 10_001}, "less than or equal to 10000"),
+        ({"batch_size": 8193}, "less than or equal to 8192"),
+        ({"image_size": 1025}, "less than or equal to 1024"),
+        ({"seed": 2**32}, "less than 4294967296"),
+        ({"time_budget": "8761h"}, "less than or equal to 31536000"),
+        ({"architecture": {"depths": [3, 201]}}, "less than or equal to 200"),
+        ({"architecture": {"cardinality": 10**30}}, "less than or equal to 4096"),
+        ({"architecture": {"cardinality": 4096, "base_width": 4096}}, "should have at most 1,000,000,000 parameters"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(change: dict[str, object], message: str) -> None:

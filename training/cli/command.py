@@ -26,7 +26,7 @@ from training.cli.jobs import JobsCommand, RunWorker
 from training.cli.models import ModelsCommand
 from training.cli.predict import Predict
 from training.cli.runs import RunsCommand
-from training.cli.serve import Serve, Tune, become_app
+from training.cli.serve import OF_APP, MakeKeys, Serve, Tune, become_app
 from training.cli.starter import TrainStarter
 from training.cli.summary import Summarize
 from training.cli.train import ExportRun, Train
@@ -64,6 +64,7 @@ class CommandLine(BaseSettings):
     starter: CliSubCommand[TrainStarter]
     serve: CliSubCommand[Serve]
     tune: CliSubCommand[Tune]
+    keys: CliSubCommand[MakeKeys]
     worker: CliSubCommand[RunWorker]
     jobs: CliSubCommand[JobsCommand]
 
@@ -73,7 +74,7 @@ class CommandLine(BaseSettings):
 
 def main(arguments: list[str]) -> int:
     """Runs one command. Returns 0 when it worked, 1 when it could not, 2 when it was typed wrongly."""
-    if arguments[:1] == ["tune"]:
+    if arguments and arguments[0] in OF_APP:
         become_app(arguments)
     source = CliSettingsSource[argparse.ArgumentParser](CommandLine, formatter_class=HelpFormatter)
     try:

@@ -1,4 +1,4 @@
-"""`resnext serve` and `resnext tune`: the service. It is another program, and this process becomes it."""
+"""`resnext serve`, `resnext tune` and `resnext keys`: the service. It is another program; this process becomes it."""
 
 import os
 import sys
@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from training.environment import ENV_PREFIX
 
+OF_APP = ("tune", "keys")  # the commands that the service has itself
 ROOT = Path(__file__).parents[2]  # the folder of this release's `app`: the checkout, or the environment's packages
 
 
@@ -35,8 +36,14 @@ class Tune(BaseModel):
     # never made from flags: `main` hands the flags of `tune` to the service as they are
 
 
+class MakeKeys(BaseModel):
+    """Makes API keys for the service: `resnext keys new NAME`."""
+
+    # never made from flags, as Tune
+
+
 def become_app(arguments: list[str], variables: dict[str, str] | None = None) -> NoReturn:
     """Becomes `python -m app`: the app beside this package, not one that lies in the current folder."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-P", "-m", "app", *arguments]
-    os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path, **(variables or {})})
+    os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path, **(variables or {})})  # noqa: S606  no shell is what is wanted

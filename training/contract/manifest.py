@@ -13,9 +13,11 @@ step, so that a reader never sees half a version. Nothing here needs TensorFlow.
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Self
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -114,11 +116,22 @@ class SplitMetrics(BaseModel):
         return Proportion.of(self.accuracy, self.images).interval
 
 
+def _within_version(path: str) -> str:
+    """Returns a file's path below the folder of a version. Raises ValueError when it leads elsewhere."""
+    parts = PurePosixPath(path).parts
+    if not parts or path != "/".join(parts) or ".." in parts or path.startswith("/") or "\\" in path or "\0" in path:
+        raise ValueError(f"a file's path should lead to a file below the version's folder, it is {path[:80]!r}")
+    return path
+
+
+FilePath = Annotated[str, AfterValidator(_within_version)]
+
+
 class Variant(BaseModel):
     """One file of a version, which computes the model at one precision."""
 
-    file: str
-    cpu_file: str | None = Field(None, description="the same model rewritten for CPUs; null where there is none")
+    file: FilePath
+    cpu_file: FilePath | None = Field(None, description="the same model rewritten for CPUs; null where there is none")
     accuracy: float | None = Field(
         None, description="on the test split, by ONNX Runtime; null where no labeled images measured it"
     )
@@ -204,7 +217,9 @@ class Manifest(BaseModel):
     weights: WeightsOrigin | None = Field(None, description="the published weights that this version descends from")
     run: str | None = Field(None, description="name of the run's folder, which is the job's id")
     gate: Verdict | None = None
-    files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of every other file, by relative path")
+    files: dict[FilePath, str] = Field(
+        default_factory=dict, description="SHA-256 of every other file, by relative path"
+    )
 
     @model_validator(mode="before")
     @classmethod

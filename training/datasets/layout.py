@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from training.contract.labels import unseen_in
 from training.datasets.listing import (
     DatasetError as DatasetError,
 )  # importable from here too: most modules that raise it read a layout
@@ -184,8 +185,8 @@ def classes_of(folder: Path, root: Path) -> dict[str, list[tuple[str, Path]]]:
         label = text(path.name)
         if label in classes:
             raise DatasetError(f"{folder} has two folders that both spell {label!r}, in different Unicode forms")
-        if label.splitlines() != [label]:  # labels.txt has one label per line
-            raise DatasetError(f"{folder} has a class folder with a line break in its name: {label!r}")
+        if unseen := unseen_in(label):
+            raise DatasetError(f"{folder} has a class folder whose name holds {unseen}, which nobody sees: {label!a}")
         classes[label] = sorted((text(file.relative_to(root).as_posix()), file) for file in files_below(path))
     return classes
 

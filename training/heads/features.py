@@ -64,13 +64,15 @@ class FeatureStore:
         with self._open() as database:
             for start in range(0, len(images), VARIABLES):
                 some = images[start : start + VARIABLES]
-                marks = ",".join("?" * len(some))
+                marks = ",".join("?" * len(some))  # all that is put into the statements below
                 rows = database.execute(
-                    f"SELECT image, features FROM features WHERE backbone = ? AND image IN ({marks})", (key, *some)
+                    f"SELECT image, features FROM features WHERE backbone = ? AND image IN ({marks})",  # noqa: S608
+                    (key, *some),
                 )
                 found |= {image: np.frombuffer(data, np.float32) for image, data in rows}
                 database.execute(
-                    f"UPDATE features SET used = ? WHERE backbone = ? AND image IN ({marks})", (time.time(), key, *some)
+                    f"UPDATE features SET used = ? WHERE backbone = ? AND image IN ({marks})",  # noqa: S608
+                    (time.time(), key, *some),
                 )
         return found
 

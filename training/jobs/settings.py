@@ -1,5 +1,6 @@
 """Where things lie: the settings that the service, the worker and the command line share."""
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,25 @@ class SecretUnreadable(TrainingError):
 
 
 class _SecretFiles(SecretsSettingsSource):
+    """Reads the files of the folder, but not those of the settings that are `set` already.
+
+    Where a setting has a second one, `<setting>_file`, that one becomes the path, so that the file can be read again.
+    """
+
+    def __init__(self, settings_cls: type[BaseSettings], folder: Path, set_already: Container[str]) -> None:
+        super().__init__(settings_cls, folder)
+        self._folder = folder
+        self._set = set_already
+
     def __call__(self) -> dict[str, Any]:  # Any: a setting's value is whatever came
         try:
-            return super().__call__()
+            found = {name: value for name, value in super().__call__().items() if name not in self._set}
         except SettingsError as error:
             raise SecretUnreadable(f"a secret cannot be read: {error.__cause__ or error}") from error
+        for name in [name for name in found if f"{name}_file" in self.settings_cls.model_fields]:
+            if found.pop(name):
+                found.setdefault(f"{name}_file", self.find_case_path(self._folder, f"{ENV_PREFIX}{name}", False))
+        return found
 
 
 class SharedSettings(Places):
@@ -63,9 +78,10 @@ class SharedSettings(Places):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  its folder is a setting here
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Reads arguments first, then the environment, then files. Raises SecretUnreadable when the files are read."""
-        folder = Path((env_settings() | init_settings()).get("secrets") or SECRETS)
+        given = env_settings() | init_settings()
+        folder = Path(given.get("secrets") or SECRETS)
         # without the folder the field complains, if it was set
-        files = [_SecretFiles(settings_cls, folder)] if folder.is_dir() else []
+        files = [_SecretFiles(settings_cls, folder, given)] if folder.is_dir() else []
         return init_settings, env_settings, *files
 
     @property

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from training.contract.architecture import Architecture
+from training.contract.labels import unseen_in
 from training.contract.manifest import Preprocessing
 from training.errors import few
 from training.system.files import sha256
@@ -112,6 +113,9 @@ def read_labels(path: Path) -> list[str]:
         labels.pop()
     if empty := [i for i, label in enumerate(labels, start=1) if not label]:
         raise LabelsError(f"{path} should hold a label in each line, line {empty[0]} is empty")
+    for i, label in enumerate(labels, start=1):
+        if unseen := unseen_in(label):
+            raise LabelsError(f"{path} should hold labels that can be seen, line {i} holds {unseen}")
     return labels
 
 

@@ -1,4 +1,4 @@
-"""Observes each request over HTTP and returns its id in a header. Only OwnPaths is further out."""
+"""Observes each request over HTTP, and adds its id and `nosniff` to the answer. Only OwnPaths is further out."""
 
 import functools
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.observability.requests import HEADER, OTHER, Requests
 
 KNOWN_PATHS = 1024
+NOSNIFF = (b"x-content-type-options", b"nosniff")  # a browser takes an answer for what its Content-Type says, no more
 
 
 class Observer:
@@ -30,7 +31,7 @@ class Observer:
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
                 request.status = message["status"]
-                message["headers"] = [*message.get("headers", ()), header]
+                message["headers"] = [*message.get("headers", ()), NOSNIFF, header]
             await send(message)
 
         try:

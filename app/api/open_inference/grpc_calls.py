@@ -4,13 +4,16 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from app.api.middleware.auth import Keys
+from app.api.access.access import Access
+from app.api.access.granted import grant, shown
+from app.api.access.scopes import required
 from app.api.open_inference.fields import with_few_fields
 from app.api.problems import protocol_status
 from app.errors import (
@@ -29,17 +32,14 @@ from app.observability.requests import OTHER, Requests
 
 logger = logging.getLogger(__name__)
 
-OPEN_CALLS = (
-    "/inference.GRPCInferenceService/ServerLive",
-    "/inference.GRPCInferenceService/ServerReady",
-    "/grpc.health.v1.Health/Check",
-)
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
     408: grpc.StatusCode.DEADLINE_EXCEEDED,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     499: grpc.StatusCode.CANCELLED,
     501: grpc.StatusCode.UNIMPLEMENTED,
     503: grpc.StatusCode.UNAVAILABLE,
@@ -60,9 +60,9 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
     its first byte, and a call without a key is refused before its message is read.
     """
 
-    def __init__(self, requests: Requests, keys: Keys, uploads: UploadMemory, max_upload: int) -> None:
+    def __init__(self, requests: Requests, access: Access, uploads: UploadMemory, max_upload: int) -> None:
         self._requests = requests
-        self._keys = keys
+        self._access = access
         self._uploads = uploads
         # gRPC says nothing of a message before all of it is here, so each that is being read counts as a large one
         self._reading = asyncio.Semaphore(max(1, uploads.capacity // max_upload))
@@ -80,8 +80,11 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
             error: ClientError
             lease = self._uploads.lease()
             try:
-                if details.method not in OPEN_CALLS:
-                    self._keys.admit(Headers(scope=scope))
+                needed = required("POST", details.method)
+                caller = self._access.caller(Headers(scope=scope), needed)
+                request.key = caller.key
+                self._access.require(caller, needed, _address(context))
+                grant(caller.scope)
                 if handler is None or handler.unary_unary is None:
                     raise NotImplementedError
                 answer = await handler.unary_unary(await self._read(context, lease), context)
@@ -101,7 +104,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
             request.status = protocol_status(status_and_code(type(error))[0])
             code = CODES.get(request.status, grpc.StatusCode.INTERNAL)
             headers = error.headers if isinstance(error, ServiceError) else None
-            return await context.abort(code, str(error)[:MESSAGE_CHARACTERS], _trailing(request, headers))
+            return await context.abort(code, shown(error)[:MESSAGE_CHARACTERS], _trailing(request, headers))
 
         return grpc.stream_unary_rpc_method_handler(
             call, handler and with_few_fields(handler.request_deserializer), handler and handler.response_serializer
@@ -121,6 +124,11 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no 
             raise ClientGone("the call ended before its message had arrived")
         lease.take(message.ByteSize())
         return message
+
+
+def _address(context: Context) -> str:
+    """Returns the client's address, of "ipv4:127.0.0.1:5000" or "ipv6:%5B::1%5D:5000"; the rest of any other form."""
+    return unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 def _scope(details: Any) -> Scope:

@@ -8,9 +8,9 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from tritonclient.grpc import service_pb2_grpc
 
+from app.api.access.access import Access
 from app.api.door.connection import HEAD_S
 from app.api.door.door import most_connections
-from app.api.middleware.auth import Keys
 from app.api.open_inference.grpc_calls import Calls
 from app.api.open_inference.grpc_service import Health, InferenceService
 from app.observability.requests import Requests
@@ -29,15 +29,15 @@ class GrpcServer:
     Calls in flight then have `drain_timeout` to finish, at the same time as requests over HTTP.
     """
 
-    def __init__(self, services: Services, requests: Requests, keys: Keys) -> None:
+    def __init__(self, services: Services, requests: Requests, access: Access) -> None:
         self._services = services
         self._requests = requests
-        self._keys = keys
+        self._access = access
 
     async def __aenter__(self) -> Self:
         settings = self._services.settings
         self._server = grpc.aio.server(
-            interceptors=[Calls(self._requests, self._keys, self._services.uploads, settings.max_upload)],
+            interceptors=[Calls(self._requests, self._access, self._services.uploads, settings.max_upload)],
             options=[
                 ("grpc.max_receive_message_length", int(settings.max_upload)),
                 ("grpc.max_send_message_length", -1),

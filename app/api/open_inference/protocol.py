@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 import numpy as np
 
 from app import __version__
+from app.api.access.granted import may
 from app.api.numbers import whole_number
 from app.api.open_inference.tensors import InferRequest, Output, Requested
 from app.errors import InvalidRequest, ModelNotFound, NotSupported, VersionNotFound, VersionNotLive
@@ -126,10 +127,12 @@ def model_statistics(live: Deployment) -> dict[str, object]:
 
 
 async def repository_index(services: Services, ready: bool) -> list[dict[str, str]]:
-    """Lists every version with its state, or with `ready` the live version alone."""
+    """Lists every version with its state, or with `ready` the live version alone; reasons for who may train."""
     serving = services.serving
     live = serving.live.model.version if services.ready and serving.live else None
     versions, reasons = await asyncio.to_thread(_versions, serving)
+    if not may("train"):
+        reasons = {}
     return [
         {
             "name": serving.repository.name,

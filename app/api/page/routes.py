@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent
 SWAGGER = FOLDER / "swagger"
 SWAGGER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 BASE = b"{base}"  # stands in a page for the path from it to the service's root
-HEADERS = {"Cache-Control": "no-cache", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
+HEADERS = {"Cache-Control": "no-cache", "Referrer-Policy": "no-referrer"}
 
 _inline = re.compile(rb"<(script|style)>(.*?)</\1>", re.DOTALL)
 
@@ -59,7 +59,7 @@ async def _swagger(request: Request) -> Response:
     name = request.path_params["file"]
     if name not in SWAGGER_FILES:
         raise HTTPException(404)
-    return FileResponse(SWAGGER / name, headers={"Cache-Control": "max-age=3600", "X-Content-Type-Options": "nosniff"})
+    return FileResponse(SWAGGER / name, headers={"Cache-Control": "max-age=3600"})
 
 
 def _hashes(page: bytes, kind: str) -> str:

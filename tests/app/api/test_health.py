@@ -1,9 +1,12 @@
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from app.api.access.keys import Key
+from app.api.access.scopes import SCOPES
 from app.execution.measured import Curve
 from app.execution.model import Streams
 from app.execution.runner import DirectRunner
@@ -25,6 +28,26 @@ async def test_no_model_is_live_and_not_ready(serve: Serve) -> None:
         health = (await client.get("/health")).json()
     assert (health["status"], health["model"], health["load_error"]) == ("no_model", None, None)
     assert health["rollback"] is None
+
+
+async def test_a_stranger_sees_what_a_probe_needs(serve: Serve, repository: ModelRepository, tmp_path: Path) -> None:
+    publish(repository)
+    file = tmp_path / "keys"
+    file.write_text("\n".join(Key.of(scope, scope, scope).line for scope in SCOPES))
+    brief = {"status": "ready", "ready": True, "model": {"name": "resnext50", "version": 1}}
+    async with serve(api_keys_file=file) as (client, _):
+        for key in ("", "wrong", "predict"):
+            assert (await client.get("/health", headers={"x-api-key": key})).json() == brief
+        for key in ("train", "admin"):
+            shown = (await client.get("/health", headers={"x-api-key": key})).json()
+            assert shown.keys() >= {"process", "load_error", "rollback", "trainer", "keys_error"}
+    async with serve(host="0.0.0.0") as (client, _):
+        assert (await client.get("/health")).json() == brief
+    async with serve(host="0.0.0.0", insecure=True) as (client, _):
+        assert "trainer" in (await client.get("/health")).json()
+    async with serve() as (client, _):
+        assert "trainer" in (await client.get("/health")).json()
+        assert (await client.get("/health", headers={"host": "elsewhere.example"})).json() == brief
 
 
 async def test_summary_of_a_ready_service(serve: Serve, repository: ModelRepository) -> None:

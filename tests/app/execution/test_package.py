@@ -118,8 +118,18 @@ def test_file_that_is_no_network_is_refused(repository: ModelRepository) -> None
 
 def test_copied_folder_is_refused(repository: ModelRepository) -> None:
     repository.path(publish(repository)).rename(repository.folder / "5")
-    with pytest.raises(ModelError, match="manifest of version 5 should say so, it says 1"):
+    with pytest.raises(
+        ModelError, match="should be that of version 5 of 'resnext50', it is that of version 1 of 'resnext50'"
+    ):
         load(repository, 5)
+
+
+def test_another_models_version_is_refused(repository: ModelRepository) -> None:
+    version = publish(repository)
+    manifest = repository.manifest(version).model_copy(update={"name": "other"})
+    (repository.path(version) / "manifest.json").write_text(manifest.model_dump_json())
+    with pytest.raises(ModelError, match="it is that of version 1 of 'other'"):
+        load(repository, version)
 
 
 @pytest.mark.parametrize("name", [GOLDEN_FILE, CPU_FILE])

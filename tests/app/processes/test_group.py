@@ -6,7 +6,7 @@ import re
 import signal
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from app.observability.metrics import FOLDER
-from app.processes.group import environment_of_member, sockets_of
+from app.processes.group import environment_of_member, serve_in_processes, sockets_of
 from app.settings import Settings
 from tests.app.network import encoded, network, publish, random_images
 from tests.process import answers, free_port, run, service, until
@@ -52,6 +52,23 @@ def two(root: Path) -> Iterator[tuple[int, int, list[int]]]:
         yield process.pid, port, children(process.pid)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+
+
+def test_the_addresses_are_told_before_any_process_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def start(*_: object) -> int:
+        return 0
+
+    monkeypatch.setattr("app.processes.group._keep", start)  # which would not end
+
+    class Told(Exception):
+        pass
+
+    def opened(addresses: Sequence[str]) -> None:
+        raise Told(*addresses)
+
+    with pytest.raises(Told) as caught:
+        serve_in_processes(Settings(host="127.0.0.1", port=0), opened)
+    assert caught.value.args == ("127.0.0.1",)
 
 
 def ask(port: int, path: str, **arguments: object) -> httpx.Response:

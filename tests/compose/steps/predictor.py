@@ -29,6 +29,9 @@ def predictor() -> None:
             until(functools.partial(process.answers, base + asked_for[probe]["httpGet"]["path"], 200), 60)
         assert answers(base) == before
         assert httpx.get(f"{base}/v2/models/resnext50/ready").status_code == 200
+        assert (
+            httpx.post(f"{base}/models/1/activate").status_code == 403
+        )  # it has no keys, and listens on all addresses
         # Kubernetes sends SIGTERM, and SIGKILL 30 s later
         answer = answered(base, lambda: docker("stop", "--time", "30", name))
         assert answer.startswith(b"HTTP/1.1 200 OK"), answer

@@ -69,3 +69,34 @@ def test_a_damaged_manifest_is_refused(changes: dict[str, object]) -> None:
 def test_an_accuracy_comes_with_its_interval() -> None:
     metrics = SplitMetrics(images=27, loss=0.5, accuracy=21 / 27, top5_accuracy=1)
     assert metrics.model_dump()["accuracy_interval"] == pytest.approx((0.59, 0.89), abs=0.005)
+
+
+BESIDE = [
+    "../1/model.onnx",
+    "/etc/passwd",
+    "a/../../b",
+    "..",
+    ".",
+    "",
+    "./model.onnx",
+    "a//b",
+    "a/",
+    "..\\\\b",
+    "a\x00b",
+]
+
+
+@pytest.mark.parametrize("path", BESIDE)
+def test_a_file_outside_the_versions_folder_is_refused(path: str) -> None:
+    variant = EARLIER["variants"]["fp32"]
+    for change in (
+        {"files": {path: "0" * 64}},
+        {"variants": {"fp32": {**variant, "file": path}}},
+        {"variants": {"fp32": {**variant, "cpu_file": path}}},
+    ):
+        with pytest.raises(ValidationError, match="should lead to a file below the version's folder, it is"):
+            read(EARLIER | change)
+
+
+def test_files_below_the_versions_folder_are_taken() -> None:
+    assert read(EARLIER | {"files": {"report/history.png": "0", "model.onnx": "0", "a..b": "0"}}).files

@@ -70,6 +70,13 @@ def test_each_class_needs_an_image_for_each_dealt_split(tmp_path: Path) -> None:
         report(folder)
 
 
+@pytest.mark.parametrize("label", ["a\u202egnp.exe", "cat\u200b", "cat\nfish"])
+def test_a_class_name_that_nobody_can_read_is_refused(tmp_path: Path, label: str) -> None:
+    message = refusal(parts(tmp_path, ".", labels=("dog", label)))
+    assert "has a class folder whose name holds U+" in message
+    assert message.isprintable()
+
+
 def test_no_train_is_refused(tmp_path: Path) -> None:
     assert "should have a folder train beside 'test', 'val', it has none" in refusal(parts(tmp_path, "val", "test"))
 

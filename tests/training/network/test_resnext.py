@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.training.network.small import SIZE_32, SMALL
-from training.contract.architecture import Architecture
+from training.contract.architecture import Architecture, parameters
 from training.contract.manifest import Preprocessing
 from training.network import resnext
 from training.network.runtime import keras, tf
@@ -20,6 +20,15 @@ def resnext50() -> keras.Model:
 def test_resnext50_has_the_papers_parameters(resnext50: keras.Model) -> None:
     assert resnext.parameters(resnext50) == {"total": 25_097_128, "trainable": 25_028_904, "non_trainable": 68_224}
     assert resnext50.name == "resnext50_32x4d"
+
+
+def test_the_parameters_are_known_before_the_network_is_built(resnext50: keras.Model) -> None:
+    classifier = resnext50.get_layer("logits").count_params()
+    assert parameters(Architecture()) == resnext.parameters(resnext50)["total"] - classifier
+    small = resnext.build(SMALL, SIZE_32, classes=2)
+    assert parameters(SMALL) == resnext.parameters(small)["total"] - small.get_layer("logits").count_params()
+    largest = Architecture(depths=(3, 4, 23, 3), cardinality=32, base_width=48)  # that was published: 829 million
+    assert 0.82e9 < parameters(largest) < 0.83e9
 
 
 def test_summary_gives_the_papers_shapes_and_multiply_adds(resnext50: keras.Model) -> None:

@@ -116,6 +116,9 @@ def test_labels_of_a_text_file(tmp_path: Path) -> None:
     path.write_text("cat\n\ndog\n")
     with pytest.raises(LabelsError, match="line 2 is empty"):
         read_labels(path)
+    path.write_text("cat\nd\u202eog\n")
+    with pytest.raises(LabelsError, match="line 2 holds U\\+202E RIGHT-TO-LEFT OVERRIDE"):
+        read_labels(path)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(LabelsError, match="in UTF-8"):
         read_labels(path)

@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
+from app.api.access.keys import Key
 from app.api.open_inference import grpc_calls, grpc_server
 from tests.app.api.open_inference.inputs import EXPECTED, IMAGES, MODEL, files, pixels
 from tests.app.conftest import Serve
@@ -180,6 +181,35 @@ async def test_a_key_is_asked_for_before_the_message_is_read(serve: Serve, repos
         assert (await stub.ServerReady(service_pb2.ServerReadyRequest())).ready
         check = health_pb2_grpc.HealthStub(channel).Check
         assert (await check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.mark.anyio
+async def test_a_key_needs_the_scope_of_the_call(serve: Serve, repository: ModelRepository, tmp_path: Path) -> None:
+    publish(repository)
+    port = free_port()
+    (tmp_path / "keys").write_text(Key.of("shop", "predict", "secret").line)
+    async with serve(grpc_port=port, api_keys_file=tmp_path / "keys"), at(port) as channel:
+        stub, key = service_pb2_grpc.GRPCInferenceServiceStub(channel), [("x-api-key", "secret")]
+        assert (await stub.ModelInfer(request(), metadata=key)).model_version == "1"
+        load = stub.RepositoryModelLoad(service_pb2.RepositoryModelLoadRequest(model_name=MODEL), metadata=key)
+        assert await load.code() == grpc.StatusCode.PERMISSION_DENIED
+        assert await load.details() == "this needs a key with the scope admin, the key 'shop' has predict"
+        shared = stub.SystemSharedMemoryStatus(service_pb2.SystemSharedMemoryStatusRequest(), metadata=key)
+        assert await shared.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.anyio
+async def test_a_rate_counts_requests_of_every_protocol(serve: Serve, repository: ModelRepository) -> None:
+    publish(repository)
+    port = free_port()
+    async with serve(grpc_port=port, rate_limit="2/day") as (client, _), at(port) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        assert (await client.get("/models")).status_code == 200  # from 127.0.0.1, as the calls
+        assert (await stub.ModelInfer(request())).model_version == "1"
+        call = stub.ModelInfer(request())
+        assert await call.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert int(dict(await call.trailing_metadata())["retry-after"]) in range(86_000, 86_401)
+        assert (await stub.ServerReady(service_pb2.ServerReadyRequest())).ready
 
 
 @pytest.mark.anyio
