@@ -101,6 +101,10 @@ class InferenceFailed(ServiceError):
     status, code = 500, "inference_failed"
 
 
+class RunTimedOut(InferenceFailed):
+    status, code = 504, "run_timed_out"
+
+
 class IntakeFailed(ServiceError):
     status, code = 500, "intake_failed"
 
@@ -119,6 +123,18 @@ class VersionNotLive(ServiceError):
 
 class QueueFull(ServiceError):
     status, code = 503, "queue_full"
+
+
+class RolloutBusy(ServiceError):
+    status, code = 503, "rollout_busy"
+
+
+class LoadTimedOut(ServiceError):
+    status, code = 503, "load_timed_out"
+
+
+class Stuck(ServiceError):
+    status, code = 503, "stuck"
 
 
 class DeadlineExceeded(ServiceError):

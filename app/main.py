@@ -27,6 +27,7 @@ from app.execution.loading import load_model
 from app.execution.measured import Measurements
 from app.execution.probe import choose_provider
 from app.execution.session import Execution
+from app.execution.turns import Turns
 from app.inference.admission import Admission
 from app.inference.infer import Inference
 from app.observability.logs import RequestLog
@@ -41,9 +42,12 @@ from app.services import Services
 from app.settings import Settings, SettingsError, read_settings
 from app.trainer.datasets import Intake
 from app.trainer.jobs import LIMIT_S, JobStates
+from app.watch import Watch
 from training.contract.repository import ModelRepository
 from training.datasets.store import DatasetStore
 from training.jobs.jobs import Jobs
+
+LOCK_S = 5.0  # that a request waits for another process that writes the models or the datasets
 
 GUARDED = (
     predict.router,
@@ -79,6 +83,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async with contextlib.AsyncExitStack() as running:
             for watcher in watchers:
                 await running.enter_async_context(watcher)
+            running.enter_context(services.watch.watching())
+            await running.enter_async_context(services.watch.beating())
             await running.enter_async_context(services.metrics.carried())
             await running.enter_async_context(services.trainer)
             await running.enter_async_context(services.serving)
@@ -191,7 +197,10 @@ def _grpc_server(services: Services, requests: Requests, keys: Keys) -> contextl
 
 def _make_services(settings: Settings, watchers: list[Watcher]) -> Services:
     cores = usable_cores()
-    repository = ModelRepository(settings.models, settings.model)
+    collected = Metrics()
+    collected.queue_limit.set(settings.queue_size)
+    watch = Watch(collected.count_overdue)
+    repository = ModelRepository(settings.models, settings.model, LOCK_S)
     load = functools.partial(
         load_model,
         repository,
@@ -200,18 +209,19 @@ def _make_services(settings: Settings, watchers: list[Watcher]) -> Services:
             threads=cores if settings.threads == "auto" else settings.threads,
             cuda_graphs=settings.cuda_graphs,
             engines=settings.state / "engines",
+            turns=Turns(watch=watch),
             measured=Measurements(shared_folder()),
+            watch=watch,
+            run_seconds=settings.run_timeout,
         ),
         precision=settings.precision,
         max_batch=settings.max_batch,
         limit=settings.queue_size,
     )
-    collected = Metrics()
-    collected.queue_limit.set(settings.queue_size)
     admission = Admission(settings.queue_size, show=collected.show_queue)
     policy = RollbackPolicy(settings.rollback, settings.probation_images, settings.probation_error_rate)
     decode_threads = cores if settings.decode_threads == "auto" else settings.decode_threads
-    store = DatasetStore(settings.datasets)
+    store = DatasetStore(settings.datasets, LOCK_S)
     jobs = Jobs(settings)
     drain = Drain()
 
@@ -220,7 +230,17 @@ def _make_services(settings: Settings, watchers: list[Watcher]) -> Services:
         for watcher in watchers:
             watcher.batch(batch)
 
-    serving = Serving(repository, load, settings.poll_interval, settings.batch_delay / 1000, policy, collected, observe)
+    serving = Serving(
+        repository,
+        load,
+        settings.poll_interval,
+        settings.batch_delay / 1000,
+        policy,
+        collected,
+        observe,
+        watch,
+        settings.load_timeout,
+    )
     return Services(
         settings=settings,
         serving=serving,
@@ -228,6 +248,7 @@ def _make_services(settings: Settings, watchers: list[Watcher]) -> Services:
             admission,
             ThreadPoolExecutor(decode_threads, thread_name_prefix="decode"),
             settings.max_pixels,
+            watch,
         ),
         metrics=collected,
         datasets=store,
@@ -236,4 +257,5 @@ def _make_services(settings: Settings, watchers: list[Watcher]) -> Services:
         job_states=JobStates(jobs),
         trainer=training_worker(settings, lambda: drain.begun),
         drain=drain,
+        watch=watch,
     )

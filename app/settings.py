@@ -80,6 +80,16 @@ class Settings(SharedSettings):
     request_timeout: float = Field(
         30.0, gt=0, description="most seconds from the end of the upload to the answer; after that the answer is 504"
     )
+    run_timeout: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="seconds after which a run of the model is ended; 10 times what it took when it was measured, if "
+        "that is more",
+    )
+    load_timeout: float = Field(
+        300.0, gt=0, le=86_400, description="seconds after which the load of a version is given up"
+    )
     max_upload: ByteSize = Field(
         ByteSize(32 * 1024**2), gt=0, description="most bytes of a request's body, as a number or as 32MiB"
     )

@@ -99,8 +99,12 @@ ERRORS = {
     "no_model": "the model is being loaded; try again in a moment",
     "version_not_live": "'resnext50' version 6 is not at ready state; version 7 is live",
     "queue_full": "256 images are waiting, the queue holds 256; try again in 3 s",
+    "rollout_busy": "version 7 is being loaded; try again",
+    "load_timed_out": "version 7 cannot be loaded: the load of version 7 has not ended in 300 s",
+    "stuck": "only a restart helps: a run of 4 images has not ended in 31 s, its limit is 10 s",
     "jobs_unavailable": "the jobs' database has not answered within 5 s",
     "storage_unavailable": "the datasets folder cannot be used: Read-only file system",
+    "run_timed_out": "a run of 4 images was ended after 10 s",
     "deadline_exceeded": "no answer within 30 s; the work that was still queued is dropped",
     "storage_full": "the disk of the datasets folder is full, nothing was kept",
 }

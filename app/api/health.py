@@ -15,13 +15,14 @@ from app.api.schemas import (
     LatencyPoint,
     LoadErrorHealth,
     ModelHealth,
+    OverdueHealth,
     QueueHealth,
     RollbackHealth,
     Status,
     StreamsHealth,
     TrainerHealth,
 )
-from app.errors import NoModel
+from app.errors import NoModel, Stuck
 from app.execution.measured import Curve
 from app.execution.model import Model
 from app.execution.provider import PROVIDERS
@@ -47,21 +48,23 @@ async def health(services: ServicesDep) -> Health:
         process=os.getpid(),
         uptime_seconds=round(time.monotonic() - services.started, 3),
         load_error=failure and LoadErrorHealth(version=failure.version, reason=failure.reason, at=failure.at),
+        overdue=[OverdueHealth(**dataclasses.asdict(late), reason=str(late)) for late in services.watch.overdue()],
         rollback=serving.rollback and RollbackHealth(**dataclasses.asdict(serving.rollback)),
         trainer=await _trainer(services),
         service_version=__version__,
     )
 
 
-@router.get("/live", summary="Liveness")
-async def live() -> Alive:
-    """Answers 200 as long as the process answers at all."""
+@router.get("/live", summary="Liveness", responses=documented(Stuck))
+async def live(services: ServicesDep) -> Alive:
+    """Answers 200; 503 when a run or a decoding hangs that nothing can end, so that only a restart helps."""
+    services.require_alive()
     return Alive(status="live")
 
 
-@router.get("/ready", summary="Readiness", responses=documented(NoModel))
+@router.get("/ready", summary="Readiness", responses=documented(NoModel, Stuck))
 async def ready(services: ServicesDep) -> Alive:
-    """Answers 200 when a version is verified and warm; 503 before that and while the service drains."""
+    """Answers 200 when a version is verified and warm; 503 before that, when something hangs, and in a drain."""
     services.require_ready()
     return Alive(status="ready")
 
@@ -88,6 +91,8 @@ async def _trainer(services: Services) -> TrainerHealth:
 def _status(services: Services) -> Status:
     if services.drain.begun:
         return "draining"
+    if not services.alive:
+        return "stuck"
     if services.ready:
         return "ready"
     return "loading" if services.serving.loading else "no_model"

@@ -8,6 +8,7 @@ After a crash between two of the files ACTIVE is right, and HISTORY is either th
 takes the repository's lock: ModelRepository does.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +17,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from training.errors import ContractError
 from training.system.durable import write_atomically
+from training.system.files import read_regular
 
 HISTORY_LENGTH = 100
+VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
 class Failure(BaseModel):
@@ -42,7 +45,7 @@ class Activations:
     def active(self) -> int | None:
         """Returns the active version's number, or None before the first activation."""
         try:
-            text = self._active.read_text().strip()
+            text = read_regular(self._active).decode(errors="replace").strip()
         except FileNotFoundError:
             return None
         if not is_version(text):
@@ -57,7 +60,7 @@ class Activations:
         """
         active = self.active()
         try:
-            history = _HISTORY.validate_json(self._history.read_bytes())
+            history = _HISTORY.validate_json(read_regular(self._history))
         except FileNotFoundError:
             history = sorted(v for v in versions if active is not None and v < active)
         except ValidationError as error:
@@ -69,7 +72,7 @@ class Activations:
     def failures(self) -> dict[int, Failure]:
         """Returns the versions that were taken back, and why."""
         try:
-            return _FAILURES.validate_json(self._failures.read_bytes())
+            return _FAILURES.validate_json(read_regular(self._failures))
         except FileNotFoundError:
             return {}
         except ValidationError as error:
@@ -115,5 +118,5 @@ class Activations:
 
 
 def is_version(text: str) -> bool:
-    """Whether a folder's name, or the text in ACTIVE, is a version's number."""
-    return text.isascii() and text.isdigit() and text[0] != "0"
+    """Whether a folder's name, or the text in ACTIVE, is a version's number: at most nine digits."""
+    return VERSION.fullmatch(text) is not None

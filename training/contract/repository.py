@@ -13,8 +13,8 @@ from training.contract.manifest import MANIFEST_FILE, Manifest
 from training.contract.triton import triton_config
 from training.errors import ContractError
 from training.system.durable import fsync, write_atomically
-from training.system.files import sha256
-from training.system.locks import exclusive
+from training.system.files import read_regular, sha256
+from training.system.locks import LONGEST_S, exclusive
 from training.system.staging import bury, new_staging, remove_stale_staging
 
 VersionState = Literal["active", "failed", "earlier active", "rejected", "aside", "incomplete"]
@@ -31,13 +31,15 @@ class ActiveChanged(ContractError):
 class ModelRepository:
     """The versions of one model under `root/name`.
 
-    Readers need no lock: every change is one rename. Writers take `flock` on `.lock`.
+    Readers need no lock: every change is one rename. Writers take `flock` on `.lock`, for which they wait up to
+    `lock_seconds` and then raise LockHeld.
     """
 
-    def __init__(self, root: Path, name: str) -> None:
+    def __init__(self, root: Path, name: str, lock_seconds: float = LONGEST_S) -> None:
         self.root = root
         self.name = name
         self.folder = root / name
+        self._lock_seconds = lock_seconds
         self._activations = Activations(self.folder)
 
     def versions(self) -> list[int]:
@@ -83,7 +85,7 @@ class ModelRepository:
         """Returns a version's manifest. Raises ContractError when it is missing or not valid."""
         path = self.path(version) / MANIFEST_FILE
         try:
-            return Manifest.model_validate_json(path.read_bytes())
+            return Manifest.model_validate_json(read_regular(path))
         except FileNotFoundError:
             raise ContractError(f"{path} is missing") from None
         except ValidationError as error:
@@ -245,5 +247,5 @@ class ModelRepository:
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(self.folder / ".lock"):
+        with exclusive(self.folder / ".lock", self._lock_seconds):
             yield

@@ -21,6 +21,7 @@ from app.errors import (
     NotSupported,
     NoValidImage,
     QueueFull,
+    Stuck,
     Unauthorized,
     UnsupportedBody,
     UploadTooLarge,
@@ -104,13 +105,14 @@ def path_of(model: str) -> str:
     return f"/v2/models/{model}/infer"
 
 
-@open_router.get("/live", summary="Server live")
-async def server_live() -> Json:
-    """Answers 200 as long as the process answers at all."""
+@open_router.get("/live", summary="Server live", responses=documented(Stuck, protocol=True))
+async def server_live(services: ServicesDep) -> Json:
+    """Answers as /health/live does."""
+    services.require_alive()
     return {"live": True}
 
 
-@open_router.get("/ready", summary="Server ready", responses=documented(NoModel, protocol=True))
+@open_router.get("/ready", summary="Server ready", responses=documented(NoModel, Stuck, protocol=True))
 async def server_ready(services: ServicesDep) -> Json:
     """Answers 200 when a version is verified and warm; 503 before that and while the service drains."""
     services.require_ready()

@@ -45,6 +45,29 @@ async def test_summary_of_a_ready_service(serve: Serve, repository: ModelReposit
     assert all(point["milliseconds"] > 0 and point["images_per_second"] > 0 for point in model["latency"])
 
 
+async def test_what_hangs_is_told_and_only_what_nothing_ends_fails_the_probes(
+    serve: Serve, repository: ModelRepository
+) -> None:
+    publish(repository)
+    async with serve() as (client, services):
+        load = services.watch.begin("load", "the load of version 2", -1)
+        health = (await client.get("/health")).json()
+        assert (health["status"], len(health["overdue"])) == ("ready", 1)
+        assert (health["overdue"][0]["kind"], health["overdue"][0]["stuck"]) == ("load", False)
+        assert health["overdue"][0]["reason"].startswith("the load of version 2 has not ended in 0 s, its limit is -1")
+        assert (await client.get("/health/ready")).status_code == 200
+
+        run = services.watch.begin("run", "a run of 1 images", -10)
+        assert (await client.get("/health")).json()["status"] == "stuck"
+        for path in ("/health/live", "/health/ready"):
+            probe = await client.get(path)
+            assert (probe.status_code, probe.json()["code"]) == (503, "stuck")
+        services.watch.end(run)
+        services.watch.end(load)
+        assert (await client.get("/health/live")).status_code == 200
+        await until(lambda: b'resnext_overdue_total{work="load"}' in services.metrics.render())
+
+
 async def test_streams_are_shown(serve: Serve, repository: ModelRepository) -> None:
     publish(repository)
     async with serve() as (client, services):
