@@ -133,6 +133,10 @@ class LoadTimedOut(ServiceError):
     status, code = 503, "load_timed_out"
 
 
+class IntakeBusy(ServiceError):
+    status, code = 503, "intake_busy"
+
+
 class Stuck(ServiceError):
     status, code = 503, "stuck"
 

@@ -101,6 +101,9 @@ class Settings(SharedSettings):
     max_dataset_bytes: ByteSize = Field(
         ByteSize(50 * 1024**3), gt=0, description="most bytes that an uploaded archive may unpack to"
     )
+    intake_timeout: float = Field(
+        3600.0, gt=0, le=604_800, description="most seconds that unpacking and checking one dataset may take"
+    )
 
     worker: bool = Field(
         False, description="whether to keep a training worker running beside the service; `make serve` sets it"

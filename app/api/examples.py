@@ -101,6 +101,7 @@ ERRORS = {
     "queue_full": "256 images are waiting, the queue holds 256; try again in 3 s",
     "rollout_busy": "version 7 is being loaded; try again",
     "load_timed_out": "version 7 cannot be loaded: the load of version 7 has not ended in 300 s",
+    "intake_busy": "another dataset has been unpacked or checked for more than 30 s; try again later",
     "stuck": "only a restart helps: a run of 4 images has not ended in 31 s, its limit is 10 s",
     "jobs_unavailable": "the jobs' database has not answered within 5 s",
     "storage_unavailable": "the datasets folder cannot be used: Read-only file system",
