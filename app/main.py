@@ -218,7 +218,6 @@ def _make_services(settings: Settings, watchers: list[Watcher]) -> Services:
         max_batch=settings.max_batch,
         limit=settings.queue_size,
     )
-    admission = Admission(settings.queue_size, show=collected.show_queue)
     policy = RollbackPolicy(settings.rollback, settings.probation_images, settings.probation_error_rate)
     decode_threads = cores if settings.decode_threads == "auto" else settings.decode_threads
     store = DatasetStore(settings.datasets, LOCK_S)
@@ -240,6 +239,13 @@ def _make_services(settings: Settings, watchers: list[Watcher]) -> Services:
         observe,
         watch,
         settings.load_timeout,
+    )
+    admission = Admission(
+        settings.queue_size,
+        show=collected.show_queue,
+        seconds=settings.queue_seconds,
+        deadline=settings.request_timeout,
+        expected=serving.rate,
     )
     return Services(
         settings=settings,

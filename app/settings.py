@@ -77,6 +77,13 @@ class Settings(SharedSettings):
     queue_size: PositiveInt = Field(
         256, description="most images admitted at one time; a request beyond that is answered with 503"
     )
+    queue_seconds: float = Field(
+        1.5,
+        gt=0,
+        le=3600,
+        description="most seconds of work that may wait, at the measured rate; a request that would wait longer is "
+        "answered with 503",
+    )
     request_timeout: float = Field(
         30.0, gt=0, description="most seconds from the end of the upload to the answer; after that the answer is 504"
     )

@@ -98,7 +98,7 @@ ERRORS = {
     "not_supported": "'resnext50' is the only model of this service and stays loaded",
     "no_model": "the model is being loaded; try again in a moment",
     "version_not_live": "'resnext50' version 6 is not at ready state; version 7 is live",
-    "queue_full": "256 images are waiting, the queue holds 256; try again in 3 s",
+    "queue_full": "the queue holds 46 images, which take 1.6 s; at most 1.5 s may wait; try again in 2 s",
     "rollout_busy": "version 7 is being loaded; try again",
     "load_timed_out": "version 7 cannot be loaded: the load of version 7 has not ended in 300 s",
     "intake_busy": "another dataset has been unpacked or checked for more than 30 s; try again later",

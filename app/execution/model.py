@@ -81,7 +81,7 @@ class Model:
         longest = max(seconds for curve in curves for seconds in curve.seconds.values())
         return max(self.run_seconds, TIMES_MEASURED * longest)
 
-    @property
+    @cached_property
     def rate(self) -> float:
         """Images a second when many wait, as measured at the load."""
         return self.measured.crowd.rate(self.streams.count) if self.streams else self.measured.alone.rate()

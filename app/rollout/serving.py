@@ -102,6 +102,10 @@ class Serving:
             raise NoModel(self.why_none())
         return self.live
 
+    def rate(self) -> float:
+        """Returns the live version's images a second when many wait, as its load measured them; 0 without one."""
+        return self.live.model.rate if self.live else 0.0
+
     async def refresh(self) -> None:
         """Makes the version that ACTIVE names live, unless it is; goes back from one that is not fit to be served.
 
