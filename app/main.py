@@ -239,6 +239,7 @@ def _make_services(settings: Settings, watchers: list[Watcher]) -> Services:
         observe,
         watch,
         settings.load_timeout,
+        drain.closing,
     )
     admission = Admission(
         settings.queue_size,

@@ -7,11 +7,12 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Request, Response
 
-from app.api.deadline import deadline, until
+from app.api.deadline import deadline
 from app.api.examples import DATASET, DATASETS
 from app.api.problems import DATASET_ERRORS, documented
 from app.api.schemas import DatasetDetail, DatasetList, DatasetSummary
 from app.errors import DatasetInUse, DeadlineExceeded, IntakeBusy, IntakeFailed, Unauthorized, UploadTooLarge
+from app.rollout.bounded import until
 from app.services import Services, ServicesDep
 from app.trainer.datasets import on_disk
 from app.trainer.jobs import answered

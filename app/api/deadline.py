@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 
-from app.errors import ClientGone, DeadlineExceeded, ServiceError
+from app.errors import ClientGone, DeadlineExceeded
 
 
 @contextlib.asynccontextmanager
@@ -34,25 +34,6 @@ async def deadline(request: Request, seconds: float | None) -> AsyncIterator[Non
         if left:
             raise ClientGone("the client left before it was answered") from None
         raise expired(seconds) from None
-    finally:
-        watcher.cancel()
-
-
-@contextlib.asynccontextmanager
-async def until(closing: asyncio.Event, error: ServiceError) -> AsyncIterator[None]:
-    """Cancels the block when the event is set, and raises the error in its place."""
-    scope = asyncio.timeout(None)
-
-    async def watch() -> None:
-        await closing.wait()
-        scope.reschedule(0)
-
-    watcher = asyncio.create_task(watch())
-    try:
-        async with scope:
-            yield
-    except TimeoutError:
-        raise error from None
     finally:
         watcher.cancel()
 

@@ -8,7 +8,16 @@ from fastapi import APIRouter, Path
 
 from app.api.problems import documented
 from app.api.schemas import ModelList, ModelRef, VersionSummary
-from app.errors import InvalidRequest, Unauthorized, VersionLive, VersionNotFound, VersionUnusable
+from app.errors import (
+    InvalidRequest,
+    LoadTimedOut,
+    NoModel,
+    RolloutBusy,
+    Unauthorized,
+    VersionLive,
+    VersionNotFound,
+    VersionUnusable,
+)
 from app.rollout.serving import Serving
 from app.services import ServicesDep
 from training.contract.activation import Failure
@@ -45,7 +54,10 @@ async def get_version(version: Version, services: ServicesDep) -> Manifest:
 @router.post(
     "/{version}/activate",
     summary="Make a version live",
-    responses=documented(Unauthorized, VersionNotFound, VersionUnusable, InvalidRequest, StorageUnavailable),
+    responses=documented(
+        *(Unauthorized, VersionNotFound, VersionUnusable, InvalidRequest),
+        *(StorageUnavailable, RolloutBusy, LoadTimedOut, NoModel),
+    ),
 )
 async def activate_version(version: Version, services: ServicesDep) -> ModelRef:
     """Loads, verifies and warms the version beside the live one, then swaps them; the answer comes when it is live.
@@ -58,7 +70,9 @@ async def activate_version(version: Version, services: ServicesDep) -> ModelRef:
     "/{version}",
     summary="Delete a version",
     status_code=204,
-    responses=documented(Unauthorized, VersionNotFound, VersionLive, InvalidRequest, StorageUnavailable),
+    responses=documented(
+        *(Unauthorized, VersionNotFound, VersionLive, InvalidRequest, StorageUnavailable, RolloutBusy, NoModel)
+    ),
 )
 async def delete_version(version: Version, services: ServicesDep) -> None:
     """Deletes a version, unless it is live or active."""

@@ -19,6 +19,7 @@ from app.errors import (
     NoModel,
     NoValidImage,
     QueueFull,
+    RunTimedOut,
     TooManyFiles,
     Unauthorized,
     UnsupportedBody,
@@ -80,7 +81,7 @@ _TOP_K = {
         },
         **documented(
             *(MalformedBody, Unauthorized, TooManyFiles, UploadTooLarge, UnsupportedBody, InvalidRequest, NoFile),
-            *(WrongField, NoValidImage, InferenceFailed, NoModel, QueueFull, DeadlineExceeded),
+            *(WrongField, NoValidImage, InferenceFailed, NoModel, QueueFull, DeadlineExceeded, RunTimedOut),
         ),
     },
 )

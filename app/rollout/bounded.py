@@ -1,10 +1,12 @@
 """Calls that may never end, loads above all: whoever waits for one waits for a bounded time."""
 
+import asyncio
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
-from app.errors import LoadTimedOut
+from app.errors import LoadTimedOut, ServiceError
 from app.execution.model import Model
 from app.watch import Watch
 from training.errors import StorageUnavailable
@@ -90,3 +92,24 @@ class Loads:
 def on_disk() -> Bounded:
     """Returns calls that read or write the model repository. They raise StorageUnavailable, as for a dead mount."""
     return Bounded(DISK_S, lambda words: StorageUnavailable(f"the model repository does not answer: {words}"))
+
+
+@contextlib.asynccontextmanager
+async def until(closing: asyncio.Event, error: ServiceError) -> AsyncIterator[None]:
+    """Cancels the block when the event is set, and raises the error in its place."""
+    scope = asyncio.timeout(None)
+
+    async def watch() -> None:
+        await closing.wait()
+        scope.reschedule(0)
+
+    watcher = asyncio.create_task(watch())
+    try:
+        async with scope:
+            yield
+    except TimeoutError:
+        if not scope.expired():  # it is the block's own
+            raise
+        raise error from None
+    finally:
+        watcher.cancel()

@@ -25,7 +25,7 @@ from app.inference.probation import Probation
 from app.observability.metrics import Metrics
 from app.observability.observation import Batch
 from app.rollout.attempts import ActiveState, Attempts, LoadFailure, find_active
-from app.rollout.bounded import DISK_S, LOAD_S, Loads, on_disk
+from app.rollout.bounded import DISK_S, LOAD_S, Loads, on_disk, until
 from app.rollout.rollback import Cause, Rollback, RollbackPolicy, go_back, is_momentary
 from app.watch import Watch
 from training.contract.repository import ModelRepository
@@ -43,7 +43,8 @@ class Serving:
     """The live version of a model, which follows the repository's ACTIVE from entering the context to leaving it.
 
     `load` makes a version ready to run, in a thread; it raises when the version is not fit to be served. `observe` is
-    called with each batch, in the thread that ran it. `poll_interval` and `batch_delay` are in seconds.
+    called with each batch, in the thread that ran it. `poll_interval`, `batch_delay` and `load_seconds`, the limit of a
+    load, are in seconds. Once `closing` is set, nobody waits for a turn any more.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Serving:
         observe: Callable[[Batch], None],
         watch: Watch | None = None,
         load_seconds: float = LOAD_S,
+        closing: asyncio.Event | None = None,
     ) -> None:
         self.repository = repository
         self.live: Deployment | None = None
@@ -66,6 +68,7 @@ class Serving:
         self._watch = watch or Watch()
         self._loads = Loads(load, metrics.load_failures.inc, self._watch, load_seconds)
         self._disk = on_disk()
+        self._closing = closing or asyncio.Event()
         self._poll_interval = poll_interval
         self._batch_delay = batch_delay
         self._swapping = asyncio.Lock()  # one load at a time, since each needs memory for a second model
@@ -184,15 +187,13 @@ class Serving:
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """Holds the turn to load, for which it waits as long as a load may take. Raises RolloutBusy."""
+        """Holds the turn to load. Raises RolloutBusy when that takes longer than a load may, NoModel in a drain."""
         try:
-            await asyncio.wait_for(self._swapping.acquire(), self._loads.seconds)
+            async with until(self._closing, NoModel("the service is shutting down")):
+                async with asyncio.timeout(self._loads.seconds):
+                    await self._swapping.acquire()
         except TimeoutError:
-            what = (
-                f"version {self._loads.version} is being loaded"
-                if self.loading
-                else "another version is being activated"
-            )
+            what = f"version {self._loads.version} is being loaded" if self.loading else "another version has its turn"
             raise RolloutBusy(f"{what}; try again", headers={"Retry-After": str(RETRY_S)}) from None
         try:
             yield

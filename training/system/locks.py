@@ -24,7 +24,8 @@ def exclusive(path: Path, seconds: float = LONGEST_S) -> Iterator[None]:
         end = time.monotonic() + seconds
         while not try_lock(file.fileno(), fcntl.LOCK_EX):  # polled, since a wait in the kernel has no limit
             if time.monotonic() > end:
-                raise LockHeld(f"{path} has been held by {_holder(path)} for more than {seconds:g} s")
+                name = f"{path.parent.name}/{path.name}"  # clients see it
+                raise LockHeld(f"{name} has been held by {_holder(path)} for more than {seconds:g} s")
             time.sleep(POLL_S)
         yield
 

@@ -21,6 +21,7 @@ from app.errors import (
     NotSupported,
     NoValidImage,
     QueueFull,
+    RunTimedOut,
     Stuck,
     Unauthorized,
     UnsupportedBody,
@@ -57,7 +58,16 @@ _ANSWERS: Responses = {
     200: {"description": "an inference response", "content": {"application/json": {"schema": {"type": "object"}}}},
     **documented(
         *(MalformedBody, InvalidRequest, NoValidImage, UnsupportedBody, Unauthorized, UploadTooLarge),
-        *(ModelNotFound, VersionNotFound, VersionNotLive, NoModel, QueueFull, DeadlineExceeded, InferenceFailed),
+        *(
+            ModelNotFound,
+            VersionNotFound,
+            VersionNotLive,
+            NoModel,
+            QueueFull,
+            DeadlineExceeded,
+            InferenceFailed,
+            RunTimedOut,
+        ),
         protocol=True,
     ),
 }

@@ -176,15 +176,29 @@ async def test_an_activation_waits_for_its_turn_for_a_bounded_time(repository: M
         assert caught.value.headers == {"Retry-After": "5"}
 
 
+async def test_an_activation_does_not_wait_for_its_turn_at_the_end(repository: ModelRepository) -> None:
+    closing = asyncio.Event()
+    publish(repository, 1)
+    async with serving_of(repository, closing=closing) as serving, serving._swapping:
+        waiting = asyncio.create_task(serving.activate(1))
+        await asyncio.sleep(0)
+        closing.set()
+        with pytest.raises(NoModel, match="the service is shutting down"):
+            await waiting
+
+
 async def test_a_lock_that_another_process_keeps_is_named(tmp_path: Path) -> None:
     repository = ModelRepository(tmp_path, "resnext50", lock_seconds=0.1)
     publish(repository, 1)
     async with serving_of(repository) as serving:
         await until(lambda: live_version(serving) == 1)
         publish(repository, 2, activate=False)
+        expected = rf"^resnext50/\.lock has been held by process {os.getpid()} for more"
         with exclusive(repository.folder / ".lock"):
             for change in (serving.activate(1), serving.delete(2)):
-                with pytest.raises(StorageUnavailable, match=f"lock has been held by process {os.getpid()} for more"):
+                with pytest.raises(
+                    StorageUnavailable, match=rf"^resnext50/\.lock has been held by process {os.getpid()} for more"
+                ):
                     await change
 
 
