@@ -80,6 +80,10 @@ async def _trainer(services: Services) -> TrainerHealth:
         workers = await asyncio.to_thread(services.jobs.workers)
     except OSError as unreadable:
         error = f"the workers' signs of life cannot be read: {words_of(unreadable)}"
+    for worker in workers:
+        if worker.silent_seconds:
+            silent = f"has shown no sign of life for {worker.silent_seconds:.0f} s: is it stopped?"
+            error = error or f"worker {worker.name}, process {worker.pid} on {worker.host}, {silent}"
     return TrainerHealth(
         workers=workers,
         queued=None if states is None else sum(status.state == "queued" for status in states.values()),

@@ -1,5 +1,8 @@
+import os
+import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from tests.app.network import encoded, network, publish
 from tests.app.world import until
 from training.contract.manifest import MODEL_FILE
 from training.contract.repository import ModelRepository
+from training.jobs.presence import Presence
 
 pytestmark = pytest.mark.anyio
 
@@ -66,6 +70,17 @@ async def test_what_hangs_is_told_and_only_what_nothing_ends_fails_the_probes(
         services.watch.end(load)
         assert (await client.get("/health/live")).status_code == 200
         await until(lambda: b'resnext_overdue_total{work="load"}' in services.metrics.render())
+
+
+async def test_a_worker_that_is_silent_is_told(serve: Serve, tmp_path: Path) -> None:
+    with Presence(tmp_path / "state/workers", "one").held(threading.Event(), 0):
+        os.utime(tmp_path / "state/workers/one.json", (time.time() - 60,) * 2)
+        async with serve() as (client, services):
+            await services.jobs.open()
+            trainer = (await client.get("/health")).json()["trainer"]
+            assert "resnext_training_workers 0.0" in (await client.get("/metrics")).text
+    assert trainer["error"].startswith(f"worker one, process {os.getpid()} on ")
+    assert "has shown no sign of life for 6" in trainer["error"]
 
 
 async def test_streams_are_shown(serve: Serve, repository: ModelRepository) -> None:

@@ -196,9 +196,7 @@ async def test_a_lock_that_another_process_keeps_is_named(tmp_path: Path) -> Non
         expected = rf"^resnext50/\.lock has been held by process {os.getpid()} for more"
         with exclusive(repository.folder / ".lock"):
             for change in (serving.activate(1), serving.delete(2)):
-                with pytest.raises(
-                    StorageUnavailable, match=rf"^resnext50/\.lock has been held by process {os.getpid()} for more"
-                ):
+                with pytest.raises(StorageUnavailable, match=expected):
                     await change
 
 
