@@ -94,6 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             async with grpc:
                 yield
             services.drain.begin()
+            services.drain.answered = True
             if not services.serving.settled.is_set():
                 opening.cancel()
             await asyncio.wait({opening}, timeout=LIMIT_S)

@@ -95,7 +95,11 @@ class Settings(SharedSettings):
         "that is more",
     )
     load_timeout: float = Field(
-        300.0, gt=0, le=86_400, description="seconds after which the load of a version is given up"
+        300.0,
+        gt=0,
+        le=86_400,
+        description="seconds after which the load of a version is given up; TensorRT compiles for minutes and "
+        "may need more",
     )
     max_upload: ByteSize = Field(
         ByteSize(32 * 1024**2), gt=0, description="most bytes of a request's body, as a number or as 32MiB"

@@ -19,6 +19,7 @@ Kind = Literal["run", "turn", "decode", "load", "follower", "event_loop", "intak
 KINDS: tuple[Kind, ...] = get_args(Kind)
 # what no request can do without; the rest may hang and requests are still answered
 VITAL: frozenset[Kind] = frozenset({"run", "turn", "decode", "event_loop"})
+ENDLESS: frozenset[Kind] = frozenset({"follower", "event_loop"})
 
 TICK_S = 0.5
 CURE_S = 5.0  # vital work that goes on for longer after its limit does not end by itself
@@ -112,6 +113,11 @@ class Watch:
             Overdue(work.kind, work.what, seconds, work.limit, work.kind in VITAL and seconds > work.limit + CURE_S)
             for seconds, work in sorted(late, key=lambda pair: -pair[0])
         ]
+
+    def under_way(self) -> list[str]:
+        """Returns what is under way, the longest first, without what never ends."""
+        now = self._now()
+        return [f"{work.what} for {now - work.since:.0f} s" for work in [*self._work] if work.kind not in ENDLESS]
 
     def stuck(self) -> Overdue | None:
         """Returns vital work that hangs for good, if any: only a restart helps."""

@@ -23,8 +23,9 @@ SET_BACK_S = 15.0
 class Ending:
     """A thread that ends the process, hard if need be: `seconds` after its drain began, or when it is stuck.
 
-    A process that is stuck drains first, since its other threads may still answer. `stuck` is called with the reason
-    before that, and gets SET_BACK_S; `last_chance` is the seconds from that call to the drain.
+    A process that is stuck drains first, since its other threads may still answer; then there is nothing to wait for.
+    `stuck` is called with the reason before that, and gets SET_BACK_S; `last_chance` is the seconds from that call to
+    the drain.
     """
 
     def __init__(
@@ -71,8 +72,15 @@ class Ending:
             logger.exception("ACTIVE could not be set back")
 
     def _end_hard_after(self, seconds: float) -> None:
-        time.sleep(seconds)
-        late = "; ".join(map(str, self._watch.overdue())) or "the log has no reason"
+        begun = time.monotonic()
+        while time.monotonic() < begun + seconds and not (self._drain.answered and self._watch.stuck()):
+            time.sleep(TICK_S)
+        words = ", ".join(self._watch.under_way()) or "nothing that is watched"
         with contextlib.suppress(Exception):
-            logger.critical("the process has not ended in %g s and is ended, with status %d: %s", seconds, HUNG, late)
+            logger.critical(
+                "the process has not ended in %.0f s and is ended, with status %d; under way: %s",
+                time.monotonic() - begun,
+                HUNG,
+                words,
+            )
         os._exit(HUNG)

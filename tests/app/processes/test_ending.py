@@ -49,7 +49,7 @@ def test_a_run_that_goes_on_after_the_drain_does_not_keep_the_process(
         assert process.wait(20) == HUNG
         asking.join()
         _, log = process.communicate()
-    assert "the process has not ended in 4 s and is ended, with status 4" in log
+    assert "the process has not ended in 4 s and is ended, with status 4; under way: a run of 1 images for" in log
 
 
 def test_a_process_that_is_stuck_says_so_and_ends() -> None:
