@@ -26,7 +26,9 @@ from app.execution.package import ModelError
 from app.execution.session import ProviderError
 from app.main import create_app
 from app.observability.logs import configure
+from app.processes.ending import AFTER_DRAIN_S, HUNG, Ending
 from app.processes.group import BAD_SETTINGS, MEMBER, listening_sockets, serve_in_processes, sockets_of
+from app.processes.keeper import GRACE_S
 from app.processes.server import DrainingServer
 from app.services import services_of
 from app.settings import Settings, SettingsError, read_settings, unknown_variables
@@ -42,7 +44,10 @@ logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the service, or a command. Returns the exit status: 0 after a drain, 2 for settings that cannot work."""
+    """Runs the service, or a command.
+
+    Returns the exit status: 0 after a drain, 2 for settings that cannot work, 4 when something hung.
+    """
     parser = argparse.ArgumentParser(
         prog="resnext", description="Serves the active version. docs/settings.md lists the settings."
     )
@@ -77,11 +82,10 @@ def _serve(member: bool) -> int:
         if settings.processes > 1 and not member:
             INTERRUPT.leave()
             return serve_in_processes(settings, functools.partial(_warn, settings, bool(Keys.of(settings))))
-        serve(settings, member)
+        return serve(settings, member)
     except (SettingsError, ProviderError) as error:
         print(f"resnext-service cannot start: {error}", file=sys.stderr)  # noqa: T201  a command's own output
         return BAD_SETTINGS
-    return 0
 
 
 def _warn(settings: Settings, keys: bool, addresses: Sequence[str]) -> None:
@@ -90,8 +94,11 @@ def _warn(settings: Settings, keys: bool, addresses: Sequence[str]) -> None:
         logger.warning("%s", line)
 
 
-def serve(settings: Settings, member: bool) -> None:
-    """Serves in this process until it is drained. A `member` shares its port and ends when its starter ends."""
+def serve(settings: Settings, member: bool) -> int:
+    """Serves in this process until it is drained. A `member` shares its port and ends when its starter ends.
+
+    Returns the exit status: 0, or HUNG when it ended since something hung.
+    """
     sockets = sockets_of(settings) if member else listening_sockets(settings)  # first, since the rest takes seconds
     addresses = [str(each.getsockname()[0]) for each in sockets]
     app = create_app(settings, addresses)
@@ -113,12 +120,17 @@ def serve(settings: Settings, member: bool) -> None:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.drain_timeout,
     )
+    services = services_of(app)
+    # the worker, which gets GRACE_S, may take longer than the requests
+    drain_timeout = max(settings.drain_timeout, GRACE_S if settings.worker else 0)
+    seconds = settings.drain_delay + drain_timeout + AFTER_DRAIN_S
+    ending = Ending(services.drain, services.watch, seconds, services.serving.set_back)
     # uvicorn drains and then raises the signal again; an exit after a drain is no failure
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(HUNG if ending.hung else 0))
     if member:
         lifeline.follow(lambda: os.kill(os.getpid(), signal.SIGTERM))
     INTERRUPT.leave()  # from here on Ctrl-C drains
-    services = services_of(app)
+    ending.start()
 
     def check(now: float) -> None:
         door.check(now)
@@ -126,6 +138,7 @@ def serve(settings: Settings, member: bool) -> None:
 
     with contextlib.suppress(KeyboardInterrupt):
         DrainingServer(config, services.drain, settings.drain_delay, check).run(sockets)
+    return HUNG if ending.hung else 0
 
 
 if __name__ == "__main__":

@@ -132,6 +132,10 @@ class InferenceFailed(ServiceError):
     status, code = 500, "inference_failed"
 
 
+class RunTimedOut(InferenceFailed):
+    status, code = 504, "run_timed_out"
+
+
 class IntakeFailed(ServiceError):
     status, code = 500, "intake_failed"
 
@@ -165,6 +169,22 @@ class UploadsFull(ServiceError):
 
 class TooManyConnections(ServiceError):
     status, code = 503, "too_many_connections"
+
+
+class RolloutBusy(ServiceError):
+    status, code = 503, "rollout_busy"
+
+
+class LoadTimedOut(ServiceError):
+    status, code = 503, "load_timed_out"
+
+
+class IntakeBusy(ServiceError):
+    status, code = 503, "intake_busy"
+
+
+class Stuck(ServiceError):
+    status, code = 503, "stuck"
 
 
 class DeadlineExceeded(ServiceError):

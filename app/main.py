@@ -34,6 +34,7 @@ from app.execution.loading import load_model
 from app.execution.measured import Measurements
 from app.execution.probe import choose_provider
 from app.execution.session import Execution
+from app.execution.turns import Turns
 from app.inference.admission import Admission
 from app.inference.infer import Inference
 from app.inference.upload_memory import MEMORY_SHARE, MOST_AUTO, UploadMemory, usable_memory
@@ -49,12 +50,15 @@ from app.services import Services
 from app.settings import Settings, SettingsError, read_settings
 from app.trainer.datasets import Intake
 from app.trainer.jobs import LIMIT_S, JobStates
+from app.watch import Watch
 from training.contract.repository import ModelRepository
 from training.datasets.store import DatasetStore
 from training.jobs.jobs import Jobs
 
 if TYPE_CHECKING:
     from app.api.access.rate import RateLimit
+
+LOCK_S = 5.0  # that a request waits for another process that writes the models or the datasets
 
 GUARDED = (
     predict.router,
@@ -100,6 +104,8 @@ def create_app(settings: Settings | None = None, addresses: Sequence[str] = ()) 
             running.enter_context(keys.followed())
             for watcher in watchers:
                 await running.enter_async_context(watcher)
+            running.enter_context(services.watch.watching())
+            await running.enter_async_context(services.watch.beating())
             await running.enter_async_context(services.metrics.carried())
             await running.enter_async_context(services.trainer)
             await running.enter_async_context(services.serving)
@@ -109,6 +115,7 @@ def create_app(settings: Settings | None = None, addresses: Sequence[str] = ()) 
             async with grpc:
                 yield
             services.drain.begin()
+            services.drain.answered = True
             if not services.serving.settled.is_set():
                 opening.cancel()
             await asyncio.wait({opening}, timeout=LIMIT_S)
@@ -229,7 +236,10 @@ def _grpc_server(
 
 def _make_services(settings: Settings, watchers: list[Watcher], keys: Keys) -> Services:
     cores = usable_cores()
-    repository = ModelRepository(settings.models, settings.model)
+    collected = Metrics()
+    collected.queue_limit.set(settings.queue_size)
+    watch = Watch(collected.count_overdue)
+    repository = ModelRepository(settings.models, settings.model, LOCK_S)
     load = functools.partial(
         load_model,
         repository,
@@ -238,18 +248,18 @@ def _make_services(settings: Settings, watchers: list[Watcher], keys: Keys) -> S
             threads=cores if settings.threads == "auto" else settings.threads,
             cuda_graphs=settings.cuda_graphs,
             engines=settings.state / "engines",
+            turns=Turns(watch=watch),
             measured=Measurements(shared_folder()),
+            watch=watch,
+            run_seconds=settings.run_timeout,
         ),
         precision=settings.precision,
         max_batch=settings.max_batch,
         limit=settings.queue_size,
     )
-    collected = Metrics()
-    collected.queue_limit.set(settings.queue_size)
-    admission = Admission(settings.queue_size, show=collected.show_queue)
     policy = RollbackPolicy(settings.rollback, settings.probation_images, settings.probation_error_rate)
     decode_threads = cores if settings.decode_threads == "auto" else settings.decode_threads
-    store = DatasetStore(settings.datasets)
+    store = DatasetStore(settings.datasets, LOCK_S)
     jobs = Jobs(settings)
     drain = Drain()
     auto_uploads = min(MOST_AUTO, usable_memory() // MEMORY_SHARE) // settings.processes
@@ -259,7 +269,25 @@ def _make_services(settings: Settings, watchers: list[Watcher], keys: Keys) -> S
         for watcher in watchers:
             watcher.batch(batch)
 
-    serving = Serving(repository, load, settings.poll_interval, settings.batch_delay / 1000, policy, collected, observe)
+    serving = Serving(
+        repository,
+        load,
+        settings.poll_interval,
+        settings.batch_delay / 1000,
+        policy,
+        collected,
+        observe,
+        watch,
+        settings.load_timeout,
+        drain.closing,
+    )
+    admission = Admission(
+        settings.queue_size,
+        show=collected.show_queue,
+        seconds=settings.queue_seconds,
+        deadline=settings.request_timeout,
+        expected=serving.rate,
+    )
     return Services(
         settings=settings,
         serving=serving,
@@ -267,14 +295,23 @@ def _make_services(settings: Settings, watchers: list[Watcher], keys: Keys) -> S
             admission,
             ThreadPoolExecutor(decode_threads, thread_name_prefix="decode"),
             settings,
+            watch,
         ),
         uploads=UploadMemory(auto_uploads if settings.upload_memory == "auto" else settings.upload_memory),
         metrics=collected,
         datasets=store,
-        intake=Intake(store, settings.max_dataset_files, settings.max_dataset_bytes, settings.environment_of_child()),
+        intake=Intake(
+            store,
+            settings.max_dataset_files,
+            settings.max_dataset_bytes,
+            settings.environment_of_child(),
+            watch,
+            settings.intake_timeout,
+        ),
         jobs=jobs,
         job_states=JobStates(jobs),
         trainer=training_worker(settings, lambda: drain.begun),
         drain=drain,
         keys_error=lambda: keys.error,
+        watch=watch,
     )

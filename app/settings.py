@@ -83,6 +83,13 @@ class Settings(SharedSettings):
     queue_size: PositiveInt = Field(
         256, description="most images admitted at one time; a request beyond that is answered with 503"
     )
+    queue_seconds: float = Field(
+        1.5,
+        gt=0,
+        le=3600,
+        description="most seconds of work that may wait, at the measured rate; a request that would wait longer is "
+        "answered with 503",
+    )
     request_timeout: float = Field(
         30.0, gt=0, description="most seconds from the end of the upload to the answer; after that the answer is 504"
     )
@@ -91,6 +98,20 @@ class Settings(SharedSettings):
         pattern=r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$",
         description="most requests of one API key, or without keys of one address, as 100/second or 600/minute; one "
         "more is answered with 429. Each of RESNEXT_PROCESSES counts alone",
+    )
+    run_timeout: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="seconds after which a run of the model is ended; 10 times what it took when it was measured, if "
+        "that is more",
+    )
+    load_timeout: float = Field(
+        300.0,
+        gt=0,
+        le=86_400,
+        description="seconds after which the load of a version is given up; TensorRT compiles for minutes and "
+        "may need more",
     )
     max_upload: ByteSize = Field(
         ByteSize(32 * 1024**2), gt=0, description="most bytes of a request's body, as a number or as 32MiB"
@@ -107,6 +128,9 @@ class Settings(SharedSettings):
     max_dataset_files: PositiveInt = Field(1_000_000, description="most files and folders in an uploaded archive")
     max_dataset_bytes: ByteSize = Field(
         ByteSize(50 * 1024**3), gt=0, description="most bytes that an uploaded archive may unpack to"
+    )
+    intake_timeout: float = Field(
+        3600.0, gt=0, le=604_800, description="most seconds that unpacking and checking one dataset may take"
     )
 
     worker: bool = Field(

@@ -226,6 +226,7 @@ def _environment(server: Server, port: int, models: Path, scratch: Path, crowd: 
         "RESNEXT_STATE": scratch / "state",
         "RESNEXT_PORT": port,
         "RESNEXT_LOG_LEVEL": "warning",
+        "RESNEXT_QUEUE_SECONDS": 60,  # the peers let all clients wait, too
     }
     peers = {
         "PYTHONPATH": ROOT,

@@ -11,7 +11,8 @@ from app.api.deadline import deadline
 from app.api.examples import DATASET, DATASETS
 from app.api.problems import DATASET_ERRORS, documented
 from app.api.schemas import DatasetDetail, DatasetList, DatasetSummary
-from app.errors import DatasetInUse, IntakeFailed, Unauthorized, UploadTooLarge
+from app.errors import DatasetInUse, DeadlineExceeded, IntakeBusy, IntakeFailed, Unauthorized, UploadTooLarge
+from app.rollout.bounded import until
 from app.services import Services, ServicesDep
 from app.trainer.datasets import on_disk
 from app.trainer.jobs import answered
@@ -48,14 +49,21 @@ _SHOWN: dict[str, Any] = {"content": {"application/json": {"example": DATASET}}}
         201: _SHOWN,
         **documented(
             *(*DATASET_ERRORS, DatasetMounted, UploadTooLarge, StorageFull),
-            *(ArchiveTooLarge, ArchiveError, DatasetError, IntakeFailed),
+            *(ArchiveTooLarge, ArchiveError, DatasetError, IntakeFailed, IntakeBusy, DeadlineExceeded),
         ),
     },
 )
 async def put_dataset(name: DatasetName, request: Request, services: ServicesDep) -> Response:
     """Unpacks the archive, decodes every image, keeps the readable ones and reports the rest. The result becomes the
-    current revision as a whole or not at all. Older revisions stay while an unfinished job trains on them."""
-    revision = await services.intake.receive(name, request.stream())
+    current revision as a whole or not at all. Older revisions stay while an unfinished job trains on them. It ends when
+    the client leaves."""
+    ending = IntakeBusy("the service is shutting down; upload it again", headers={"Retry-After": "10"})
+    async with services.intake.staging(name) as work:
+        async with until(services.drain.closing, ending):
+            await services.intake.save(request.stream(), work)
+            async with deadline(request, None):
+                await services.intake.unpack(work, name)
+        revision = await services.intake.commit(work, name)
     await _prune(services, name)
     answer = await _detail(services, name, revision)
     answer.status_code = 201 if revision == 1 else 200
@@ -82,14 +90,15 @@ async def list_datasets(services: ServicesDep) -> DatasetList:
     response_model=DatasetDetail,
     responses={
         200: _SHOWN,
-        **documented(*DATASET_ERRORS, DatasetNotFound, IntakeFailed),
+        **documented(*DATASET_ERRORS, DatasetNotFound, IntakeFailed, IntakeBusy, DeadlineExceeded),
     },
 )
 async def get_dataset(name: DatasetName, request: Request, services: ServicesDep) -> Response:
     """Returns an uploaded dataset with the report that its upload made. A mounted dataset is checked again, which may
     take long and ends when the client leaves."""
     revision = await on_disk(services.datasets.current, name)
-    async with deadline(request, None):
+    ending = IntakeBusy("the service is shutting down", headers={"Retry-After": "10"})
+    async with until(services.drain.closing, ending), deadline(request, None):
         return await _detail(services, name, revision)
 
 
@@ -113,7 +122,7 @@ async def _prune(services: Services, name: str) -> None:
     try:
         pinned = {revision for revision in (await answered(services.jobs.using(name))).values() if revision is not None}
         await asyncio.to_thread(services.datasets.prune, name, pinned)
-    except (JobsUnavailable, DatasetStoreError, OSError) as error:
+    except (JobsUnavailable, DatasetStoreError, StorageUnavailable, OSError) as error:
         logger.warning("old revisions of dataset %s stay until the next upload: %s", name, error)
 
 

@@ -110,9 +110,14 @@ ERRORS = {
     "uploads_full": "the uploads under way hold 500000000 of 536870912 bytes, there is no room for 40000000 more; "
     "try again in 2 s",
     "too_many_connections": "all 2048 connections of this process are at work; try again",
-    "queue_full": "256 images are waiting, the queue holds 256; try again in 3 s",
+    "queue_full": "the queue holds 46 images, which take 1.6 s; at most 1.5 s may wait; try again in 2 s",
+    "rollout_busy": "version 7 is being loaded; try again",
+    "load_timed_out": "version 7 cannot be loaded: the load of version 7 has not ended in 300 s",
+    "intake_busy": "another dataset has been unpacked or checked for more than 30 s; try again later",
+    "stuck": "only a restart helps: a run of 4 images has not ended in 31 s, its limit is 10 s",
     "jobs_unavailable": "the jobs' database has not answered within 5 s",
     "storage_unavailable": "the datasets folder cannot be used: Read-only file system",
+    "run_timed_out": "a run of 4 images was ended after 10 s",
     "deadline_exceeded": "no answer within 30 s; the work that was still queued is dropped",
     "storage_full": "the disk of the datasets folder is full, nothing was kept",
 }

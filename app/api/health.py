@@ -18,13 +18,14 @@ from app.api.schemas import (
     LoadErrorHealth,
     ModelBrief,
     ModelHealth,
+    OverdueHealth,
     QueueHealth,
     RollbackHealth,
     Status,
     StreamsHealth,
     TrainerHealth,
 )
-from app.errors import NoModel
+from app.errors import NoModel, Stuck
 from app.execution.measured import Curve
 from app.execution.model import Model
 from app.execution.provider import PROVIDERS
@@ -60,6 +61,7 @@ async def _details(services: Services) -> Health:
         process=os.getpid(),
         uptime_seconds=round(time.monotonic() - services.started, 3),
         load_error=failure and LoadErrorHealth(version=failure.version, reason=failure.reason, at=failure.at),
+        overdue=[OverdueHealth(**dataclasses.asdict(late), reason=str(late)) for late in services.watch.overdue()],
         rollback=serving.rollback and RollbackHealth(**dataclasses.asdict(serving.rollback)),
         trainer=await _trainer(services),
         keys_error=services.keys_error(),
@@ -67,15 +69,16 @@ async def _details(services: Services) -> Health:
     )
 
 
-@router.get("/live", summary="Liveness")
-async def live() -> Alive:
-    """Answers 200 as long as the process answers at all."""
+@router.get("/live", summary="Liveness", responses=documented(Stuck))
+async def live(services: ServicesDep) -> Alive:
+    """Answers 200; 503 when a run or a decoding hangs that nothing can end, so that only a restart helps."""
+    services.require_alive()
     return Alive(status="live")
 
 
-@router.get("/ready", summary="Readiness", responses=documented(NoModel))
+@router.get("/ready", summary="Readiness", responses=documented(NoModel, Stuck))
 async def ready(services: ServicesDep) -> Alive:
-    """Answers 200 when a version is verified and warm; 503 before that and while the service drains."""
+    """Answers 200 when a version is verified and warm; 503 before that, when something hangs, and in a drain."""
     services.require_ready()
     return Alive(status="ready")
 
@@ -91,6 +94,10 @@ async def _trainer(services: Services) -> TrainerHealth:
         workers = await asyncio.to_thread(services.jobs.workers)
     except OSError as unreadable:
         error = f"the workers' signs of life cannot be read: {words_of(unreadable)}"
+    for worker in workers:
+        if worker.silent_seconds:
+            silent = f"has shown no sign of life for {worker.silent_seconds:.0f} s: is it stopped?"
+            error = error or f"worker {worker.name}, process {worker.pid} on {worker.host}, {silent}"
     return TrainerHealth(
         workers=workers,
         queued=None if states is None else sum(status.state == "queued" for status in states.values()),
@@ -102,6 +109,8 @@ async def _trainer(services: Services) -> TrainerHealth:
 def _status(services: Services) -> Status:
     if services.drain.begun:
         return "draining"
+    if not services.alive:
+        return "stuck"
     if services.ready:
         return "ready"
     return "loading" if services.serving.loading else "no_model"

@@ -8,7 +8,16 @@ from fastapi import APIRouter, Path
 from app.api.access.granted import may
 from app.api.problems import documented
 from app.api.schemas import ModelList, ModelRef, VersionSummary
-from app.errors import InvalidRequest, Unauthorized, VersionLive, VersionNotFound, VersionUnusable
+from app.errors import (
+    InvalidRequest,
+    LoadTimedOut,
+    NoModel,
+    RolloutBusy,
+    Unauthorized,
+    VersionLive,
+    VersionNotFound,
+    VersionUnusable,
+)
 from app.rollout.serving import Serving
 from app.services import ServicesDep
 from training.contract.activation import Failure
@@ -50,7 +59,8 @@ async def get_version(version: Version, services: ServicesDep) -> Manifest:
     "/{version}/activate",
     summary="Make a version live",
     responses=documented(
-        *(Unauthorized, VersionNotFound, VersionUnusable, ContractError, InvalidRequest, StorageUnavailable)
+        *(Unauthorized, VersionNotFound, VersionUnusable, ContractError, InvalidRequest),
+        *(StorageUnavailable, RolloutBusy, LoadTimedOut, NoModel),
     ),
 )
 async def activate_version(version: Version, services: ServicesDep) -> ModelRef:
@@ -66,7 +76,8 @@ async def activate_version(version: Version, services: ServicesDep) -> ModelRef:
     summary="Delete a version",
     status_code=204,
     responses=documented(
-        *(Unauthorized, VersionNotFound, VersionLive, ContractError, InvalidRequest, StorageUnavailable)
+        *(Unauthorized, VersionNotFound, VersionLive, ContractError, InvalidRequest),
+        *(StorageUnavailable, RolloutBusy, NoModel),
     ),
 )
 async def delete_version(version: Version, services: ServicesDep) -> None:

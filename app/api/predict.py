@@ -19,6 +19,7 @@ from app.errors import (
     NoModel,
     NoValidImage,
     QueueFull,
+    RunTimedOut,
     TooManyFiles,
     Unauthorized,
     UnsupportedBody,
@@ -82,7 +83,16 @@ _TOP_K = {
         },
         **documented(
             *(MalformedBody, Unauthorized, TooManyFiles, UploadTooLarge, UnsupportedBody, InvalidRequest, NoFile),
-            *(WrongField, NoValidImage, InferenceFailed, NoModel, QueueFull, UploadsFull, DeadlineExceeded),
+            *(
+                WrongField,
+                NoValidImage,
+                InferenceFailed,
+                NoModel,
+                QueueFull,
+                UploadsFull,
+                DeadlineExceeded,
+                RunTimedOut,
+            ),
         ),
     },
 )

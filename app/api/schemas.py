@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
+from app.watch import Kind
 from training.config import Recipe
 from training.contract.activation import Failure
 from training.contract.manifest import Parity, SplitMetrics, Variant
@@ -119,7 +120,18 @@ class RollbackHealth(BaseModel):
     at: datetime
 
 
-Status = Literal["ready", "loading", "no_model", "draining"]
+class OverdueHealth(BaseModel):
+    """Work that takes longer than it may. It ends by itself, or is ended, unless it is stuck."""
+
+    kind: Kind
+    what: str
+    seconds: float = Field(description="time since it began, or since its last sign of life")
+    limit: float = Field(description="seconds that it may take")
+    stuck: bool = Field(description="whether nothing but a restart ends it")
+    reason: str = Field(description="all this in words")
+
+
+Status = Literal["ready", "loading", "no_model", "draining", "stuck"]
 
 
 class TrainerHealth(BaseModel):
@@ -161,6 +173,7 @@ class Health(BaseModel):
     )
     uptime_seconds: float
     load_error: LoadErrorHealth | None
+    overdue: list[OverdueHealth] = Field(description="work that takes longer than it may, the longest first")
     rollback: RollbackHealth | None = Field(
         description="the last rollback; null once a version is activated through the API"
     )

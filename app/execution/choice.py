@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
+from app.errors import RunTimedOut
 from app.execution.latency import fastest_run
 from app.execution.measured import Measured
 from app.execution.opened import Opened
@@ -53,7 +54,7 @@ def _first(package: Package, execution: Execution, precisions: Sequence[Precisio
     try:
         opened = package.open(execution, precision)
         package.check(opened)
-    except ModelError as error:
+    except (ModelError, RunTimedOut) as error:
         if not others:
             raise
         _leave_out(package, precision, error)
@@ -77,7 +78,7 @@ def _fastest(package: Package, execution: Execution) -> Choice:
             if best is None or speed * WORTHWHILE > speeds[best.precision]:  # the higher precisions come later
                 package.check(opened)
                 best = opened
-        except ModelError as error:
+        except (ModelError, RunTimedOut) as error:
             if precision == package.precisions[-1] and best is None:
                 raise
             _leave_out(package, precision, error)
@@ -95,5 +96,5 @@ def _speed(package: Package, execution: Execution, opened: Opened) -> float:
     return batch / fastest_run(partial(run, opened), batch, TIMED_RUNS)
 
 
-def _leave_out(package: Package, precision: Precision, error: ModelError) -> None:
+def _leave_out(package: Package, precision: Precision, error: Exception) -> None:
     logger.warning("%s of version %d is left out: %s", precision, package.manifest.version, error)

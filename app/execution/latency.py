@@ -1,5 +1,6 @@
 """How long a run takes at each batch size, and which size is worth its latency."""
 
+import time
 from collections.abc import Callable, Iterable
 
 LARGEST_BATCH = 128
@@ -8,6 +9,11 @@ RUNS = 10  # timed runs of one size, at most; the fastest counts, since all that
 SECONDS_PER_SIZE = 0.1
 TICK_S = 1e-6  # a run takes at least this: on a virtual machine a thread's clock may stand still in a short run
 SECONDS = 1.0  # for all sizes together: a swap should not wait for the curve of a slow model
+# by the clock, which goes on while something else has the cores
+LONGEST_PER_SIZE_S = 2.0
+LONGEST_S = 20.0
+
+Clock = Callable[[], float]
 
 
 def powers_of_two(limit: int) -> list[int]:
@@ -15,15 +21,18 @@ def powers_of_two(limit: int) -> list[int]:
     return sorted({limit, *(1 << n for n in range(limit.bit_length()) if 1 << n <= limit)})
 
 
-def measure(run: Callable[[int], float], sizes: Iterable[int], to_the_end: bool = False) -> dict[int, float]:
+def measure(
+    run: Callable[[int], float], sizes: Iterable[int], to_the_end: bool = False, clock: Clock = time.monotonic
+) -> dict[int, float]:
     """Returns the seconds of a run at each batch size, ascending. Each size has run once before it is timed.
 
     `run` runs one batch of a size and returns its seconds without the wait before it, so a version that is loaded while
     requests come gets the same curve, later. Measuring stops at the first size that does not raise images/s by 4 %, or
-    when the next one would exceed the time; `to_the_end` measures all sizes.
+    when the next one would exceed the time; `to_the_end` measures all sizes. Beside other work fewer sizes are
+    measured.
     """
     curve: dict[int, float] = {}
-    spent = 0.0
+    spent, begun = 0.0, clock()
 
     def counted(size: int) -> float:
         nonlocal spent
@@ -37,9 +46,9 @@ def measure(run: Callable[[int], float], sizes: Iterable[int], to_the_end: bool 
             # a first run and a timed one
             forecast = 2 * size / rates[-1]
             grows = len(rates) < 2 or rates[-1] >= GROWTH * rates[-2]
-            if not grows or spent + forecast > SECONDS:
+            if not grows or spent + forecast > SECONDS or clock() - begun > LONGEST_S:
                 break
-        curve[size] = fastest_run(counted, size)
+        curve[size] = fastest_run(counted, size, clock=clock)
     return curve
 
 
@@ -49,14 +58,14 @@ def smallest_worthwhile(curve: dict[int, float]) -> int:
     return next(size for size, rate in zip(curve, _rates(curve), strict=True) if rate * GROWTH >= best)
 
 
-def fastest_run(run: Callable[[int], float], size: int, runs: int = RUNS) -> float:
+def fastest_run(run: Callable[[int], float], size: int, runs: int = RUNS, clock: Clock = time.monotonic) -> float:
     """Returns the seconds of the fastest of some runs of one size, after one run that does not count."""
     run(size)  # allocates, and picks algorithms for the shape
-    spent, fastest = 0.0, float("inf")
+    spent, fastest, begun = 0.0, float("inf"), clock()
     for _ in range(runs):
         seconds = max(run(size), TICK_S)
         spent, fastest = spent + seconds, min(fastest, seconds)
-        if spent > SECONDS_PER_SIZE:
+        if spent > SECONDS_PER_SIZE or clock() - begun > LONGEST_PER_SIZE_S:
             break
     return fastest
 

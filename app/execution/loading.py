@@ -84,7 +84,7 @@ def _load_alone(
     opened, speeds = choose(package, execution, known)
     alone = _alone(package, execution, opened, known, max_batch, limit)
     measured = Measured(precision=opened.precision, speeds=speeds, alone=alone, crowd=alone)
-    return _model(opened, measured, None)
+    return _model(opened, measured, None, execution)
 
 
 def _load_with_streams(
@@ -100,12 +100,19 @@ def _load_with_streams(
         limit = min(limit, count - 1)  # as many images as there are streams run in the streams
     alone = _alone(package, execution, opened, known, max_batch, limit)
     measured = Measured(precision=opened.precision, speeds=speeds, alone=alone, crowd=crowd)
-    return _model(opened, measured, Streams(narrow.runner, count))
+    return _model(opened, measured, Streams(narrow.runner, count), execution)
 
 
-def _model(opened: Opened, measured: Measured, streams: Streams | None) -> Model:
+def _model(opened: Opened, measured: Measured, streams: Streams | None, execution: Execution) -> Model:
     return Model(
-        opened.runner, opened.manifest, opened.precision, opened.provider, measured, streams, turns=opened.turns
+        opened.runner,
+        opened.manifest,
+        opened.precision,
+        opened.provider,
+        measured,
+        streams,
+        turns=opened.turns,
+        run_seconds=execution.run_seconds,
     )
 
 

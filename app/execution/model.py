@@ -1,15 +1,18 @@
 """One loaded version: verified, measured, warm, and able to run."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.execution.measured import Measured
 from app.execution.provider import Provider
-from app.execution.runner import Runner
+from app.execution.runner import RUN_S, Runner
 from app.execution.turns import Turns
 from training.contract.manifest import Manifest, Precision, Preprocessing
+
+TIMES_MEASURED = 10  # that a run may take
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Model:
     measured: Measured
     streams: Streams | None
     turns: Turns
+    run_seconds: float = RUN_S  # that a run may take at least
 
     @property
     def name(self) -> str:
@@ -64,11 +68,23 @@ class Model:
     def run(self, images: NDArray[np.uint8], alone: bool = True) -> NDArray[np.float32]:
         """Answers requests: uint8 [n, height, width, 3] to probabilities, float32 [n, classes]. Thread-safe.
 
-        With `alone=False` the run is one of the `streams`.
+        With `alone=False` the run is one of the `streams`. Raises RunTimedOut.
         """
         runner = self.runner if alone or self.streams is None else self.streams.runner
         with self.turns.for_request():
-            return runner.run(images)
+            return runner.run(images, self.run_limit)
+
+    @cached_property
+    def run_limit(self) -> float:
+        """The seconds that a run may take: many times what the longest took when it was measured."""
+        curves = (self.measured.alone, self.measured.crowd)
+        longest = max(seconds for curve in curves for seconds in curve.seconds.values())
+        return max(self.run_seconds, TIMES_MEASURED * longest)
+
+    @cached_property
+    def rate(self) -> float:
+        """Images a second when many wait, as measured at the load."""
+        return self.measured.crowd.rate(self.streams.count) if self.streams else self.measured.alone.rate()
 
     def padded(self, n: int) -> int:
         """Returns how many rows to run for n images: on a GPU the next size that it keeps to."""

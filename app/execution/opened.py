@@ -12,6 +12,8 @@ from app.execution.runner import DirectRunner, Runner
 from app.execution.turns import Turns
 from training.contract.manifest import Manifest, Precision
 
+DISTURBED = 2.0  # times its own CPU time that a run takes when something else has its cores
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -43,10 +45,17 @@ class Timer:
     """Times runs of an opened file, each of n black images. Returns seconds."""
 
     def seconds(self, opened: Opened, n: int) -> float:
-        """Times a run without the wait for its turn."""
+        """Times a run without the wait for its turn.
+
+        On a CPU, when something else had the cores for most of the time, it is the CPU time of each of its threads.
+        """
         images = opened.black(n)
         with opened.turns.for_load():
-            return _elapsed(time.perf_counter, opened.runner, images)
+            used = time.process_time()
+            seconds = _elapsed(time.perf_counter, opened.runner, images)
+            used = time.process_time() - used
+        own = used / opened.runner.session.get_session_options().intra_op_num_threads
+        return own if opened.provider == "cpu" and seconds > DISTURBED * own else seconds
 
     def cpu_seconds(self, opened: Opened, n: int) -> float:
         """Times a run in one thread by its CPU time: what else wants the cores does not count."""

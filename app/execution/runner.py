@@ -3,14 +3,23 @@
 import bisect
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol, TypeVar
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from app.errors import RunTimedOut
+from app.watch import Watch
 from training.contract.manifest import INPUT_NAME, OUTPUT_NAME
+
+R = TypeVar("R")
+
+RUN_S = 10.0  # that a run may take at least
+IMAGE_S = 1.0  # more for each image, while it is not known how long a run takes
+FIRST = 6  # times as long on a device, whose first runs load and choose its kernels
 
 
 class Runner(Protocol):
@@ -27,8 +36,38 @@ class Runner(Protocol):
     def rows(self, n: int) -> int:
         """Returns how many rows to give `run` for n images, so that nothing is copied once more."""
 
-    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Computes uint8 [n, height, width, 3] to float32 [n, classes], which the caller owns. Thread-safe."""
+    def run(self, images: NDArray[np.uint8], limit: float | None = None) -> NDArray[np.float32]:
+        """Computes uint8 [n, height, width, 3] to float32 [n, classes], which the caller owns. Thread-safe.
+
+        `limit` is in seconds; without one the runner takes the longest that a run may take whose time is not known.
+        Raises RunTimedOut when the run was ended at its limit.
+        """
+
+
+@dataclass(frozen=True)
+class RunLimit:
+    """The watch over runs. One that is over its limit is told to end, which it does before its next operator.
+
+    An operator that never ends cannot be ended. `seconds` is what a run may take at least.
+    """
+
+    watch: Watch = field(default_factory=Watch)
+    seconds: float = RUN_S
+
+    def run(self, call: Callable[[], R], options: onnxruntime.RunOptions, images: int, limit: float | None) -> R:
+        """Returns what the call returns, which is a run with these options. Raises RunTimedOut when it was ended."""
+        if limit is None:
+            limit = self.seconds + IMAGE_S * images
+        try:
+            terminate = partial(setattr, options, "terminate", True)
+            with self.watch.begin("run", f"a run of {images} images", limit, terminate):
+                return call()
+        except Exception as error:  # onnxruntime raises types of its own, with no base but Exception
+            if not options.terminate:
+                raise
+            raise RunTimedOut(f"a run of {images} images was ended after {limit:g} s") from error
+        finally:
+            options.terminate = False  # else it would end the next run with these options, too
 
 
 class DirectRunner:
@@ -36,21 +75,28 @@ class DirectRunner:
 
     sizes = None
 
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, limit: RunLimit | None = None) -> None:
         self.session = session
+        self._limit = limit or RunLimit()
 
     def rows(self, n: int) -> int:
         return n
 
-    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        output: NDArray[np.float32] = self.session.run([OUTPUT_NAME], {INPUT_NAME: images})[0]
-        return output
+    def run(self, images: NDArray[np.uint8], limit: float | None = None) -> NDArray[np.float32]:
+        return self._run(images, onnxruntime.RunOptions(), limit)
 
     def shrink(self, images: NDArray[np.uint8]) -> None:
         """Runs these images and gives back what larger batches left in the session's arena. CPU provider only."""
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        self.session.run([OUTPUT_NAME], {INPUT_NAME: images}, options)
+        self._run(images, options, None)
+
+    def _run(
+        self, images: NDArray[np.uint8], options: onnxruntime.RunOptions, limit: float | None
+    ) -> NDArray[np.float32]:
+        run = partial(self.session.run, [OUTPUT_NAME], {INPUT_NAME: images}, options)
+        output: NDArray[np.float32] = self._limit.run(run, options, len(images), limit)[0]
+        return output
 
 
 @dataclass(frozen=True)
@@ -84,12 +130,14 @@ class BoundRunner:
         *,
         graphs: bool = False,
         another: Callable[[], onnxruntime.InferenceSession] | None = None,
+        limit: RunLimit | None = None,
     ) -> None:
         self.session = session
         self.sizes: Sequence[int] = sorted(sizes)
         self._device = device
         self._graphs = graphs
         self._another = another
+        self._limit = limit or RunLimit()
         self._image = session.get_inputs()[0].shape[1:]
         self._classes = session.get_outputs()[0].shape[1]
         self.bindings: dict[int, _Binding] = {}
@@ -98,20 +146,20 @@ class BoundRunner:
     def rows(self, n: int) -> int:
         return fitting(self.sizes, n)
 
-    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(self, images: NDArray[np.uint8], limit: float | None = None) -> NDArray[np.float32]:
         if images.dtype != np.uint8 or list(images.shape[1:]) != self._image:
             # OrtValue checks neither and would misread the bytes
             raise ValueError(f"images should be uint8 {self._image}, they are {images.dtype} {list(images.shape[1:])}")
-        return self._thread.submit(self._run, images).result()
+        return self._thread.submit(self._run, images, limit).result()
 
-    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _run(self, images: NDArray[np.uint8], limit: float | None) -> NDArray[np.float32]:
         answers, largest = np.empty((len(images), self._classes), np.float32), self.sizes[-1]
         for i in range(0, len(images), largest):
             part = images[i : i + largest]
-            answers[i : i + largest] = self._run_part(part)[: len(part)]
+            answers[i : i + largest] = self._run_part(part, limit)[: len(part)]
         return answers
 
-    def _run_part(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _run_part(self, images: NDArray[np.uint8], limit: float | None) -> NDArray[np.float32]:
         """Returns at least a row for each image. On a CPU it is the buffer itself, which the next run overwrites."""
         n, size = len(images), self.rows(len(images))
         if size not in self.bindings:
@@ -120,7 +168,8 @@ class BoundRunner:
         if n < size:
             images = np.concatenate([images, np.zeros((size - n, *self._image), np.uint8)])
         binding.input.update_inplace(np.ascontiguousarray(images))
-        binding.session.run_with_iobinding(binding.io, binding.options)
+        run = partial(binding.session.run_with_iobinding, binding.io, binding.options)
+        self._limit.run(run, binding.options, n, limit)
         output: NDArray[np.float32] = binding.output.numpy()
         return output
 

@@ -16,8 +16,9 @@ from app.execution import tensorrt
 from app.execution.measured import Measurements
 from app.execution.opened import Timer
 from app.execution.provider import HALF_OPTIONS, PROVIDERS, Provider
-from app.execution.runner import BoundRunner, DirectRunner, Runner
+from app.execution.runner import FIRST, RUN_S, BoundRunner, DirectRunner, RunLimit, Runner
 from app.execution.turns import Turns
+from app.watch import Watch
 from training.contract.manifest import Precision
 from training.system.files import sha256
 
@@ -31,7 +32,8 @@ class Execution:
     """The way in which models run in this process.
 
     `threads` are the CPU's, `cuda_graphs` is for "cuda", and `engines` is the folder where "tensorrt" keeps what it
-    compiles. All models of the process share `turns`, `measured` and `timer`.
+    compiles. All models of the process share `turns`, `measured`, `timer` and `watch`. `run_seconds` is what a run may
+    take at least.
     """
 
     provider: Provider = "cpu"
@@ -41,6 +43,8 @@ class Execution:
     turns: Turns = field(default_factory=Turns)
     measured: Measurements = field(default_factory=Measurements)
     timer: Timer = field(default_factory=Timer)
+    watch: Watch = field(default_factory=Watch)
+    run_seconds: float = RUN_S
 
     def open(self, file: Path, precision: Precision, shape: tuple[int, int, int], sizes: Sequence[int]) -> Runner:
         """Opens a version's file for images of one shape, in batches of up to the last of the sizes.
@@ -48,12 +52,15 @@ class Execution:
         Raises ProviderError when the provider refuses it, and what ONNX Runtime raises on a bad file.
         """
         if not PROVIDERS[self.provider].nvidia:
-            return DirectRunner(open_session(file, self.provider, self.threads))
+            limit = RunLimit(self.watch, self.run_seconds)
+            return DirectRunner(open_session(file, self.provider, self.threads), limit)
+        limit = RunLimit(self.watch, FIRST * self.run_seconds)
         if self.provider == "tensorrt":
-            return BoundRunner(self._open_tensorrt(file, precision, shape, sizes), sizes)
+            return BoundRunner(self._open_tensorrt(file, precision, shape, sizes), sizes, limit=limit)
         chosen = {"enable_cuda_graph": int(self.captures)} | (HALF_OPTIONS if precision == "fp16" else {})
         opened = functools.partial(open_session, file, self.provider, self.threads, chosen)
-        return BoundRunner(opened(), sizes, graphs=self.captures, another=None if self.captures else opened)
+        another = None if self.captures else opened
+        return BoundRunner(opened(), sizes, graphs=self.captures, another=another, limit=limit)
 
     @property
     def captures(self) -> bool:
@@ -67,7 +74,7 @@ class Execution:
 
     def in_one_thread(self) -> "Execution":
         """Returns the execution of one stream, which takes no turns."""
-        return dataclasses.replace(self, threads=1, turns=Turns())
+        return dataclasses.replace(self, threads=1, turns=Turns(watch=self.watch))
 
     def _open_tensorrt(
         self, file: Path, precision: Precision, shape: tuple[int, int, int], sizes: Sequence[int]

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+from app.errors import LoadTimedOut
+from app.watch import TURN_S, Watch
+
 PATIENCE_S = 0.2  # that a load waits for an idle moment; after that, requests wait for one of its runs
 GAP = 4.0  # times the length of its last run that a load leaves to requests
 NICENESS = 10  # of a load that computes beside requests: it gets a ninth of the share of one core
@@ -22,9 +25,17 @@ class Turns:
     measure CPU time, `beside` requests.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        patience_s: float = PATIENCE_S,
+        watch: Watch | None = None,
+        longest_s: float = TURN_S,
+    ) -> None:
         self._clock = clock
         self._patience_s = patience_s
+        self._watch = watch or Watch()
+        self._longest_s = longest_s  # that a turn may take; more is a run that hangs
         self._changed = threading.Condition()
         self.running = 0  # requests whose turn it is
         self.waiting = 0  # requests
@@ -37,9 +48,11 @@ class Turns:
     def for_request(self) -> Iterator[None]:
         """Runs the block for a request, after one run of a load at most."""
         with self._changed:
-            self.waiting += 1
-            self._changed.wait_for(lambda: not (self._loading or self.insisting))
-            self.waiting -= 1
+            if self._loading or self.insisting:
+                self.waiting += 1
+                with self._watch.begin("turn", "a run for requests, which waits for one of a load,", self._longest_s):
+                    self._changed.wait_for(lambda: not (self._loading or self.insisting))
+                self.waiting -= 1
             self.running += 1
         try:
             yield
@@ -52,7 +65,10 @@ class Turns:
 
     @contextmanager
     def for_load(self) -> Iterator[None]:
-        """Runs the block for a load, at an idle moment or when its patience ends."""
+        """Runs the block for a load, at an idle moment or when its patience ends.
+
+        Raises LoadTimedOut when a run that hangs holds the turn.
+        """
         with self._changed:
             self._await_idle()
             self._loading, self.insisting = True, False
@@ -78,13 +94,22 @@ class Turns:
         return now - self._last_request < RECENT_S or self.waiting > 0
 
     def _await_idle(self) -> None:
-        self._changed.wait_for(lambda: not self._loading)
+        self._require(lambda: not self._loading)
         while (early := self.next_load - self._clock()) > 0:
             self._changed.wait(early)
         idle = self._changed.wait_for(lambda: not (self.running or self.waiting), self._patience_s)
         if not idle:
             self.insisting = True
-            self._changed.wait_for(lambda: not self.running)
+            try:
+                self._require(lambda: not self.running)
+            except LoadTimedOut:
+                self.insisting = False
+                self._changed.notify_all()
+                raise
+
+    def _require(self, turn: Callable[[], bool]) -> None:
+        if not self._changed.wait_for(turn, self._longest_s):
+            raise LoadTimedOut(f"a run that has not ended in {self._longest_s:g} s holds up the load")
 
 
 def _step_back() -> None:

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import InferenceFailed
+from app.errors import InferenceFailed, RunTimedOut
 from app.observability.observation import CURRENT, Batch, Observation
 from app.observability.timing import Decoding, Timing
 
@@ -62,7 +62,8 @@ class Batcher:
     `run` takes uint8 [n, *shape] and whether the run is alone, and returns float32 [n, classes]. Its input is a buffer
     that is used again: `run` must not keep it. `pad` gives the number of rows to run for n images: a provider that
     plans for each input shape should see few shapes. An idle model waits `delay` seconds for a full batch. `observe` is
-    called with each batch, in one of the batcher's threads.
+    called with each batch, in one of the batcher's threads; `hung` for a run that was ended at its limit, in the event
+    loop, with words.
     """
 
     def __init__(
@@ -75,7 +76,9 @@ class Batcher:
         streams: int = 1,
         stream_batch: int = 1,
         observe: Callable[[Batch], None] = lambda _: None,
+        hung: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._hung = hung
         self._run = run
         self._shape = shape
         self._max_batch = max_batch
@@ -220,6 +223,10 @@ class Batcher:
             output = self._run(buffer[: self._pad(len(waiting))], batch.alone)
             if len(output) < len(waiting):
                 raise ValueError(f"{len(waiting)} images went in, {len(output)} rows came out")
+        except RunTimedOut as error:
+            logger.error("%s", error)
+            output = error
+            self._call_in_loop(waiting[0], self._hung, error.detail)
         except Exception as error:  # ONNX Runtime's exceptions have no base but Exception
             logger.exception("a run of %d images failed", len(waiting))
             output = InferenceFailed(f"the model failed on a batch of {len(waiting)}: {type(error).__name__}")
@@ -283,7 +290,7 @@ def _deliver(
             continue
         if isinstance(output, InferenceFailed):
             # an exception each, since raising one adds to its traceback
-            waiting.answer.set_exception(InferenceFailed(output.detail))
+            waiting.answer.set_exception(type(output)(output.detail))
         else:
             timing = Timing.of(waiting.decoding, started - waiting.since, seconds)
             waiting.answer.set_result(Answer(output[row], timing))

@@ -27,7 +27,7 @@ class Deployment:
     ) -> None:
         self.model = model
         self.statistics = Statistics()
-        self.batcher = batcher_of(model, delay, observe, self.statistics.counted(model.run))
+        self.batcher = batcher_of(model, delay, observe, self.statistics.counted(model.run), hung=self._hung)
         self._version = str(model.version)
         self.probation = probation
         self._leases = 0
@@ -37,7 +37,8 @@ class Deployment:
         """Returns the answer for one image, uint8 `model.shape`, or for a function that decodes it; `decoding` says how
         an image was decoded elsewhere. Raises InferenceFailed, also on NaN and infinity, and what the function raises.
 
-        Each InferenceFailed counts against a version on probation; a deadline or a client that left does not count.
+        Each InferenceFailed counts against a version on probation, and a run that hangs ends it; a deadline or a client
+        that left does not count.
         """
         try:
             answer = await self.batcher.submit(image, decoding)
@@ -72,6 +73,10 @@ class Deployment:
         if self.probation:
             self.probation.count(failed)
 
+    def _hung(self, reason: str) -> None:
+        if self.probation:
+            self.probation.fail(reason)
+
     def _end_if_unused(self) -> None:
         if self._retired and not self._leases:
             self.batcher.close()  # its threads hold the last reference: the session is freed with them
@@ -83,6 +88,7 @@ def batcher_of(
     observe: Callable[[Batch], None] = lambda _: None,
     run: Run | None = None,
     max_batch: int | None = None,
+    hung: Callable[[str], None] = lambda _: None,
 ) -> Batcher:
     """Puts a model to work for requests: in batches, and in its streams where it has some; of `max_batch`, or of what
     its load has settled."""
@@ -95,4 +101,5 @@ def batcher_of(
         model.streams.count if model.streams else 1,
         max_batch or model.measured.crowd.batch,
         observe,
+        hung,
     )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from app.inference.admission import Admission
 from app.inference.batcher import Answer, timed
 from app.inference.deployment import Deployment
 from app.observability.observation import CURRENT
+from app.watch import DECODE_S, Watch
+from training.contract.manifest import Preprocessing
 from training.environment import Limits
 from training.images.decode import ImageError, decode
 
@@ -30,6 +32,7 @@ class Inference:
     admission: Admission
     decoders: ThreadPoolExecutor
     limits: Limits
+    watch: Watch = field(default_factory=Watch)
 
     async def infer(
         self,
@@ -76,12 +79,16 @@ class Inference:
         """Decodes and classifies one image. Raises ImageError, InferenceFailed."""
         if isinstance(image, np.ndarray):
             return await live.classify(image)
-        decoder = functools.partial(decode, image, live.model.preprocessing, self.limits)
+        decoder = functools.partial(self._decode, image, live.model.preprocessing)
         if live.model.streams:  # the thread that runs the image decodes it, which saves two hops between threads
             return await live.classify(decoder)
         loop = asyncio.get_running_loop()
         pixels, decoding = await loop.run_in_executor(self.decoders, timed, decoder, time.perf_counter())
         return await live.classify(pixels, decoding)
+
+    def _decode(self, image: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+        with self.watch.begin("decode", "the decoding of an image", DECODE_S):
+            return decode(image, preprocessing, self.limits)
 
 
 def most_likely(probabilities: NDArray[np.float32], k: int) -> list[int]:

@@ -19,17 +19,27 @@ class Probation:
         """Counts from zero again, beginning with the next image."""
         self._seen = 0
         self._failed = 0
+        self.reason = ""  # for going back, for the operator
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the version still has to prove itself."""
+        return self._seen < self._images and not self.reason
 
     def count(self, failed: bool) -> None:
         """Counts one image, which the model answered or failed on."""
-        if self._seen >= self._images or self._failed > self._allowed:
+        if not self.lasts:
             return
         self._seen += 1
         self._failed += failed
         if self._failed > self._allowed:
-            self._on_failure(self)
+            self._end(f"the model failed on {self._failed} of the first {self._seen} images after it went live")
 
-    @property
-    def reason(self) -> str:
-        """The reason for going back, for the operator."""
-        return f"the model failed on {self._failed} of the first {self._seen} images after it went live"
+    def fail(self, reason: str) -> None:
+        """Ends the probation at once, unless it has ended already."""
+        if self.lasts:
+            self._end(reason)
+
+    def _end(self, reason: str) -> None:
+        self.reason = reason
+        self._on_failure(self)

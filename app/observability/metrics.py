@@ -24,6 +24,7 @@ from app import __version__
 from app.observability.observation import Batch, Closed, Dropped, Observation
 from app.observability.tally import Tally
 from app.observability.timing import Timing
+from app.watch import KINDS, Kind
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 # prometheus_client's own switch, read when it is imported: values lie in this folder's files and add up over processes
@@ -82,6 +83,11 @@ class Metrics:
         for reason in ROLLBACKS:
             self.rollbacks.labels(reason)  # there from the start, so that the first rollback shows as an increase
         self.load_failures = Counter("resnext_load_failures", "Loads of a version that failed", registry=registry)
+        self._overdue = Counter(
+            "resnext_overdue", "Pieces of work that took longer than their limit", ["work"], registry=registry
+        )
+        for kind in KINDS:
+            self._overdue.labels(kind)
         self._queued = 0
         self._queue = Gauge(
             "resnext_queue_images",
@@ -200,6 +206,10 @@ class Metrics:
         with self._batching:
             self._batches[batch.closed].observe(batch.images)
             self._ran[batch.failed] += batch.images
+
+    def count_overdue(self, kind: Kind) -> None:
+        """Counts work that is over its limit. May be called in any thread."""
+        self._overdue.labels(kind).inc()
 
     def render(self, asked: Iterable[Metric] = ()) -> bytes:
         """Returns the text that Prometheus reads, of type MEDIA_TYPE; where there are several processes, for all.

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from app.errors import LoadTimedOut
 from app.execution.model import Model
 from app.inference.probation import Probation
 from training.contract.repository import ModelRepository, VersionMissing
-from training.errors import ContractError
+from training.errors import StorageUnavailable, TrainingError
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +57,10 @@ def is_momentary(error: BaseException) -> bool:
     """Whether the moment is to blame and not the version: too many open files, a full disk, no memory, and the like.
 
     A version's folder that is missing counts too. On a file system that several machines share, or that is a copy,
-    ACTIVE may appear before the folder. Going back would take a good version from all of them.
+    ACTIVE may appear before the folder. Going back would take a good version from all of them. So does a load that took
+    too long, unless it was one of its runs: the disk or the processors may be slow just now.
     """
-    if isinstance(error, MemoryError | VersionMissing):
+    if isinstance(error, MemoryError | VersionMissing | LoadTimedOut | StorageUnavailable):
         return True
     if isinstance(error, OSError) and error.errno is not None and error.errno not in VERSIONS_FAULT:
         return True
@@ -99,7 +101,7 @@ def go_back(
     to = model.version if model else live
     try:
         active = repository.roll_back(to, bad=bad)
-    except (ContractError, OSError):
+    except (TrainingError, OSError):
         logger.exception("ACTIVE cannot be set back from version %d to version %s", version, to)
         # a read-only repository: better an earlier version than none
         return WayBack(model.version, model, written=False) if model else None

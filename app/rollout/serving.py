@@ -2,13 +2,22 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import ParamSpec, Self, TypeVar
 
-from app.errors import NoModel, VersionLive, VersionNotFound, VersionUnusable
+from app.errors import (
+    LoadTimedOut,
+    NoModel,
+    RolloutBusy,
+    RunTimedOut,
+    VersionLive,
+    VersionNotFound,
+    VersionUnusable,
+)
 from app.execution.model import Model
 from app.execution.provider import PROVIDERS
 from app.inference.deployment import Deployment
@@ -16,10 +25,17 @@ from app.inference.probation import Probation
 from app.observability.metrics import Metrics
 from app.observability.observation import Batch
 from app.rollout.attempts import ActiveState, Attempts, LoadFailure, find_active
+from app.rollout.bounded import DISK_S, LOAD_S, Loads, on_disk, until
 from app.rollout.rollback import Cause, Rollback, RollbackPolicy, go_back, is_momentary
+from app.watch import Watch
 from training.contract.manifest import GOLDEN_FILE
 from training.contract.repository import ModelRepository, VersionActive
 from training.errors import ContractError, StorageUnavailable, words_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RETRY_S = 5
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +44,8 @@ class Serving:
     """The live version of a model, which follows the repository's ACTIVE from entering the context to leaving it.
 
     `load` makes a version ready to run, in a thread; it raises when the version is not fit to be served. `observe` is
-    called with each batch, in the thread that ran it. `poll_interval` and `batch_delay` are in seconds.
+    called with each batch, in the thread that ran it. `poll_interval`, `batch_delay` and `load_seconds`, the limit of a
+    load, are in seconds. Once `closing` is set, nobody waits for a turn any more.
     """
 
     def __init__(
@@ -40,14 +57,19 @@ class Serving:
         policy: RollbackPolicy,
         metrics: Metrics,
         observe: Callable[[Batch], None],
+        watch: Watch | None = None,
+        load_seconds: float = LOAD_S,
+        closing: asyncio.Event | None = None,
     ) -> None:
         self.repository = repository
         self.live: Deployment | None = None
         self.failure: LoadFailure | None = None
         self.rollback: Rollback | None = None  # the last one, until somebody activates a version
-        self.loading = False
         self.settled = asyncio.Event()  # set when the first look at the repository is over, with its load
-        self._load = load
+        self._watch = watch or Watch()
+        self._loads = Loads(load, metrics.load_failures.inc, self._watch, load_seconds)
+        self._disk = on_disk()
+        self._closing = closing or asyncio.Event()
         self._poll_interval = poll_interval
         self._batch_delay = batch_delay
         self._swapping = asyncio.Lock()  # one load at a time, since each needs memory for a second model
@@ -58,6 +80,7 @@ class Serving:
         self._leaving: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        self._beat = self._watch.begin("follower", "the follower of ACTIVE", DISK_S)
         self._following = asyncio.create_task(self._follow())
         return self
 
@@ -66,16 +89,26 @@ class Serving:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._watch.end(self._beat)
         if self.live:
             self.live.batcher.close()  # a request that still holds a lease has had its time
             await asyncio.to_thread(self.live.batcher.join)
             self.live = None
+
+    @property
+    def loading(self) -> bool:
+        """Whether a version is being loaded."""
+        return self._loads.version is not None
 
     def deployment(self) -> Deployment:
         """Returns the deployment for a request that comes now. Raises NoModel."""
         if self.live is None:
             raise NoModel(self.why_none(), private=self.failure is not None)
         return self.live
+
+    def rate(self) -> float:
+        """Returns the live version's images a second when many wait, as its load measured them; 0 without one."""
+        return self.live.model.rate if self.live else 0.0
 
     async def refresh(self) -> None:
         """Makes the version that ACTIVE names live, unless it is; goes back from one that is not fit to be served.
@@ -84,8 +117,8 @@ class Serving:
         """
         async with self._swapping:
             try:
-                state = await asyncio.to_thread(find_active, self.repository)
-            except (ContractError, OSError) as error:
+                state = await self._on_disk("the reading of ACTIVE", find_active, self.repository)
+            except Exception as error:  # whatever ACTIVE holds, the live version goes on
                 self._note(None, error)
                 return
             if state is None or self._attempts.forbid(state):
@@ -94,7 +127,7 @@ class Serving:
                 self._settle()  # ACTIVE came back to the live version
                 return
             try:
-                model = await asyncio.to_thread(self._try_load, state.version)
+                model = await asyncio.to_thread(self._loads.load, state.version)
             except Exception as error:  # whatever it is, the live version goes on
                 await self._load_failed(state, error)
             else:
@@ -104,19 +137,23 @@ class Serving:
     async def activate(self, version: int) -> None:
         """Loads a version and checks it, writes ACTIVE, then swaps. A version that fails leaves ACTIVE as it is.
 
-        Raises VersionNotFound, VersionUnusable, StorageUnavailable.
+        Raises VersionNotFound, VersionUnusable, LoadTimedOut, RolloutBusy, StorageUnavailable.
         """
-        async with self._swapping:
+        async with self._turn():
             await self.require(version)
             model = None
             if not await asyncio.to_thread(self._serves, version):
                 try:
-                    model = await asyncio.to_thread(self._try_load, version)
+                    model = await asyncio.to_thread(self._loads.load, version)
+                except StorageUnavailable:
+                    raise
+                except (LoadTimedOut, RunTimedOut) as error:
+                    raise LoadTimedOut(f"version {version} cannot be loaded: {self.reason(error)}") from error
                 except Exception as error:  # whatever makes the version unusable is the answer
                     logger.exception("version %d cannot be activated", version)
                     raise VersionUnusable(f"version {version} cannot be served: {self.reason(error)}") from error
             with self._writing():
-                await asyncio.to_thread(self.repository.activate, version)
+                await self._on_disk("the writing of ACTIVE", self.repository.activate, version)
             self.rollback = None
             if model:
                 self._go_live(model)
@@ -125,17 +162,22 @@ class Serving:
     async def delete(self, version: int) -> None:
         """Removes a version from the repository.
 
-        Raises VersionNotFound, VersionLive, StorageUnavailable, ContractError where ACTIVE or its like is damaged.
+        Raises VersionNotFound, VersionLive, RolloutBusy, StorageUnavailable, ContractError where ACTIVE or its like is
+        damaged.
         """
-        async with self._swapping:
+        async with self._turn():
             await self.require(version)
             if self.live and self.live.model.version == version:
                 raise VersionLive(f"version {version} serves requests; activate another one first")
             try:
                 with self._writing():
-                    await asyncio.to_thread(self.repository.delete, version)
+                    await self._on_disk("the deletion", self.repository.delete, version)
             except VersionActive as error:
                 raise VersionLive(self.reason(error)) from None
+
+    async def _on_disk(self, what: str, function: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+        call = functools.partial(function, *arguments, **named)
+        return await asyncio.to_thread(self._disk.call, what, call)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -145,9 +187,30 @@ class Serving:
         except OSError as error:
             raise StorageUnavailable(f"the model repository cannot be written: {words_of(error)}") from error
 
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Holds the turn to load. Raises RolloutBusy when that takes longer than a load may, NoModel in a drain."""
+        try:
+            async with until(self._closing, NoModel("the service is shutting down")):
+                async with asyncio.timeout(self._loads.seconds):
+                    await self._swapping.acquire()
+        except TimeoutError:
+            what = f"version {self._loads.version} is being loaded" if self.loading else "another version has its turn"
+            raise RolloutBusy(f"{what}; try again", headers={"Retry-After": str(RETRY_S)}) from None
+        try:
+            yield
+        finally:
+            self._swapping.release()
+
     async def _follow(self) -> None:
         while True:
-            await self.refresh()
+            # a load in another task, which this waits for, then one of its own
+            self._watch.goes_on(self._beat, "the follower of ACTIVE", DISK_S + 2 * self._loads.seconds)
+            try:
+                await self.refresh()
+            except Exception as error:  # the next look may find what this one could not deal with
+                self._note(None, error)
+            self._watch.goes_on(self._beat, "the follower of ACTIVE", DISK_S + self._poll_interval)
             if not (self.settled.is_set() or self.live or self.failure):
                 logger.warning("nothing is served from %s yet: %s", self.repository.root, self.why_none())
             self.settled.set()
@@ -164,16 +227,6 @@ class Serving:
             return self.repository.manifest(version) == model.manifest
         except ContractError:  # a load says what is wrong
             return False
-
-    def _try_load(self, version: int) -> Model:
-        self.loading = True
-        try:
-            return self._load(version)
-        except Exception:
-            self.metrics.load_failures.inc()
-            raise
-        finally:
-            self.loading = False
 
     def _go_live(self, model: Model, *, proven: bool = False) -> None:
         old = self.live
@@ -204,6 +257,24 @@ class Serving:
             logger.exception("no way back from version %d", state.version)
             self._attempts.failed(state, momentary=is_momentary(second))
 
+    def set_back(self, reason: str) -> None:
+        """Sets ACTIVE back before this process ends since something hangs, so that the next one serves what served.
+
+        From a version that is being loaded beside the live one, or from the live one while it is on probation. It waits
+        for the repository's lock. May be called in any thread.
+        """
+        live, loading = self.live, self._loads.version
+        if not (live and self._policy.enabled):
+            return
+        if loading not in (None, live.model.version):
+            bad, to = loading, live.model.version
+        elif live.probation and live.probation.lasts:
+            bad, to = live.model.version, None
+        else:
+            return
+        target = self.repository.roll_back(to, bad={bad: reason})
+        logger.error("ACTIVE was set back from version %d to version %d: %s", bad, target, reason)
+
     def _fail_probation(self, probation: Probation) -> None:
         self._leaving = asyncio.create_task(self._leave(probation))
 
@@ -214,7 +285,7 @@ class Serving:
                 return
             version = self.live.model.version
             try:
-                state = await asyncio.to_thread(find_active, self.repository)
+                state = await self._on_disk("the reading of ACTIVE", find_active, self.repository)
                 if state and state.version == version:
                     # else it would be loaded again where ACTIVE cannot be written
                     self._attempts.failed(state, momentary=False)
@@ -225,7 +296,7 @@ class Serving:
 
     async def _go_back(self, version: int, reason: str, cause: Cause, live: int | None = None) -> None:
         way = await asyncio.to_thread(
-            go_back, self.repository, self._try_load, version, reason, live=live, describe=self.reason
+            go_back, self.repository, self._loads.load, version, reason, live=live, describe=self.reason
         )
         if way is None:
             return
@@ -239,7 +310,7 @@ class Serving:
 
     async def require(self, version: int) -> None:
         """Raises VersionNotFound when the repository does not have this version."""
-        versions = await asyncio.to_thread(self.repository.versions)
+        versions = await self._on_disk("the listing of the versions", self.repository.versions)
         if version not in versions:
             has = ", ".join(map(str, versions)) or "none"
             raise VersionNotFound(f"model {self.repository.name!r} has no version {version}, it has {has}")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import shutil
 import sys
@@ -11,7 +12,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn, ParamSpec, TypeVar
 
-from app.errors import IntakeFailed
+from app.errors import DeadlineExceeded, IntakeBusy, IntakeFailed
+from app.watch import Watch
 from training.datasets.listing import DatasetError
 from training.datasets.store import ARCHIVE_FILE, REPORT_FILE, REVISION_FOLDER, SUMMARY_FILE, DatasetStore, Summary
 from training.errors import ArchiveError, ArchiveTooLarge, StorageFull, StorageUnavailable, TrainingError, storage_error
@@ -20,6 +22,8 @@ from training.system.child import ChildFailed, ChildKilled, run_child
 P = ParamSpec("P")
 T = TypeVar("T")
 
+TURN_S = 30.0
+END_S = 10.0  # that a process may take to end when it is asked to
 WRITE_BYTES = 1024**2  # one hop to a thread writes this many
 LOG_FILE = "log.txt"
 FAILURES: dict[str, type[TrainingError]] = {
@@ -33,48 +37,94 @@ class Intake:
     """A queue of archives, which are unpacked and checked one at a time in a process of low priority.
 
     The process ends with the service and gets `environment`. Mounted datasets are checked one at a time in a queue of
-    their own, so that a slow disk does not hold up uploads. `max_files` and `max_bytes` limit what an archive holds.
+    their own, so that a slow disk does not hold up uploads. Each waits up to `turn` seconds for its turn and may take
+    `seconds`. `max_files` and `max_bytes` limit what an archive holds.
     """
 
-    def __init__(self, store: DatasetStore, max_files: int, max_bytes: int, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        store: DatasetStore,
+        max_files: int,
+        max_bytes: int,
+        environment: Mapping[str, str],
+        watch: Watch,
+        seconds: float,
+        turn: float = TURN_S,
+    ) -> None:
         self._store = store
         self._environment = environment
         self._limits = (f"--max-files={max_files}", f"--max-bytes={max_bytes}")
         self._uploading = asyncio.Lock()
         self._looking = asyncio.Lock()
+        self._watch = watch
+        self._seconds = seconds
+        self._turn_seconds = turn
 
-    async def receive(self, name: str, chunks: AsyncIterator[bytes]) -> int:
-        """Makes an archive the current revision of a dataset and returns its number. A failed upload leaves nothing.
+    @contextlib.asynccontextmanager
+    async def staging(self, name: str) -> AsyncIterator[Path]:
+        """Makes a folder for an archive and removes it after the block, with all that is not committed.
 
-        Raises DatasetMounted, ArchiveError, ArchiveTooLarge, DatasetError, IntakeFailed, StorageFull,
-        StorageUnavailable, and what `chunks` does.
+        The errors of the disk in the block are raised as StorageFull or StorageUnavailable. Raises DatasetMounted.
         """
         with storage_errors():
             await asyncio.to_thread(self._store.require_uploadable, name)
             async with _removed(await asyncio.to_thread(self._store.staging)) as work:
-                await _save(chunks, work / ARCHIVE_FILE)
-                async with self._uploading:
-                    await self._run(work, "unpack", str(work), name, *self._limits)
-                return await asyncio.to_thread(self._store.commit, work / REVISION_FOLDER, name)
+                yield work
+
+    async def save(self, chunks: AsyncIterator[bytes], work: Path) -> None:
+        """Writes an archive into its folder. Raises OSError, and what `chunks` does."""
+        await _save(chunks, work / ARCHIVE_FILE)
+
+    async def unpack(self, work: Path, name: str) -> None:
+        """Unpacks and checks the archive in its folder. Cancelling it ends the process that does so.
+
+        Raises ArchiveError, ArchiveTooLarge, DatasetError, IntakeBusy, IntakeFailed, DeadlineExceeded, StorageFull,
+        StorageUnavailable.
+        """
+        async with self._turn(self._uploading):
+            await self._run(work, "unpack", str(work), name, *self._limits)
+
+    async def commit(self, work: Path, name: str) -> int:
+        """Makes what was unpacked the current revision of a dataset and returns its number. Raises DatasetMounted."""
+        return await asyncio.to_thread(self._store.commit, work / REVISION_FOLDER, name)
 
     async def look(self, name: str) -> tuple[Summary, bytes]:
         """Checks every file of a mounted dataset. Returns its summary, and its DatasetReport as JSON.
 
-        Cancelling it ends the process that checks. Raises DatasetNotFound, DatasetError, IntakeFailed, StorageFull,
-        StorageUnavailable.
+        Cancelling it ends the process that checks. Raises DatasetNotFound, DatasetError, IntakeBusy, IntakeFailed,
+        DeadlineExceeded, StorageFull, StorageUnavailable.
         """
         with storage_errors():
             folder = (await asyncio.to_thread(self._store.resolve, name)).folder
             async with _removed(Path(await asyncio.to_thread(tempfile.mkdtemp))) as work:
-                async with self._looking:
+                async with self._turn(self._looking):
                     await self._run(work, "check", str(folder), str(work))
                 summary = Summary.model_validate_json((work / SUMMARY_FILE).read_bytes())
                 return summary, await asyncio.to_thread((work / REPORT_FILE).read_bytes)
 
-    async def _run(self, work: Path, *arguments: str) -> None:
+    @contextlib.asynccontextmanager
+    async def _turn(self, lock: asyncio.Lock) -> AsyncIterator[None]:
         try:
-            command = [sys.executable, "-m", "training.datasets.intake", *arguments]
-            await run_child(command, work / LOG_FILE, self._environment)
+            async with asyncio.timeout(self._turn_seconds):
+                await lock.acquire()
+        except TimeoutError:
+            raise IntakeBusy(
+                f"another dataset has been unpacked or checked for more than {self._turn_seconds:g} s; try again later",
+                headers={"Retry-After": str(math.ceil(self._turn_seconds))},
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    async def _run(self, work: Path, *arguments: str) -> None:
+        command = [sys.executable, "-m", "training.datasets.intake", *arguments]
+        try:
+            with self._watch.begin("intake", "the intake of a dataset", self._seconds + END_S):
+                async with asyncio.timeout(self._seconds):
+                    await run_child(command, work / LOG_FILE, self._environment)
+        except TimeoutError:
+            raise DeadlineExceeded(f"unpacking and checking may take {self._seconds:g} s, and took longer") from None
         except ChildKilled as error:
             question = ": out of memory?" if str(error) == "SIGKILL" else ""
             logger.error("the process that unpacks and checks datasets was killed by %s", error)

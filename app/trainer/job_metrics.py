@@ -24,7 +24,7 @@ async def job_metrics(states: JobStates, jobs: Jobs, limit: float) -> list[Metri
         known = await states.all(limit)
         ids = [id for id, status in known.items() if status.state == "running"]
         running = await answered(_jobs(jobs, ids), limit)
-        alive = sum(worker.alive for worker in await asyncio.to_thread(jobs.workers))
+        alive = sum(worker.alive and not worker.silent_seconds for worker in await asyncio.to_thread(jobs.workers))
     except (JobsUnavailable, OSError):  # signs of life may be unreadable
         return []
     return show_jobs([status.state for status in known.values()], running, alive)

@@ -45,6 +45,7 @@ def network(
     fragile: bool = False,
     blind: bool = False,
     slow: bool = False,
+    endless: bool = False,
 ) -> onnx.ModelProto:
     """Makes a network: uint8 [N, 16, 16, 3] -> Conv, Relu, mean, MatMul, Softmax -> float32 [N, classes].
 
@@ -52,6 +53,7 @@ def network(
 
     A `fragile` one fails to run on an image with a 255 in it: that looks up row 255 of a table of 255. A `blind` one
     gives NaN for such an image: 0 / 0. A `slow` one takes the sines of sines of 100,000 numbers on its way.
+    An `endless` one loops for ever on a batch with a 255 in it.
     """
     random = np.random.default_rng(seed)
     weights = {
@@ -99,6 +101,14 @@ def network(
             helper.make_node("Add", ["logits", "nothing"], ["late"]),
             helper.make_node("Softmax", ["late"], [OUTPUT_NAME], axis=1),
         ]
+    if endless:
+        weights["bright"] = np.array(254, np.float32)
+        nodes[-1:] = [
+            helper.make_node("ReduceMax", ["float"], ["brightest"], keepdims=0),
+            helper.make_node("Greater", ["brightest", "bright"], ["begins"]),
+            helper.make_node("Loop", ["", "begins", "logits"], ["looped"], body=_again()),
+            helper.make_node("Softmax", ["looped"], [OUTPUT_NAME], axis=1),
+        ]
     graph = helper.make_graph(
         nodes,
         "small",
@@ -107,6 +117,15 @@ def network(
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+def _again() -> onnx.GraphProto:
+    """Makes the body of a loop that changes nothing and goes on."""
+    iteration = helper.make_tensor_value_info("iteration", TensorProto.INT64, [])
+    goes, goes_on = (helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("goes", "goes_on"))
+    value, same = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("value", "same"))
+    nodes = [helper.make_node("Identity", ["goes"], ["goes_on"]), helper.make_node("Identity", ["value"], ["same"])]
+    return helper.make_graph(nodes, "again", [iteration, goes, value], [goes_on, same])
 
 
 def random_images(n: int, seed: int = 0) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from app import errors
 from app.execution.loading import load_model
@@ -22,12 +23,12 @@ POLICY = RollbackPolicy()
 class Loader:
     """The real load, but it counts its calls and waits while `gate` is closed."""
 
-    def __init__(self, repository: ModelRepository) -> None:
+    def __init__(self, repository: ModelRepository, execution: Execution | None = None) -> None:
         self.loads: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
         self._load = functools.partial(
-            load_model, repository, execution=Execution(), precision="auto", max_batch=4, limit=256
+            load_model, repository, execution=execution or Execution(), precision="auto", max_batch=4, limit=256
         )
 
     def __call__(self, version: int) -> Model:
@@ -40,6 +41,7 @@ def serving_of(
     repository: ModelRepository,
     load: Callable[[int], Model] | None = None,
     policy: RollbackPolicy = POLICY,
+    **limits: Any,  # Any: each has its own type
 ) -> Serving:
     metrics = Metrics()
     return Serving(
@@ -50,6 +52,7 @@ def serving_of(
         policy=policy,
         metrics=metrics,
         observe=metrics.count_batch,
+        **limits,
     )
 
 

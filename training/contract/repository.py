@@ -15,7 +15,7 @@ from training.contract.triton import triton_config
 from training.errors import ContractError
 from training.system.durable import fsync, write_atomically
 from training.system.files import read_at_most, sha256
-from training.system.locks import exclusive
+from training.system.locks import LONGEST_S, exclusive
 from training.system.staging import bury, new_staging, remove_stale_staging
 
 VersionState = Literal["active", "failed", "earlier active", "rejected", "aside", "incomplete"]
@@ -39,14 +39,16 @@ MANIFEST_BYTES = 16 * 2**20  # most; 1000 labels and their metrics take 300 kB
 class ModelRepository:
     """The versions of one model under `root/name`.
 
-    Readers need no lock: every change is one rename. Writers take `flock` on `.lock`. Whatever the system does not let
-    this process read raises RepositoryUnreadable.
+    Readers need no lock: every change is one rename. Writers take `flock` on `.lock`, for which they wait up to
+    `lock_seconds` and then raise LockHeld. Whatever the system does not let this process read raises
+    RepositoryUnreadable.
     """
 
-    def __init__(self, root: Path, name: str) -> None:
+    def __init__(self, root: Path, name: str, lock_seconds: float = LONGEST_S) -> None:
         self.root = root
         self.name = name
         self.folder = root / name
+        self._lock_seconds = lock_seconds
         self._activations = Activations(self.folder)
 
     def versions(self) -> list[int]:
@@ -266,7 +268,7 @@ class ModelRepository:
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(self.folder / ".lock"):
+        with exclusive(self.folder / ".lock", self._lock_seconds):
             yield
 
 

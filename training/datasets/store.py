@@ -21,7 +21,7 @@ from training.contract.names import usable_name
 from training.errors import TrainingError
 from training.system.clutter import is_clutter
 from training.system.durable import fsync, write_atomically
-from training.system.locks import exclusive
+from training.system.locks import LONGEST_S, exclusive
 from training.system.staging import bury, new_staging, remove_stale_staging
 
 CURRENT_FILE = "CURRENT"
@@ -69,10 +69,14 @@ class Resolved(NamedTuple):
 
 
 class DatasetStore:
-    """The datasets under `root`. Readers need no lock, since every change is one rename. Writers lock `.lock`."""
+    """The datasets under `root`. Readers need no lock, since every change is one rename. Writers lock `.lock`.
 
-    def __init__(self, root: Path) -> None:
+    They wait up to `lock_seconds` for it and then raise LockHeld.
+    """
+
+    def __init__(self, root: Path, lock_seconds: float = LONGEST_S) -> None:
         self.root = root
+        self._lock_seconds = lock_seconds
 
     def names(self) -> list[str]:
         """Returns all datasets, uploaded and mounted, sorted. Names that no route accepts are in `misnamed`."""
@@ -218,7 +222,7 @@ class DatasetStore:
         return folder
 
     def _lock(self) -> AbstractContextManager[None]:
-        return exclusive(self.root / ".lock")
+        return exclusive(self.root / ".lock", self._lock_seconds)
 
 
 def _normal(name: str) -> str | None:

@@ -1,6 +1,8 @@
 """The workers, and whether each is alive: `STATE/workers/<name>.lock` is held while the process lives.
 
-The lock is the kernel's, so it ends with the process, however that ends. `<name>.json` says what the worker does.
+The lock is the kernel's, so it ends with the process, however that ends. `<name>.json` says what the worker does. Its
+time is renewed every few seconds: a process that is stopped, or a machine that stands still, keeps the lock and falls
+silent.
 """
 
 import contextlib
@@ -20,6 +22,9 @@ from training.errors import TrainingError, words_of
 from training.system.durable import replace_text
 from training.system.locks import try_lock
 
+SIGN_S = 3.0  # between two signs of life
+SILENT_S = 15.0  # without one: more than clocks of machines that share a folder differ, and a disk takes
+
 logger = logging.getLogger(__name__)
 
 
@@ -28,13 +33,17 @@ class PresenceError(TrainingError):
 
 
 class WorkerInfo(BaseModel):
-    """One worker, alive or not. `job` is the id of the job that it runs, or was running when it ended."""
+    """One worker, alive or not. `job` is the id of the job that it runs, or was running when it ended.
+
+    `silent_seconds` is how long a live one has shown no sign of life, if that is more than a few seconds.
+    """
 
     name: str
     pid: int
     host: str
     alive: bool = True
     job: str | None = None
+    silent_seconds: float | None = None
 
 
 class Presence:
@@ -63,7 +72,17 @@ class Presence:
                     break
             else:
                 self.says(None)
-            yield
+            ended = threading.Event()
+            threading.Thread(target=self._renew, args=(ended,), name="sign of life", daemon=True).start()
+            try:
+                yield
+            finally:
+                ended.set()
+
+    def _renew(self, ended: threading.Event) -> None:
+        while not ended.wait(SIGN_S):
+            with contextlib.suppress(OSError):
+                os.utime(self.folder / f"{self.name}.json")
 
     def says(self, job: str | None) -> None:
         """Records which job runs, in one rename: a reader finds the old record or the new one, whole.
@@ -73,7 +92,7 @@ class Presence:
         path = self.folder / f"{self.name}.json"
         info = WorkerInfo(name=self.name, pid=os.getpid(), host=socket.gethostname(), job=job)
         try:
-            replace_text(path, info.model_dump_json(exclude={"alive"}))
+            replace_text(path, info.model_dump_json(exclude={"alive", "silent_seconds"}))
         except OSError as error:
             logger.warning("what worker %s does cannot be recorded: %s", self.name, words_of(error))
 
@@ -93,9 +112,12 @@ def forget(folder: Path, name: str) -> None:
 
 def _read(folder: Path, name: str) -> WorkerInfo | None:
     try:
-        info = WorkerInfo.model_validate_json((folder / f"{name}.json").read_bytes())
+        path = folder / f"{name}.json"
+        info, silent = WorkerInfo.model_validate_json(path.read_bytes()), time.time() - path.stat().st_mtime
         with _lock_of(folder, name).open() as file:
             info.alive = not try_lock(file.fileno(), fcntl.LOCK_SH)  # released as the file closes
+        if info.alive and silent > SILENT_S:
+            info.silent_seconds = round(silent, 1)
     except (FileNotFoundError, ValidationError):  # it is being forgotten right now, or it is damaged
         return None
     return info

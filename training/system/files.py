@@ -37,6 +37,11 @@ def link_or_copy(source: str, target: str) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Returns the SHA-256 of a regular file's bytes, in hex."""
+    """Returns the SHA-256 of a regular file's bytes, in hex. Raises OSError, also for any other kind."""
     with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_without_waiting(path: str, flags: int) -> int:
+    """Returns a descriptor, for `open`: to open a named pipe waits for its other end otherwise."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)

@@ -49,8 +49,8 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         self._serving = services.serving
 
     async def ServerLive(self, _: Message, __: object) -> Message:
-        """Returns true as long as the process answers at all."""
-        return pb.ServerLiveResponse(live=True)
+        """Answers as /health/live does."""
+        return pb.ServerLiveResponse(live=self._services.alive)
 
     async def ServerReady(self, _: Message, __: object) -> Message:
         """Whether a version is verified and warm and the service does not drain."""
@@ -131,12 +131,10 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no
     async def Check(self, request: Message, _: object) -> Message:
         """Answers for READINESS like /health/ready, and for LIVENESS like /health/live. Raises UnknownService."""
         status = health_pb2.HealthCheckResponse.ServingStatus
-        if request.service == LIVENESS:
-            return health_pb2.HealthCheckResponse(status=status.SERVING)
-        if request.service not in READINESS:
+        if request.service != LIVENESS and request.service not in READINESS:
             raise UnknownService(f"there is no service {request.service[:40]!r}; there are {[LIVENESS, *READINESS]}")
-        ready = status.SERVING if self._services.ready else status.NOT_SERVING
-        return health_pb2.HealthCheckResponse(status=ready)
+        good = self._services.alive if request.service == LIVENESS else self._services.ready
+        return health_pb2.HealthCheckResponse(status=status.SERVING if good else status.NOT_SERVING)
 
 
 def _parameters(parameters: Message) -> dict[str, Any]:  # Any: the values of a oneof

@@ -23,6 +23,8 @@ from app.errors import (
     NotSupported,
     NoValidImage,
     QueueFull,
+    RunTimedOut,
+    Stuck,
     Unauthorized,
     UnsupportedBody,
     UploadsFull,
@@ -60,7 +62,7 @@ _ANSWERS: Responses = {
     **documented(
         *(MalformedBody, InvalidRequest, NoValidImage, UnsupportedBody, Unauthorized, UploadTooLarge),
         *(ModelNotFound, VersionNotFound, VersionNotLive, NoModel, QueueFull, UploadsFull, DeadlineExceeded),
-        InferenceFailed,
+        *(InferenceFailed, RunTimedOut),
         protocol=True,
     ),
 }
@@ -108,13 +110,14 @@ def path_of(model: str) -> str:
     return f"/v2/models/{model}/infer"
 
 
-@open_router.get("/live", summary="Server live")
-async def server_live() -> Json:
-    """Answers 200 as long as the process answers at all."""
+@open_router.get("/live", summary="Server live", responses=documented(Stuck, protocol=True))
+async def server_live(services: ServicesDep) -> Json:
+    """Answers as /health/live does."""
+    services.require_alive()
     return {"live": True}
 
 
-@open_router.get("/ready", summary="Server ready", responses=documented(NoModel, protocol=True))
+@open_router.get("/ready", summary="Server ready", responses=documented(NoModel, Stuck, protocol=True))
 async def server_ready(services: ServicesDep) -> Json:
     """Answers 200 when a version is verified and warm; 503 before that and while the service drains."""
     services.require_ready()

@@ -480,6 +480,50 @@ async def test_a_pipe_in_a_mounted_dataset_is_listed(serve: Serve, root: Path) -
     assert (bad["path"], bad["message"]) == ("rose/x.jpg", "it should be a file, it is a link to a named pipe")
 
 
+@pytest.mark.parametrize("leaves", ["client", "service"])
+def test_an_intake_that_hangs_ends_with_its_client_and_with_the_service(tmp_path: Path, leaves: str) -> None:
+    root = tmp_path / "datasets"
+    with service(tmp_path, datasets=str(root), state=str(tmp_path / "state")) as (process, port):
+        with upload(port, zipped(photos())) as connection:
+            until(lambda: bool(intakes(root)))
+            os.kill(intakes(root)[0], signal.SIGSTOP)  # it hangs
+            if leaves == "service":
+                process.send_signal(signal.SIGTERM)
+                answer = connection.makefile().read()
+                assert answer.startswith("HTTP/1.1 503")
+                assert "the service is shutting down; upload it again" in answer
+                assert process.wait(20) == 0
+        until(lambda: not intakes(root) and not left_over(root))
+
+
+async def test_an_intake_has_a_limit_in_seconds(serve: Serve, root: Path) -> None:
+    mount(root, photos())
+    async with serve(intake_timeout=0.05) as (client, _):
+        for answer in (await client.put("/datasets/a", content=zipped(photos())), await client.get("/datasets/mine")):
+            assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+            assert answer.json()["detail"] == "unpacking and checking may take 0.05 s, and took longer"
+    assert intakes(root) == []
+    assert left_over(root) == []
+
+
+async def test_an_intake_waits_for_its_turn_for_a_while_and_the_rest_does_not(serve: Serve, root: Path) -> None:
+    mount(root, photos())
+    async with serve() as (client, services):
+        services.intake._turn_seconds = 0.05
+        await client.put("/datasets/photos", content=zipped(photos()))
+        async with services.intake._uploading, services.intake._looking:
+            for answer in (
+                await client.put("/datasets/a", content=zipped(photos())),
+                await client.get("/datasets/mine"),
+            ):
+                assert (answer.status_code, answer.json()["code"]) == (503, "intake_busy")
+                assert answer.headers["retry-after"] == "1"
+            assert (await client.get("/datasets")).status_code == 200
+            assert (await client.get("/datasets/photos")).status_code == 200
+        assert (await client.get("/datasets/mine")).status_code == 200
+    assert left_over(root) == []
+
+
 def test_a_process_that_dies_harms_one_upload(tmp_path: Path) -> None:
     root = tmp_path / "datasets"
     with service(tmp_path, datasets=str(root), state=str(tmp_path / "state")) as (_, port):

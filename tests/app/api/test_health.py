@@ -1,3 +1,5 @@
+import os
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from tests.app.network import encoded, network, publish
 from tests.app.world import until
 from training.contract.manifest import MODEL_FILE
 from training.contract.repository import ModelRepository
+from training.jobs.presence import Presence
 
 pytestmark = pytest.mark.anyio
 
@@ -66,6 +69,40 @@ async def test_summary_of_a_ready_service(serve: Serve, repository: ModelReposit
     assert model["provider"] == "CPUExecutionProvider"
     assert model["max_batch"] in [point["batch"] for point in model["latency"]]
     assert all(point["milliseconds"] > 0 and point["images_per_second"] > 0 for point in model["latency"])
+
+
+async def test_what_hangs_is_told_and_only_what_nothing_ends_fails_the_probes(
+    serve: Serve, repository: ModelRepository
+) -> None:
+    publish(repository)
+    async with serve() as (client, services):
+        load = services.watch.begin("load", "the load of version 2", -1)
+        health = (await client.get("/health")).json()
+        assert (health["status"], len(health["overdue"])) == ("ready", 1)
+        assert (health["overdue"][0]["kind"], health["overdue"][0]["stuck"]) == ("load", False)
+        assert health["overdue"][0]["reason"].startswith("the load of version 2 has not ended in 0 s, its limit is -1")
+        assert (await client.get("/health/ready")).status_code == 200
+
+        run = services.watch.begin("run", "a run of 1 images", -10)
+        assert (await client.get("/health")).json()["status"] == "stuck"
+        for path in ("/health/live", "/health/ready"):
+            probe = await client.get(path)
+            assert (probe.status_code, probe.json()["code"]) == (503, "stuck")
+        services.watch.end(run)
+        services.watch.end(load)
+        assert (await client.get("/health/live")).status_code == 200
+        await until(lambda: b'resnext_overdue_total{work="load"}' in services.metrics.render())
+
+
+async def test_a_worker_that_is_silent_is_told(serve: Serve, tmp_path: Path) -> None:
+    with Presence(tmp_path / "state/workers", "one").held(threading.Event(), 0):
+        os.utime(tmp_path / "state/workers/one.json", (time.time() - 60,) * 2)
+        async with serve() as (client, services):
+            await services.jobs.open()
+            trainer = (await client.get("/health")).json()["trainer"]
+            assert "resnext_training_workers 0.0" in (await client.get("/metrics")).text
+    assert trainer["error"].startswith(f"worker one, process {os.getpid()} on ")
+    assert "has shown no sign of life for 6" in trainer["error"]
 
 
 async def test_streams_are_shown(serve: Serve, repository: ModelRepository) -> None:

@@ -50,9 +50,9 @@ class Crowded(Execution):
 
 
 class Waiting(DirectRunner):
-    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(self, images: NDArray[np.uint8], limit: float | None = None) -> NDArray[np.float32]:
         time.sleep(0.05)  # without a core
-        return super().run(images)
+        return super().run(images, limit)
 
 
 class Forecast(Timer):
@@ -72,11 +72,11 @@ class Flawed(BoundRunner):
         super().__init__(session, sizes, "cpu", graphs=device.captures)
         self.device = device
 
-    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(self, images: NDArray[np.uint8], limit: float | None = None) -> NDArray[np.float32]:
         size = self.rows(len(images))
         if size == self.device.broken and self.device.captures:
             raise RuntimeError("operation not permitted when stream is capturing")
-        return super().run(images) + np.float32(size == self.device.wrong)
+        return super().run(images, limit) + np.float32(size == self.device.wrong)
 
 
 def golden(**changes: Any) -> dict[str, Any]:  # Any: arrays of any kind, also bad ones

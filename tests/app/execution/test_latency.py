@@ -1,6 +1,15 @@
 import pytest
 
-from app.execution.latency import SECONDS, TICK_S, fastest_run, measure, powers_of_two, smallest_worthwhile
+from app.execution.latency import (
+    LONGEST_PER_SIZE_S,
+    LONGEST_S,
+    SECONDS,
+    TICK_S,
+    fastest_run,
+    measure,
+    powers_of_two,
+    smallest_worthwhile,
+)
 
 
 class Machine:
@@ -48,6 +57,21 @@ def test_to_the_end_measures_each_and_each_is_warm() -> None:
     machine = Machine(0, 0.5)
     assert list(measure(machine.run, [1, 2, 4, 6], to_the_end=True)) == [1, 2, 4, 6]
     assert all(machine.ran.count(n) >= 2 for n in (1, 2, 4, 6))
+
+
+def test_a_machine_that_is_busy_with_other_things_bounds_the_start() -> None:
+    """The runs are short by what they use of the cores, and long by the clock."""
+    machine, waited = Machine(0.0, 0.0), [0.0]
+
+    def run(n: int) -> float:
+        waited[0] += 1.5
+        machine.run(n)
+        return 0.01 + 0.001 * n
+
+    curve = measure(run, powers_of_two(128), clock=lambda: waited[0])
+    assert list(curve) == [1, 2, 4, 8, 16]
+    assert all(machine.ran.count(n) == 3 for n in curve)
+    assert waited[0] <= LONGEST_S + LONGEST_PER_SIZE_S + 3
 
 
 def test_powers_of_two_end_with_the_limit() -> None:

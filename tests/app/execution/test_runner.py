@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from app.errors import RunTimedOut
 from app.execution.probe import find_fault
-from app.execution.runner import BoundRunner, DirectRunner, fitting
+from app.execution.runner import BoundRunner, DirectRunner, RunLimit, fitting
 from app.execution.session import Execution, open_session
+from app.watch import Watch
 from tests.app.network import network, random_images, reference
 from training.contract.manifest import Precision
 
@@ -133,6 +135,30 @@ def test_direct_runs_what_it_is_given(tmp_path: Path) -> None:
     session, images = open_session(path, "cpu", 1), random_images(3)
     np.testing.assert_allclose(DirectRunner(session).run(images), reference(network(), images), atol=1e-6)
     assert [DirectRunner(session).rows(n) for n in (1, 3)] == [1, 3]
+
+
+@pytest.mark.parametrize("kind", ["direct", "bound"])
+def test_a_run_over_its_limit_is_ended_and_the_next_one_is_not(kind: str) -> None:
+    watch, session = Watch(), open_session(network(endless=True).SerializeToString(), "cpu", 1)
+    limit = RunLimit(watch, seconds=0.05)
+    runner = DirectRunner(session, limit) if kind == "direct" else BoundRunner(session, [1], "cpu", limit=limit)
+    white, dark = np.full((1, 16, 16, 3), 255, np.uint8), random_images(1)
+    with watch.watching():
+        with pytest.raises(RunTimedOut, match=r"^a run of 1 images was ended after 0.2 s$"):
+            runner.run(white, 0.2)
+        np.testing.assert_allclose(runner.run(dark, 0.2), reference(network(), dark), atol=1e-6)
+    assert watch.overdue() == []
+
+
+def test_a_run_whose_time_is_not_known_gets_a_second_more_for_each_image() -> None:
+    watch, session = Watch(), open_session(network(endless=True).SerializeToString(), "cpu", 1)
+    with watch.watching(), pytest.raises(RunTimedOut, match=r"^a run of 1 images was ended after 1.05 s$"):
+        DirectRunner(session, RunLimit(watch, seconds=0.05)).run(np.full((1, 16, 16, 3), 255, np.uint8))
+
+
+def test_a_run_that_fails_by_itself_says_why() -> None:
+    with pytest.raises(Exception, match="out of data bounds"):
+        bound([1], fragile=True).run(np.full((1, 16, 16, 3), 255, np.uint8), 10)
 
 
 def test_fitting() -> None:

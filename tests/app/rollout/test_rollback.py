@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from app.errors import InferenceFailed, NoModel
 from app.execution.model import Model
 from app.execution.package import ModelError
+from app.execution.session import Execution
 from app.rollout.rollback import RollbackPolicy, is_momentary
 from app.rollout.serving import Serving
+from app.watch import Watch
 from tests.app.network import network, publish, random_images, reference
 from tests.app.world import Loader, break_file, live_version, serving_of, until
 from training.contract.repository import ModelRepository, VersionMissing
@@ -207,6 +209,48 @@ async def test_version_that_fails_on_images_is_taken_back(repository: ModelRepos
         assert live_version(serving) == 1
     assert (repository.active(), list(repository.failures())) == (1, [bad])
     assert repository.failures()[bad].reason == "the model failed on 3 of the first 5 images after it went live"
+
+
+async def test_version_whose_run_hangs_is_taken_back_at_once(repository: ModelRepository) -> None:
+    watch = Watch()
+    load = Loader(repository, Execution(watch=watch, run_seconds=0.2))
+    publish(repository, 1)
+    with watch.watching():
+        async with serving_of(repository, load, STRICT, watch=watch) as serving:
+            await until(lambda: live_version(serving) == 1)
+            bad = publish(repository, 2, model=network(2, endless=True))
+            await until(lambda: live_version(serving) == bad)
+            with pytest.raises(TimeoutError):  # the client's patience ends before the run: it counts all the same
+                await asyncio.wait_for(classify(serving, WHITE), 0.05)
+            await until(lambda: live_version(serving) == 1)
+            assert await classify(serving, WHITE)
+    assert repository.active() == 1
+    assert repository.failures()[bad].reason == "a run of 1 images was ended after 0.2 s"
+
+
+async def test_active_is_set_back_for_the_next_process_from_a_version_on_probation(repository: ModelRepository) -> None:
+    publish(repository, 1)
+    async with serving_of(repository, policy=STRICT) as serving:
+        await until(lambda: live_version(serving) == 1)
+        serving.set_back("it hangs")  # it has proven itself, or nobody knows a better one
+        assert repository.failures() == {}
+        publish(repository, 2)
+        await until(lambda: live_version(serving) == 2)
+        serving.set_back("it hangs")
+        assert (repository.active(), repository.failures()[2].reason) == (1, "it hangs")
+
+
+async def test_active_is_set_back_for_the_next_process_from_a_version_under_load(repository: ModelRepository) -> None:
+    load = Loader(repository)
+    publish(repository, 1)
+    async with serving_of(repository, load, STRICT) as serving:
+        await until(lambda: live_version(serving) == 1)
+        load.gate.clear()
+        publish(repository, 2)
+        await until(lambda: load.loads == [1, 2])
+        serving.set_back("it hangs")
+        assert (repository.active(), repository.failures()[2].reason) == (1, "it hangs")
+        load.gate.set()
 
 
 async def test_nobody_but_the_failed_images_notices(repository: ModelRepository) -> None:

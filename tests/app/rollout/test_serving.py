@@ -1,17 +1,22 @@
 import asyncio
 import gc
+import os
 import shutil
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from app.errors import NoModel, VersionLive, VersionNotFound, VersionUnusable
+from app.errors import LoadTimedOut, NoModel, RolloutBusy, VersionLive, VersionNotFound, VersionUnusable
 from app.rollout.rollback import RollbackPolicy
+from app.watch import Watch
 from tests.app.network import network, publish, random_images, reference
 from tests.app.world import Loader, break_file, live_version, serving_of, until
-from training.contract.manifest import MANIFEST_FILE
+from training.contract.manifest import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE
 from training.contract.repository import ModelRepository
+from training.errors import StorageUnavailable
+from training.system.locks import exclusive
 
 pytestmark = pytest.mark.anyio
 
@@ -100,6 +105,111 @@ async def test_active_that_is_nonsense_keeps_the_old_one(repository: ModelReposi
         (repository.folder / "ACTIVE").write_text("9")  # a version that is not there
         await until(lambda: serving.failure is not None and serving.failure.version == 9)
         assert live_version(serving) == 1
+
+
+@pytest.mark.parametrize("nonsense", [b"\xff\n", b"1" * 4400, b"", b"0", b"1\x00", "\u0661".encode()], ids=range(6))
+async def test_whatever_active_holds_it_is_followed_afterwards(repository: ModelRepository, nonsense: bytes) -> None:
+    publish(repository, 1)
+    active = repository.folder / "ACTIVE"
+    active.write_bytes(nonsense)
+    async with serving_of(repository) as serving:
+        await until(lambda: serving.failure is not None)
+        active.write_text("1\n")
+        await until(lambda: live_version(serving) == 1)
+        active.write_bytes(nonsense)
+        await until(lambda: serving.failure is not None)
+        publish(repository, 2, activate=False)
+        active.write_text("2\n")
+        await until(lambda: live_version(serving) == 2)
+        assert serving.failure is None
+
+
+async def test_active_that_is_a_named_pipe_does_not_hang(repository: ModelRepository) -> None:
+    publish(repository, 1)
+    (repository.folder / "ACTIVE").unlink()
+    os.mkfifo(repository.folder / "ACTIVE")
+    async with serving_of(repository) as serving:
+        await until(lambda: serving.failure is not None)
+        assert serving.failure
+        assert "ACTIVE should be a file, it is a named pipe" in serving.failure.reason
+
+
+@pytest.mark.parametrize("name", [MODEL_FILE, GOLDEN_FILE, MANIFEST_FILE])
+async def test_a_version_with_a_named_pipe_for_a_file_is_refused(repository: ModelRepository, name: str) -> None:
+    publish(repository, 1)
+    (repository.path(1) / name).unlink()
+    os.mkfifo(repository.path(1) / name)
+    async with serving_of(repository) as serving:
+        with pytest.raises(VersionUnusable, match=f"resnext50/1/{name} should be a file, it is a named pipe"):
+            await serving.activate(1)
+
+
+async def test_a_load_that_hangs_is_given_up(repository: ModelRepository) -> None:
+    load, watch = Loader(repository), Watch()
+    publish(repository, 1)
+    async with serving_of(repository, load, load_seconds=30, watch=watch) as serving:
+        await until(lambda: live_version(serving) == 1)
+        serving._loads.seconds = serving._loads._bounded.seconds = 0.3
+        load.gate.clear()
+        publish(repository, 2)
+        await until(lambda: serving.failure is not None)
+        assert serving.failure
+        assert serving.failure.reason == "the load of version 2 has not ended in 0.3 s"
+        assert repository.active() == 2  # the disk or the processors may be slow just now
+        assert [late.what for late in watch.overdue()] == ["the load of version 2"]
+        (repository.folder / "ACTIVE").write_text("1\n")
+        await until(lambda: serving.failure is None)
+        with pytest.raises(LoadTimedOut, match=r"^version 2 cannot be loaded: the load of version 2 has not ended"):
+            await serving.activate(2)
+        with pytest.raises(LoadTimedOut, match="only a restart helps"):
+            await serving.activate(2)
+        load.gate.set()
+
+
+async def test_an_activation_waits_for_its_turn_for_a_bounded_time(repository: ModelRepository) -> None:
+    load = Loader(repository)
+    publish(repository, 1)
+    async with serving_of(repository, load, load_seconds=0.3) as serving:
+        async with serving._swapping:
+            with pytest.raises(RolloutBusy) as caught:
+                await serving.activate(1)
+        assert caught.value.headers == {"Retry-After": "5"}
+
+
+async def test_an_activation_does_not_wait_for_its_turn_at_the_end(repository: ModelRepository) -> None:
+    closing = asyncio.Event()
+    publish(repository, 1)
+    async with serving_of(repository, closing=closing) as serving, serving._swapping:
+        waiting = asyncio.create_task(serving.activate(1))
+        await asyncio.sleep(0)
+        closing.set()
+        with pytest.raises(NoModel, match="the service is shutting down"):
+            await waiting
+
+
+async def test_a_lock_that_another_process_keeps_is_named(tmp_path: Path) -> None:
+    repository = ModelRepository(tmp_path, "resnext50", lock_seconds=0.1)
+    publish(repository, 1)
+    async with serving_of(repository) as serving:
+        await until(lambda: live_version(serving) == 1)
+        publish(repository, 2, activate=False)
+        expected = rf"^resnext50/\.lock has been held by process {os.getpid()} for more"
+        with exclusive(repository.folder / ".lock"):
+            for change in (serving.activate(1), serving.delete(2)):
+                with pytest.raises(StorageUnavailable, match=expected):
+                    await change
+
+
+async def test_a_follower_that_looks_no_more_is_noticed(repository: ModelRepository) -> None:
+    clock = [100.0]
+    watch = Watch(clock=lambda: clock[0])
+    async with serving_of(repository, watch=watch) as serving:
+        await serving.settled.wait()
+        serving._following.cancel()
+        await asyncio.wait({serving._following})
+        clock[0] += 31 + serving._loads.seconds * 2
+        assert [late.kind for late in watch.overdue()] == ["follower"]
+    assert watch.overdue() == []
 
 
 async def test_repository_that_disappears_keeps_the_old_one(repository: ModelRepository) -> None:

@@ -2,10 +2,12 @@
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.process import until
 from training.jobs.presence import Presence, PresenceError, forget, workers
 
 
@@ -24,6 +26,17 @@ def test_a_name_is_held_by_one(tmp_path: Path) -> None:
         assert workers(tmp_path / "workers")[0].job is None
     forget(tmp_path / "workers", "one")
     assert workers(tmp_path / "workers") == []
+
+
+def test_a_worker_that_is_stopped_falls_silent(tmp_path: Path) -> None:
+    record, long_ago = tmp_path / "one.json", time.time() - 60
+    with Presence(tmp_path, "one").held(threading.Event(), 0):
+        assert workers(tmp_path)[0].silent_seconds is None
+        os.utime(record, (long_ago, long_ago))
+        assert workers(tmp_path)[0].silent_seconds == pytest.approx(60, abs=5)
+        until(lambda: workers(tmp_path)[0].silent_seconds is None)  # its next sign of life
+    os.utime(record, (long_ago, long_ago))
+    assert (workers(tmp_path)[0].alive, workers(tmp_path)[0].silent_seconds) == (False, None)
 
 
 @pytest.mark.parametrize("name", ["", "../one", "a b", ".hidden"])
