@@ -103,6 +103,7 @@ ERRORS = {
     "version_not_live": "'resnext50' version 6 is not at ready state; version 7 is live",
     "queue_full": "256 images are waiting, the queue holds 256; try again in 3 s",
     "jobs_unavailable": "the jobs' database has not answered within 5 s",
+    "repository_unreadable": "resnext50/ACTIVE cannot be read: Permission denied",
     "storage_unavailable": "the datasets folder cannot be used: Read-only file system",
     "deadline_exceeded": "no answer within 30 s; the work that was still queued is dropped",
     "storage_full": "the disk of the datasets folder is full, nothing was kept",

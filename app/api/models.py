@@ -44,7 +44,8 @@ async def get_version(version: Version, services: ServicesDep) -> Manifest:
     "/{version}/activate",
     summary="Make a version live",
     responses=documented(
-        *(Unauthorized, VersionNotFound, VersionUnusable, ContractError, InvalidRequest, StorageUnavailable)
+        *(Unauthorized, VersionNotFound, VersionUnusable, ContractError, InvalidRequest),
+        *(RepositoryUnreadable, StorageUnavailable),
     ),
 )
 async def activate_version(version: Version, services: ServicesDep) -> ModelRef:
@@ -60,7 +61,8 @@ async def activate_version(version: Version, services: ServicesDep) -> ModelRef:
     summary="Delete a version",
     status_code=204,
     responses=documented(
-        *(Unauthorized, VersionNotFound, VersionLive, ContractError, InvalidRequest, StorageUnavailable)
+        *(Unauthorized, VersionNotFound, VersionLive, ContractError, InvalidRequest),
+        *(RepositoryUnreadable, StorageUnavailable),
     ),
 )
 async def delete_version(version: Version, services: ServicesDep) -> None:
