@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dbos
+import psycopg
 import pytest
 from dbos import _serialization as formats
+from dbos import _sys_db
+from sqlalchemy.exc import DBAPIError
 
 from tests.training.engine import Engine, ask
 from tests.training.jobs.bad_rows import Attack, ask_about_bad_rows
@@ -38,6 +41,18 @@ def test_no_way_of_the_engine_leads_to_a_pickle(attack: str, format: str | None)
     parts = {f"serialized_{part}": attack for part in ("input", "output", "exception")}
     assert [*map(str, formats.safe_deserialize(default, format, "id", **parts))] == [attack] * 3
     assert formats.safe_deserialize_schedule_context(default, "s", serialized_context=attack) == attack
+
+
+@pytest.mark.parametrize(
+    ("error", "passing"),
+    [
+        (psycopg.errors.DiskFull, True),
+        (psycopg.errors.ReadOnlySqlTransaction, True),
+        (psycopg.errors.SyntaxError, False),
+    ],
+)
+def test_what_postgresql_cannot_write_now_is_written_later(error: type[psycopg.Error], passing: bool) -> None:
+    assert _sys_db.retriable_postgres_exception(DBAPIError("INSERT", {}, error("no"))) == passing  # type: ignore[attr-defined]  # the engine imports it there
 
 
 def test_the_engine_unpickles_in_one_place() -> None:
