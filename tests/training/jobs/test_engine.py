@@ -70,7 +70,7 @@ def test_a_bad_row_is_one_bad_row(engine: Engine, attack: str) -> None:
     engine.worker(kind="fast")
     engine.ends(first)
     engine.ends(engine.submit(priority=-1).id)  # the worker has taken all the bad ones before
-    assert not (engine.shared.state / "up").exists()
+    assert not (engine.shared.state.parent / "up").exists()
     engine.close()
     over = [id for id, status in ask(engine.jobs.states()).items() if status.state in ("failed", "cancelled")]
     assert set(over) <= set(ask(engine.jobs.prune(0)))
