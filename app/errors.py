@@ -10,6 +10,7 @@ from training.errors import (
     ArchiveError,
     ArchiveTooLarge,
     ContractError,
+    RepositoryUnreadable,
     StorageFull,
     StorageUnavailable,
     TrainingError,
@@ -206,6 +207,7 @@ DOMAIN: dict[type[TrainingError], tuple[int, str]] = {
     KeyReused: (422, "idempotency_key_reused"),
     DatasetDamaged: (500, "dataset_damaged"),
     JobsUnavailable: (503, "jobs_unavailable"),
+    RepositoryUnreadable: (503, "repository_unreadable"),
     StorageUnavailable: (503, "storage_unavailable"),
     StorageFull: (507, "storage_full"),
 }

@@ -49,7 +49,7 @@ from app.rollout.serving import Serving
 from app.services import Services
 from app.settings import Settings, SettingsError, read_settings
 from app.trainer.datasets import Intake
-from app.trainer.jobs import LIMIT_S, JobStates
+from app.trainer.jobs import LIMIT_S, PATIENCE_S, JobStates
 from app.watch import Watch
 from training.contract.repository import ModelRepository
 from training.datasets.store import DatasetStore
@@ -260,7 +260,7 @@ def _make_services(settings: Settings, watchers: list[Watcher], keys: Keys) -> S
     policy = RollbackPolicy(settings.rollback, settings.probation_images, settings.probation_error_rate)
     decode_threads = cores if settings.decode_threads == "auto" else settings.decode_threads
     store = DatasetStore(settings.datasets, LOCK_S)
-    jobs = Jobs(settings)
+    jobs = Jobs(settings, PATIENCE_S)
     drain = Drain()
     auto_uploads = min(MOST_AUTO, usable_memory() // MEMORY_SHARE) // settings.processes
 

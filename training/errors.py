@@ -11,6 +11,10 @@ class ContractError(TrainingError):
     """A model repository that breaks the contract, or a version that does not exist."""
 
 
+class RepositoryUnreadable(ContractError):
+    """A file or folder of the model repository that the system does not let this process read."""
+
+
 class ArchiveError(TrainingError):
     """An archive that is damaged, or is none, or has a member that is refused; the message names it."""
 
@@ -21,10 +25,6 @@ class ArchiveTooLarge(ArchiveError):
 
 class StorageUnavailable(TrainingError):
     """A folder that the system does not let this process use."""
-
-
-class RepositoryUnreadable(StorageUnavailable, ContractError):
-    """A file or folder of the model repository that the system does not let this process read."""
 
 
 class StorageFull(StorageUnavailable):

@@ -116,6 +116,7 @@ ERRORS = {
     "intake_busy": "another dataset has been unpacked or checked for more than 30 s; try again later",
     "stuck": "only a restart helps: a run of 4 images has not ended in 31 s, its limit is 10 s",
     "jobs_unavailable": "the jobs' database has not answered within 5 s",
+    "repository_unreadable": "resnext50/ACTIVE cannot be read: Permission denied",
     "storage_unavailable": "the datasets folder cannot be used: Read-only file system",
     "run_timed_out": "a run of 4 images was ended after 10 s",
     "deadline_exceeded": "no answer within 30 s; the work that was still queued is dropped",

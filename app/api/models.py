@@ -60,7 +60,7 @@ async def get_version(version: Version, services: ServicesDep) -> Manifest:
     summary="Make a version live",
     responses=documented(
         *(Unauthorized, VersionNotFound, VersionUnusable, ContractError, InvalidRequest),
-        *(StorageUnavailable, RolloutBusy, LoadTimedOut, NoModel),
+        *(RepositoryUnreadable, StorageUnavailable, RolloutBusy, LoadTimedOut, NoModel),
     ),
 )
 async def activate_version(version: Version, services: ServicesDep) -> ModelRef:
@@ -77,7 +77,7 @@ async def activate_version(version: Version, services: ServicesDep) -> ModelRef:
     status_code=204,
     responses=documented(
         *(Unauthorized, VersionNotFound, VersionLive, ContractError, InvalidRequest),
-        *(StorageUnavailable, RolloutBusy, NoModel),
+        *(RepositoryUnreadable, StorageUnavailable, RolloutBusy, NoModel),
     ),
 )
 async def delete_version(version: Version, services: ServicesDep) -> None:

@@ -11,6 +11,7 @@ from training.jobs.jobs import Jobs
 T = TypeVar("T")
 
 LIMIT_S = 5.0  # an unreachable database may not fail for minutes
+PATIENCE_S = 4.0  # a question that waits for a lock ends before: what was refused is not carried out afterwards
 MAX_AGE_S = 1.0
 
 

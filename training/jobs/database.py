@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 APPLICATION = "resnext"
 ASKING = 8  # questions at once
-PATIENCE_S = 4.0  # how long a question waits for others and for a lock; the service waits longer, so it learns the end
+PATIENCE_S = 30.0  # how long a question waits for others and for a lock
 
 T = TypeVar("T")
 
@@ -27,7 +27,8 @@ T = TypeVar("T")
 class JobsDatabase:
     """A connection, made at the first question and made again after the database was away, read-only or another one.
 
-    Every question may raise JobsUnavailable. Who stops waiting takes a question back whose turn has not come.
+    Every question may raise JobsUnavailable. It waits up to `patience_s` for other questions and for a lock of SQLite,
+    in all. Who stops waiting takes a question back whose turn has not come.
     """
 
     def __init__(self, settings: SharedSettings, patience_s: float = PATIENCE_S) -> None:
@@ -43,10 +44,12 @@ class JobsDatabase:
         An executor's thread will not do: a process waits for those at its end, and a database may never answer.
         """
         future: Future[T] = Future()
-        until = time.monotonic() + self._patience_s
 
         def answer() -> None:
             try:
+                import training.jobs.engine  # noqa: F401  # the first import takes more than a second
+
+                until = time.monotonic() + self._patience_s
                 with _held(self._asking, until):
                     if not future.set_running_or_notify_cancel():
                         return  # who asked has been told that there is no answer
@@ -59,7 +62,7 @@ class JobsDatabase:
         return await asyncio.wrap_future(future)
 
     def _answer(self, question: Callable[["DBOSClient"], T], until: float) -> T:
-        """Answers in this thread: the database may take its time, and the first import takes more than a second."""
+        """Answers in this thread: the database may take its time."""
         from sqlalchemy.exc import SQLAlchemyError
 
         from training.jobs.engine import PATIENCE
@@ -70,7 +73,7 @@ class JobsDatabase:
             with _held(self._opening, until):
                 self._client = client = self._client or _connect(self._settings)
             return question(client)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             cause = getattr(error, "orig", None) or error
             if client and client is self._client and not _is_locked(cause):
                 self._client = None  # the next question connects, and makes the tables where there are none

@@ -67,6 +67,20 @@ _sys_db.retriable_sqlite_exception = _retry  # type: ignore[assignment, attr-def
 _stop: threading.Event | None = None
 
 
+_lost_connection = _sys_db.retriable_postgres_exception  # type: ignore[attr-defined]  # so is this
+
+
+def _retry_on_postgres(error: Exception) -> bool:
+    """Whether PostgreSQL may take the same again later: a lost connection, a full disk, and here a standby, too.
+
+    The engine gives a question the error all the same.
+    """
+    return _lost_connection(error) or getattr(getattr(error, "orig", None), "sqlstate", None) == READ_ONLY_STATE
+
+
+_sys_db.retriable_postgres_exception = _retry_on_postgres  # type: ignore[assignment, attr-defined]
+
+
 def wait_for_database(stop: threading.Event) -> None:
     """Lets the engine wait until SQLite can be written, for as long as `stop` is not set: for a process that works.
 

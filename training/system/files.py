@@ -14,7 +14,9 @@ def open_file(path: Path) -> io.BufferedReader:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise IsADirectoryError(errno.EISDIR, "it is no regular file", str(path))
+        raise IsADirectoryError(
+            errno.EISDIR, "it should be a file, it is a named pipe, a device or the like", str(path)
+        )
     return os.fdopen(descriptor, "rb")
 
 

@@ -127,7 +127,7 @@ async def test_an_activation_mends_what_is_damaged(serve: Serve, repository: Mod
             assert (await client.get("/models/2")).status_code == 200
             refused = await client.delete("/models/2")
             said = (refused.status_code, refused.json()["code"])
-            assert said in ((409, "repository_damaged"), (503, "storage_unavailable"))
+            assert said in ((409, "repository_damaged"), (503, "repository_unreadable"))
             assert refused.json()["detail"].startswith(f"resnext50/{file} ")
             assert (await client.post("/models/1/activate")).status_code == 200
             assert (await client.get("/models")).json()["error"] is None
@@ -155,6 +155,6 @@ async def test_a_model_folder_that_cannot_be_read_is_said(serve: Serve, reposito
         damage(repository.folder, "a link to itself")
         for method, path in (("GET", ""), ("GET", "/1"), ("POST", "/1/activate"), ("DELETE", "/1")):
             answer = await client.request(method, f"/models{path}")
-            assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
+            assert (answer.status_code, answer.json()["code"]) == (503, "repository_unreadable")
             assert str(repository.root) not in answer.json()["detail"]
         assert (await client.get("/health")).json()["model"]["version"] == 1

@@ -6,6 +6,7 @@ import ctypes
 import os
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import sqlalchemy
 from sqlalchemy.exc import OperationalError
 
 from tests.training.engine import Engine, ask
+from training.jobs.database import ASKING, JobsDatabase
 from training.jobs.job import JobsUnavailable
 from training.jobs.jobs import Jobs
 
@@ -119,3 +121,30 @@ def test_what_was_refused_while_the_database_was_locked_is_not_queued(engine: En
     other.close()
     engine.submit()
     assert ask(engine.jobs.list()).total == 2
+
+
+def test_a_question_that_was_taken_back_before_its_turn_is_not_asked(engine: Engine) -> None:
+    database = JobsDatabase(engine.shared)
+    asked: list[object] = []
+    all_at_it, gate = threading.Barrier(ASKING + 1), threading.Event()
+
+    def holds(_: object) -> None:
+        all_at_it.wait(30)
+        gate.wait(30)
+
+    async def ask_all() -> None:
+        holding = [asyncio.create_task(database.ask(holds)) for _ in range(ASKING)]
+        await asyncio.to_thread(all_at_it.wait, 30)
+        late = asyncio.create_task(database.ask(asked.append))
+        await asyncio.sleep(0)  # its thread is started
+        late.cancel()
+        await asyncio.wait([late])
+        gate.set()
+        await asyncio.gather(*holding)
+        await database.close()
+
+    ask(ask_all())
+    for thread in threading.enumerate():
+        if thread.name == "jobs":
+            thread.join(30)
+    assert asked == []

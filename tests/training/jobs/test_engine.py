@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dbos
+import psycopg
 import pytest
 from dbos import _serialization as formats
+from dbos import _sys_db
+from sqlalchemy.exc import DBAPIError
 
 from tests.training.engine import Engine, ask
 from tests.training.jobs.bad_rows import Attack, ask_about_bad_rows
@@ -40,6 +43,18 @@ def test_no_way_of_the_engine_leads_to_a_pickle(attack: str, format: str | None)
     assert formats.safe_deserialize_schedule_context(default, "s", serialized_context=attack) == attack
 
 
+@pytest.mark.parametrize(
+    ("error", "passing"),
+    [
+        (psycopg.errors.DiskFull, True),
+        (psycopg.errors.ReadOnlySqlTransaction, True),
+        (psycopg.errors.SyntaxError, False),
+    ],
+)
+def test_what_postgresql_cannot_write_now_is_written_later(error: type[psycopg.Error], passing: bool) -> None:
+    assert _sys_db.retriable_postgres_exception(DBAPIError("INSERT", {}, error("no"))) == passing  # type: ignore[attr-defined]  # the engine imports it there
+
+
 def test_the_engine_unpickles_in_one_place() -> None:
     """So closing that one is enough. Steps, events, messages and streams are read by the functions above."""
     found = {
@@ -55,7 +70,7 @@ def test_a_bad_row_is_one_bad_row(engine: Engine, attack: str) -> None:
     engine.worker(kind="fast")
     engine.ends(first)
     engine.ends(engine.submit(priority=-1).id)  # the worker has taken all the bad ones before
-    assert not (engine.shared.state / "up").exists()
+    assert not (engine.shared.state.parent / "up").exists()
     engine.close()
     over = [id for id, status in ask(engine.jobs.states()).items() if status.state in ("failed", "cancelled")]
     assert set(over) <= set(ask(engine.jobs.prune(0)))
