@@ -73,7 +73,7 @@ class Connection(HttpToolsProtocol):
         self._silent = False
         if self.timeout_keep_alive_task is not None:
             self._wake()
-        if self._rest or len(data) > PIECE:
+        if self._rest or self.pipeline or len(data) > PIECE:
             self._parse_long(data)
         else:
             self._parse(data)
@@ -89,7 +89,7 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
 
     def _parse_long(self, data: bytes) -> None:
-        if not self._rest:
+        if not self._rest and not self.pipeline:
             if self._left() < len(data):
                 end = data.find(b"\r\n\r\n", 0, PIECE)  # mostly of a head: the body then comes in one piece
                 cut = PIECE if end < 0 else end + 4
@@ -193,17 +193,27 @@ class Connection(HttpToolsProtocol):
         elif self._is_busy():
             if self._stage == "body" and (late := self._late(now)):
                 self._refuse(late)
-        elif self._stopped or self._stage == "body" or self.transport.is_closing():
+        elif self._unread is not None or self.transport.is_closing():
+            return  # the last answer is being read
+        elif self._stopped or self._stage == "body":
             if self._elapsed(now) > (LINGER_S if self._stopped else REST_S):
                 self.transport.abort()
         elif self.timeout_keep_alive_task is None and self._elapsed(now) > HEAD_S:
-            self._refuse(TooSlow(f"a request's headers should arrive within {HEAD_S:g} s"))
+            self._end_head()
 
     def _elapsed(self, now: float) -> float:
         """Returns the seconds since the stage was first looked at."""
         if self._since is None:
             self._since = now
         return now - self._since
+
+    def _end_head(self) -> None:
+        error = TooSlow(f"a request's headers should arrive within {HEAD_S:g} s")
+        if self._silent or self._stage == "answer":  # no request has begun that an answer could be for
+            self.door.count(error.code)
+            self.transport.close()
+        else:
+            self._refuse(error)
 
     def _is_busy(self) -> bool:
         """Whether a request is being answered."""
@@ -261,8 +271,6 @@ class Connection(HttpToolsProtocol):
         self._stop()
         if busy and self.cycle.response_started:
             self.transport.abort()
-        elif self._silent:
-            self.transport.close()
         else:
             if busy or fresh:
                 self.transport.write(_encoded(error, self.url, self.server_state.default_headers))
