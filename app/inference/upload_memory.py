@@ -61,7 +61,8 @@ class UploadMemory:
         """Takes back what a request held."""
         self.taken -= bytes
         self._given_back += bytes
-        self._untrimmed += bytes
+        if bytes > SMALL_BYTES:  # the heap takes small ones for the next requests
+            self._untrimmed += bytes
         elapsed = self._clock() - self._since
         if elapsed >= RATE_WINDOW_S:
             self._rate = self._given_back / elapsed

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import httptools
 from starlette.types import ASGIApp
@@ -29,8 +29,6 @@ FIRST_REQUEST_S = 1.0  # for the first request of a connection that the end of t
 
 logger = logging.getLogger(__name__)
 
-Stage = Literal["head", "body", "answer"]
-
 
 class Connection(HttpToolsProtocol):
     """A connection that ends: uvicorn's protocol, which limits neither headers nor time.
@@ -45,14 +43,13 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = self._flow = Flow(transport)
         self.url = b""
-        self._stage: Stage = "head"
+        self._asked: object = self  # the scope of the last request whose head is complete
         self._stopped = False  # takes nothing more from the client
         self._rest = b""  # received, and not yet parsed
         self._head = 0  # bytes of a head that is not complete
         self._length: int | None = None  # of the body, 0 without a Content-Length, None before it is asked for
         self._frames = 0  # bytes received of a body with its chunks' sizes, extensions and trailers
         self._body = 0  # bytes of the body itself
-        self._silent = True  # has never sent anything
         self._dropped = 0  # bytes that came after the refusal
         # times are those of the first look at what has begun, so that no request asks for the time
         self._since: float | None = None  # of the stage
@@ -70,10 +67,9 @@ class Connection(HttpToolsProtocol):
         if self._stopped:
             self._drop(len(data))
             return
-        self._silent = False
         if self.timeout_keep_alive_task is not None:
             self._wake()
-        if self._rest or len(data) > PIECE:
+        if self._rest or self.pipeline or len(data) > PIECE:
             self._parse_long(data)
         else:
             self._parse(data)
@@ -89,7 +85,7 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
 
     def _parse_long(self, data: bytes) -> None:
-        if not self._rest:
+        if not self._rest and not self.pipeline:
             if self._left() < len(data):
                 end = data.find(b"\r\n\r\n", 0, PIECE)  # mostly of a head: the body then comes in one piece
                 cut = PIECE if end < 0 else end + 4
@@ -112,7 +108,7 @@ class Connection(HttpToolsProtocol):
 
     def _left(self) -> int:
         """Returns how many bytes of a body with a Content-Length are to come."""
-        if self._stage != "body":
+        if self._in_head() or not self.cycle.more_body:
             return 0
         if self._length is None:
             self._length = int(dict(self.scope["headers"]).get(b"content-length", 0))
@@ -128,12 +124,16 @@ class Connection(HttpToolsProtocol):
             cause = error.__context__
             self._refuse(cause if isinstance(cause, ServiceError) else MalformedRequest(_why(error)))
         else:
-            if self._stage != "answer":
+            if self.scope is not self._asked or self.cycle.more_body:
                 self._check_size(len(data))
+
+    def _in_head(self) -> bool:
+        """Whether the next request has begun, or the first one is waited for. A request begins with a scope."""
+        return self.scope is not self._asked
 
     def _check_size(self, size: int) -> None:
         """Refuses a head that is too long before it is complete, and a body of little but frames."""
-        if self._stage == "head":
+        if self._in_head():
             self._head += size
             if self._head > HEAD_BYTES + PIECE:  # the last piece may have begun with another request
                 self._refuse(_too_large(self._head))
@@ -141,10 +141,6 @@ class Connection(HttpToolsProtocol):
             self._frames += size
             if self._frames > HEAD_BYTES + 2 * self._body:
                 self._refuse(MalformedRequest("the chunks of a body should be larger than what is around them"))
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._stage, self._head = "head", 0
 
     def on_headers_complete(self) -> None:
         if self._head or len(self.headers) > MOST_HEADERS:  # else it is not longer than a piece
@@ -158,19 +154,14 @@ class Connection(HttpToolsProtocol):
         if full:
             self.cycle.keep_alive = False
         self.headers = []  # trailers come here, which nobody reads
-        self._stage = "body"
-        self._frames = self._body = self._mark = 0
+        self._asked = self.scope
+        self._head = self._frames = self._body = self._mark = 0
         self._length = self._since = self._window = None
         self.door.busy(self)
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
         super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._stage = "answer"
-        self._since = None
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -191,13 +182,15 @@ class Connection(HttpToolsProtocol):
             self.door.count("answer_unread")
             self.transport.abort()
         elif self._is_busy():
-            if self._stage == "body" and (late := self._late(now)):
+            if not self._in_head() and self.cycle.more_body and (late := self._late(now)):
                 self._refuse(late)
-        elif self._stopped or self._stage == "body" or self.transport.is_closing():
+        elif self._unread is not None or self.transport.is_closing():
+            return  # the last answer is being read
+        elif self._stopped or self._is_cut_short():
             if self._elapsed(now) > (LINGER_S if self._stopped else REST_S):
                 self.transport.abort()
         elif self.timeout_keep_alive_task is None and self._elapsed(now) > HEAD_S:
-            self._refuse(TooSlow(f"a request's headers should arrive within {HEAD_S:g} s"))
+            self._end_head()
 
     def _elapsed(self, now: float) -> float:
         """Returns the seconds since the stage was first looked at."""
@@ -205,9 +198,21 @@ class Connection(HttpToolsProtocol):
             self._since = now
         return now - self._since
 
+    def _end_head(self) -> None:
+        error = TooSlow(f"a request's headers should arrive within {HEAD_S:g} s")
+        if not (self._in_head() and self._head):  # no request has begun that an answer could be for
+            self.door.count(error.code)
+            self.transport.close()
+        else:
+            self._refuse(error)
+
     def _is_busy(self) -> bool:
         """Whether a request is being answered."""
         return self.cycle is not None and not self.cycle.response_complete and not self.cycle.disconnected
+
+    def _is_cut_short(self) -> bool:
+        """Whether a request was answered before all of its body had come."""
+        return not self._in_head() and self.cycle.more_body
 
     def _late(self, now: float) -> TooSlow | None:
         """Returns the error for a body that comes too slowly. Time in which nobody here wanted it does not count."""
@@ -253,7 +258,7 @@ class Connection(HttpToolsProtocol):
         Where that would come into another answer, the connection is only closed, after the answers that are due.
         """
         self.door.count(error.code)
-        busy, fresh = self._is_busy(), self._stage != "body"
+        busy, fresh = self._is_busy(), self._in_head()
         if busy and (fresh or self.pipeline):
             self.cycle.keep_alive = False
             self._stop()
@@ -261,8 +266,6 @@ class Connection(HttpToolsProtocol):
         self._stop()
         if busy and self.cycle.response_started:
             self.transport.abort()
-        elif self._silent:
-            self.transport.close()
         else:
             if busy or fresh:
                 self.transport.write(_encoded(error, self.url, self.server_state.default_headers))

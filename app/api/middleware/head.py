@@ -1,5 +1,7 @@
 """Answers HEAD wherever there is GET, as HTTP asks of every server and as load balancers probe."""
 
+from collections.abc import Awaitable
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
@@ -9,13 +11,15 @@ class Head:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "HEAD":
-            await self.app(scope, receive, send)
-            return
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            return self._without_body(scope, receive, send)
+        return self.app(scope, receive, send)  # no coroutine of its own, which each step of a request would pass
+
+    async def _without_body(self, scope: Scope, receive: Receive, send: Send) -> None:
         ended = False
 
-        async def without_body(message: Message) -> None:
+        async def headers_alone(message: Message) -> None:
             nonlocal ended
             if message["type"] == "http.response.start":
                 await send(message)
@@ -23,4 +27,4 @@ class Head:
                 ended = True
                 await send({"type": "http.response.body"})
 
-        await self.app({**scope, "method": "GET"}, receive, without_body)
+        await self.app({**scope, "method": "GET"}, receive, headers_alone)

@@ -46,7 +46,8 @@ class BodyLimit:
         try:
             await self.app(scope, body.receive, send)
         finally:
-            body.lease.end()
+            if body.lease.bytes:
+                body.lease.end()
 
     def _limits(self, scope: Scope) -> tuple[Kind, int]:
         """Returns what the body holds, and the most bytes."""

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import UploadsFull
+from app.inference import upload_memory
 from app.inference.upload_memory import LONGEST_RETRY_S, SMALL_BYTES, STALLED_S, UploadMemory, usable_memory
 
 MB = 10**6
@@ -68,3 +69,21 @@ def test_the_container_limits_the_memory(tmp_path: Path, file: str) -> None:
     for content, expected in (("1000000\n", MB), ("max", machine), ("9223372036854771712", machine)):
         path.write_text(content)
         assert usable_memory(tmp_path) == expected
+
+
+def test_what_large_bodies_took_goes_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    trims: list[int] = []
+    monkeypatch.setattr(upload_memory, "trim_heap", lambda: trims.append(1))
+    memory = UploadMemory(100 * MB)
+    for _ in range(100):
+        small = memory.lease()
+        small.take(SMALL_BYTES)
+        small.end()
+    memory.trim()
+    assert not trims
+    large = memory.lease()
+    large.take(40 * MB)
+    large.end()
+    memory.trim()
+    memory.trim()
+    assert len(trims) == 1

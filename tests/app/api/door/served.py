@@ -35,6 +35,7 @@ class Served:
             Route("/early", self._early, methods=["POST"]),
             Route("/wait", self._wait),
             Route("/big", self._big),
+            Route("/whole", self._whole),
         ]
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -65,6 +66,9 @@ class Served:
 
         return StreamingResponse(parts())
 
+    async def _whole(self, _: Request) -> Response:
+        return Response(bytes(BIG))
+
     @property
     def connections(self) -> list[Connection]:
         return list(self.server.server_state.connections)  # type: ignore[arg-type]  # uvicorn names its own
@@ -82,7 +86,7 @@ class Served:
 
     async def connect(self) -> "Client":
         before = len(self.connections)
-        client = Client(*await asyncio.open_connection("127.0.0.1", self.port, limit=2**24))
+        client = Client(*await asyncio.open_connection("127.0.0.1", self.port, limit=2**18))
         self._clients.append(client)
         if before < self.door.most:
             await until(lambda: len(self.connections) > before)
