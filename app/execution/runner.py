@@ -12,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from app.errors import RunTimedOut
-from app.watch import Watch
+from app.watch import Kind, Watch
 from training.contract.manifest import INPUT_NAME, OUTPUT_NAME
 
 R = TypeVar("R")
@@ -48,7 +48,8 @@ class Runner(Protocol):
 class RunLimit:
     """The watch over runs. One that is over its limit is told to end, which it does before its next operator.
 
-    An operator that never ends cannot be ended. `seconds` is what a run may take at least.
+    An operator that never ends cannot be ended. `seconds` is what a run may take at least. A run without a limit of its
+    own is one of a load, which requests can do without.
     """
 
     watch: Watch = field(default_factory=Watch)
@@ -56,11 +57,12 @@ class RunLimit:
 
     def run(self, call: Callable[[], R], options: onnxruntime.RunOptions, images: int, limit: float | None) -> R:
         """Returns what the call returns, which is a run with these options. Raises RunTimedOut when it was ended."""
+        kind: Kind = "run"
         if limit is None:
-            limit = self.seconds + IMAGE_S * images
+            kind, limit = "load", self.seconds + IMAGE_S * images
         try:
             terminate = partial(setattr, options, "terminate", True)
-            with self.watch.begin("run", f"a run of {images} images", limit, terminate):
+            with self.watch.begin(kind, f"a run of {images} images", limit, terminate):
                 return call()
         except Exception as error:  # onnxruntime raises types of its own, with no base but Exception
             if not options.terminate:

@@ -48,10 +48,13 @@ class Attempts:
         """Whether this state should not be tried: not yet, or never again."""
         return state == self._state and self._clock() < self._until
 
+    def again(self, state: ActiveState) -> bool:
+        """Whether this state is the one that failed last."""
+        return state == self._state
+
     def failed(self, state: ActiveState, *, momentary: bool) -> None:
         """Notes a failure. A `momentary` one is tried again after a pause, any other never."""
-        again = state == self._state
-        self._pause = min(LONGEST_PAUSE_S, 2 * self._pause) if again else self._first_pause
+        self._pause = min(LONGEST_PAUSE_S, 2 * self._pause) if self.again(state) else self._first_pause
         self._state = state
         self._until = self._clock() + self._pause if momentary else math.inf
 

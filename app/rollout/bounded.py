@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 LOAD_S = 300.0
 DISK_S = 30.0  # that the repository may take to answer: longer than the wait for its lock
-MOST_HANGING = 2
+MOST_HANGING = 3  # two loads of a version, and one of the version before it
 
 
 class Bounded:

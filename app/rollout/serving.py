@@ -245,7 +245,7 @@ class Serving:
         self._attempts.clear()
 
     async def _load_failed(self, state: ActiveState, error: Exception) -> None:
-        momentary = is_momentary(error)
+        momentary = is_momentary(error) and not (isinstance(error, LoadTimedOut) and self._attempts.again(state))
         self._note(state.version, error)
         self._attempts.failed(state, momentary=momentary)
         if momentary or not self._policy.enabled:

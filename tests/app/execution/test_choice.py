@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from app.errors import RunTimedOut
 from app.execution.package import ModelError
 from app.execution.session import Execution
 from tests.app.execution.devices import Crowded, Device, Forecast, golden, load
-from tests.app.network import network, publish, random_images, reference
+from tests.app.network import SIZE, network, publish, random_images, reference
 from training.contract.repository import ModelRepository
 
 
@@ -42,6 +43,18 @@ def test_int8_is_held_to_its_own_answers(repository: ModelRepository, caplog: py
         load(repository, broken, precision="int8")
     assert load(repository, broken).precision == "fp32"
     assert "int8 of version 2 is left out: golden check" in caplog.text
+
+
+def test_a_precision_whose_run_hangs_is_left_out(repository: ModelRepository) -> None:
+    white = np.full((1, SIZE, SIZE, 3), 255, np.uint8)
+    answers = reference(network(), white)
+    kept = {"images": white, "probabilities": answers, "probabilities_int8": answers}
+    version = publish(repository, int8=network(endless=True), golden=kept)
+    execution = Execution(run_seconds=0.05)
+    with execution.watch.watching():
+        assert load(repository, version, execution=execution).precision == "fp32"
+        with pytest.raises(RunTimedOut):
+            load(repository, version, execution=execution, precision="int8")
 
 
 def test_a_version_of_which_no_precision_is_fit_is_refused(repository: ModelRepository) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from app.errors import LoadTimedOut
 from app.execution.turns import GAP, NICENESS, Turns
+from app.watch import Watch
 from tests.process import until
 
 
@@ -116,6 +118,32 @@ def test_a_load_leaves_gaps_to_requests_and_none_to_an_idle_service() -> None:
     assert load(0.5) == GAP * 0.5
     now += GAP * 0.5
     assert load(0.5) == 0  # the last request is more than a second ago
+
+
+def test_a_load_gives_up_when_a_run_hangs_and_requests_go_on() -> None:
+    turns = Turns(patience_s=0, longest_s=0.05)
+    with turns.for_request():
+        with (
+            pytest.raises(LoadTimedOut, match=r"a run that has not ended in 0\.05 s holds up the load"),
+            turns.for_load(),
+        ):
+            pass
+        with turns.for_request():
+            assert turns.running == 2
+    with turns.for_load():
+        pass
+
+
+def test_a_request_that_waits_for_a_load_that_hangs_is_noticed() -> None:
+    watch = Watch()
+    runs = Runs(Turns(watch=watch, longest_s=0))
+    runs.start("load")
+    until(lambda: runs.order == ["load"])
+    runs.start("request")
+    until(lambda: [late.kind for late in watch.overdue()] == ["turn"])
+    runs.end("load", "request")
+    runs.join()
+    assert watch.overdue() == []
 
 
 def test_a_turn_ends_with_an_error_in_it() -> None:

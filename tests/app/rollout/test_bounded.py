@@ -19,7 +19,7 @@ def test_a_call_that_hangs_is_left_and_a_few_of_them_bar_the_way() -> None:
     for number in range(MOST_HANGING):
         with pytest.raises(LoadTimedOut, match=rf"^load {number} has not ended in 0\.05 s$"):
             bounded.call(f"load {number}", end.wait)
-    with pytest.raises(LoadTimedOut, match=r"^only a restart helps: load 0 and load 1 have not ended$"):
+    with pytest.raises(LoadTimedOut, match=r"^only a restart helps: load 0 and load 1 and load 2 have not ended$"):
         bounded.call("another", lambda: 3)
     end.set()
     until(lambda: not bounded._under_way)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.errors import InferenceFailed, NoModel
+from app.errors import InferenceFailed, LoadTimedOut, NoModel, RunTimedOut
 from app.execution.model import Model
 from app.execution.package import ModelError
 from app.execution.session import Execution
@@ -19,6 +19,7 @@ from tests.app.network import network, publish, random_images, reference
 from tests.app.world import Loader, break_file, live_version, serving_of, until
 from training.contract.repository import ModelRepository, VersionMissing
 from training.errors import ContractError
+from training.system.locks import LockHeld
 
 pytestmark = pytest.mark.anyio
 
@@ -175,6 +176,9 @@ async def test_active_that_is_in_sight_before_its_version_is_waited_for(reposito
         (OSError(errno.ENOSPC, "full"), True),
         (MemoryError(), True),
         (VersionMissing("not yet"), True),
+        (LoadTimedOut("the load of version 2 has not ended"), True),
+        (LockHeld("engines.lock has been held"), True),
+        (RunTimedOut("a run of 1 images was ended"), False),
         (ModelError("CUDA failure 2: out of memory"), True),
         (FileNotFoundError(errno.ENOENT, "model.onnx"), False),
         (OSError("not an array"), False),

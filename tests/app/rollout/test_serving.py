@@ -144,7 +144,9 @@ async def test_a_version_with_a_named_pipe_for_a_file_is_refused(repository: Mod
             await serving.activate(1)
 
 
-async def test_a_load_that_hangs_is_given_up(repository: ModelRepository) -> None:
+async def test_a_load_that_hangs_is_given_up_and_the_second_one_is_the_versions_fault(
+    repository: ModelRepository,
+) -> None:
     load, watch = Loader(repository), Watch()
     publish(repository, 1)
     async with serving_of(repository, load, load_seconds=30, watch=watch) as serving:
@@ -157,12 +159,29 @@ async def test_a_load_that_hangs_is_given_up(repository: ModelRepository) -> Non
         assert serving.failure.reason == "the load of version 2 has not ended in 0.3 s"
         assert repository.active() == 2  # the disk or the processors may be slow just now
         assert [late.what for late in watch.overdue()] == ["the load of version 2"]
-        (repository.folder / "ACTIVE").write_text("1\n")
-        await until(lambda: serving.failure is None)
+        await until(lambda: serving.rollback is not None)
+        assert repository.active() == 1
+        assert load.loads == [1, 2, 2]
         with pytest.raises(LoadTimedOut, match=r"^version 2 cannot be loaded: the load of version 2 has not ended"):
             await serving.activate(2)
         with pytest.raises(LoadTimedOut, match="only a restart helps"):
             await serving.activate(2)
+        load.gate.set()
+
+
+async def test_active_that_is_set_back_during_a_load_that_hangs_is_followed(repository: ModelRepository) -> None:
+    load = Loader(repository)
+    publish(repository, 1)
+    async with serving_of(repository, load, load_seconds=30) as serving:
+        await until(lambda: live_version(serving) == 1)
+        serving._loads.seconds = serving._loads._bounded.seconds = 0.3
+        load.gate.clear()
+        publish(repository, 2)
+        await until(lambda: load.loads == [1, 2])
+        (repository.folder / "ACTIVE").write_text("1\n")
+        await until(lambda: serving.failure is not None)
+        await until(lambda: serving.failure is None)
+        assert (live_version(serving), repository.failures()) == (1, {})
         load.gate.set()
 
 

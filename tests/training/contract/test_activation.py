@@ -32,6 +32,13 @@ def test_history_is_a_stack_without_doubles_of_the_top(activations: Activations,
     assert activations.active() == 3
 
 
+@pytest.mark.parametrize("nonsense", [b"\xff\n", b"1" * 4400, b"", b"0", b"1\x002", "\u0661".encode()], ids=range(6))
+def test_active_that_holds_anything_else_is_refused(activations: Activations, tmp_path: Path, nonsense: bytes) -> None:
+    (tmp_path / "ACTIVE").write_bytes(nonsense)
+    with pytest.raises(ContractError, match="ACTIVE should hold a version number, it holds"):
+        activations.active()
+
+
 def test_history_is_bounded(activations: Activations, tmp_path: Path) -> None:
     (tmp_path / "HISTORY").write_text(json.dumps([1, 2] * HISTORY_LENGTH))
     make_active(activations, 4)
