@@ -10,6 +10,7 @@ from PIL import Image
 
 from tests.training.images.pictures import SQUARE, encoded, photograph, tiff_of_tags
 from training.images.decode import ImageError, decode
+from training.images.metadata import without_metadata
 
 MANY = 70_000
 PHOTO = photograph(40, 30)
@@ -68,3 +69,8 @@ def test_a_file_may_have_thousands_of_parts() -> None:
     rows = tiff_of_tags({256: 32, 257: 20_000, 278: 1, 273: [8] * 20_000, 279: [32] * 20_000}, bytes(1024))
     assert decode(rows, SQUARE).shape == (32, 32, 3)
     assert decode(encoded(Image.new("L", (64, 64)), "GIF", comment=b"a" * 100_000), SQUARE).shape == (32, 32, 3)
+
+
+def test_a_jpeg_without_pixels_is_cut_where_its_parser_would_look_for_them_byte_by_byte() -> None:
+    plain, _ = without_metadata(JPEG[:TABLES] + bytes(1_000_000))
+    assert len(plain) < 70_000
