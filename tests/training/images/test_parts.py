@@ -1,4 +1,4 @@
-"""What takes a few bytes and is passed over one by one: 32 MB of it kept all threads of Python waiting for seconds."""
+"""What takes a few bytes and is passed over one by one: 3 MB of it kept all threads of Python waiting for 0.6 s."""
 
 import struct
 import time
@@ -49,7 +49,7 @@ def test_a_file_has_a_bounded_number_of_parts(name: str) -> None:
 @pytest.mark.parametrize("filling", [b"\xff", b"\0", b"\xff\0", b"\xff\xd0", b"\xff\1"])
 @pytest.mark.parametrize("sound", [True, False])
 def test_filling_between_the_segments_of_a_jpeg_is_passed_over_at_once(filling: bytes, sound: bool) -> None:
-    """A megabyte of fill bytes alone took an hour: each was the begin of a new search to the end."""
+    """20 kB of fill bytes took 1.2 s, and twice as many four times as long: each began a new search to the end."""
     begun = time.thread_time()
     if sound:
         np.testing.assert_array_equal(decode(after(JPEG, TABLES, filling * 500_000), SQUARE), decode(JPEG, SQUARE))
