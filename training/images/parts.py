@@ -1,6 +1,6 @@
 """The bound on a file's parts, which Python passes over one by one: segments, chunks, blocks, tags.
 
-A part may take four bytes of a file and a microsecond, in which no other thread runs: 32 MB of them are 8 s.
+A part may take four bytes of a file and a microsecond, in which no other thread runs: 3 MB of them took 0.6 s.
 """
 
 import io

@@ -15,7 +15,7 @@ from app.api.predict import best_classes
 from app.services import Services
 from tests.app.conftest import Serve
 from tests.app.network import LABELS, SIZE, encoded, network, publish, random_images, reference
-from tests.training.images.pictures import DATA, tiff
+from tests.training.images.pictures import DATA, jpeg_of_scans, tiff
 from training.contract.repository import ModelRepository
 
 pytestmark = pytest.mark.anyio
@@ -111,6 +111,8 @@ BAD_IMAGES = {
     "truncated jpeg": (encoded(random_images(1)[0], "JPEG")[:400], "corrupt_image"),
     "zero size": (png_header(0, 0), "not_an_image"),
     "bomb": (png_header(60000, 60000), "image_too_large"),
+    "scans": (jpeg_of_scans(9_000, 7_000, 1_000), "image_too_large"),  # 11 kB kept a thread for half a minute
+    "slow format": (encoded(random_images(1)[0], "QOI"), "not_an_image"),
     "header only": (png_header(10, 10), "corrupt_image"),
     "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_an_image"),
 }

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.training.datasets.folders import SIZE, flat, given, refusal, write
-from tests.training.images.pictures import tiff
+from tests.training.images.pictures import bmp_in_runs, jpeg_of_scans, tiff
 from training.contract.manifest import Preprocessing
 from training.datasets.check import check_dataset
 from training.datasets.dataset import Dataset, list_dataset
@@ -360,6 +360,19 @@ def test_the_limit_on_pixels_is_that_of_the_service(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("RESNEXT_MAX_PIXELS", "9999")
     with pytest.raises(DatasetError, match=r"cat/0\.jpg was readable when .* the limit is 9999 pixels"):
         load(samples, SIZE, tmp_path / ".cache")
+
+
+def test_what_takes_too_long_or_is_not_named_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = list_dataset(given(tmp_path), 0.2, 0.2, 0)
+    (tmp_path / "train/cat/0.jpg").write_bytes(jpeg_of_scans(9_000, 7_000, 1_000))
+    (tmp_path / "train/dog/1.jpg").write_bytes(bmp_in_runs())
+    report, _ = loaded(dataset)
+    assert {bad.path: bad.code for bad in report.unreadable} == {
+        "train/cat/0.jpg": "image_too_large",
+        "train/dog/1.jpg": "not_an_image",
+    }
+    monkeypatch.setenv("RESNEXT_FORMATS", "jpeg,bmp-rle")
+    assert [bad.path for bad in loaded(dataset)[0].unreadable] == ["train/cat/0.jpg"]
 
 
 def shades(low: int, high: int) -> Image.Image:

@@ -74,7 +74,7 @@ def test_a_tiff_has_tiles_of_about_its_own_size() -> None:
 
 
 def test_a_tiff_has_each_strip_once() -> None:
-    """Half of the picture 60,000 times: minutes of copying."""
+    """Half of the picture 60,000 times: a copy for each."""
     tags: dict[int, int | list[int]] = {256: 1_000, 257: 1_000, 278: 500, 279: [500_000] * 60_000}
     assert "take as long as" in refusal(tiff_of_tags({**tags, 273: [8] * 60_000}, bytes(500_000)))
     sound = tiff_of_tags({**tags, 273: [8, 8], 279: [500_000] * 2}, bytes(500_000))

@@ -1,4 +1,4 @@
-"""What takes a few bytes and is passed over one by one: 32 MB of it kept all threads of Python waiting for seconds."""
+"""What takes a few bytes and is passed over one by one: 3 MB of it kept all threads of Python waiting for 0.6 s."""
 
 import struct
 import time
@@ -10,6 +10,7 @@ from PIL import Image
 
 from tests.training.images.pictures import SQUARE, encoded, photograph, tiff_of_tags
 from training.images.decode import ImageError, decode
+from training.images.metadata import without_metadata
 
 MANY = 70_000
 PHOTO = photograph(40, 30)
@@ -48,7 +49,7 @@ def test_a_file_has_a_bounded_number_of_parts(name: str) -> None:
 @pytest.mark.parametrize("filling", [b"\xff", b"\0", b"\xff\0", b"\xff\xd0", b"\xff\1"])
 @pytest.mark.parametrize("sound", [True, False])
 def test_filling_between_the_segments_of_a_jpeg_is_passed_over_at_once(filling: bytes, sound: bool) -> None:
-    """A megabyte of fill bytes alone took an hour: each was the begin of a new search to the end."""
+    """20 kB of fill bytes took 1.2 s, and twice as many four times as long: each began a new search to the end."""
     begun = time.thread_time()
     if sound:
         np.testing.assert_array_equal(decode(after(JPEG, TABLES, filling * 500_000), SQUARE), decode(JPEG, SQUARE))
@@ -68,3 +69,8 @@ def test_a_file_may_have_thousands_of_parts() -> None:
     rows = tiff_of_tags({256: 32, 257: 20_000, 278: 1, 273: [8] * 20_000, 279: [32] * 20_000}, bytes(1024))
     assert decode(rows, SQUARE).shape == (32, 32, 3)
     assert decode(encoded(Image.new("L", (64, 64)), "GIF", comment=b"a" * 100_000), SQUARE).shape == (32, 32, 3)
+
+
+def test_a_jpeg_without_pixels_is_cut_where_its_parser_would_look_for_them_byte_by_byte() -> None:
+    plain, _ = without_metadata(JPEG[:TABLES] + bytes(1_000_000))
+    assert len(plain) < 70_000
