@@ -14,7 +14,7 @@ SERVERS := $(filter-out pytorch,$(PEERS))
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
   --no-emit-index-url --no-emit-find-links pyproject.toml
 
-.PHONY: help install serve starter weights imagenet test check check-clients parity-torch compose-test wheel-test audit sbom format tensorboard \
+.PHONY: help install serve starter weights imagenet test check check-clients parity-torch chaos openapi-test compose-test wheel-test audit sbom format tensorboard \
   bench bench-peers bench-profile bench-input bench-training bench-openvino bench-fashion bench-few bench-live bench-recipes lock clean
 
 help: ## list the targets
@@ -56,6 +56,17 @@ check: install ## lint, format, types and import rules
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chaos: install ## attack the service, under 15 minutes; writes its table into docs/reliability.md (PARTS="images clients" only prints)
+	$(BIN)/python -m tests.chaos $(PARTS)
+
+openapi-test: .bench/envs/schemathesis/installed ## try the HTTP API with what its OpenAPI document allows, and what it does not; some minutes
+	$(BIN)/python -m tests.openapi .bench/envs/schemathesis/bin/schemathesis
+
+.bench/envs/schemathesis/installed: tests/openapi/requirements.txt | install
+	@$(BIN)/uv venv --quiet --clear --python 3.11 .bench/envs/schemathesis
+	@$(BIN)/uv pip install --quiet --python .bench/envs/schemathesis/bin/python -r $<
+	@touch $@
 
 compose-test: install ## build the containers and try everything that docs/containers.md promises (COMPOSE, STEPS); 20 minutes
 	COMPOSE="$(COMPOSE)" $(BIN)/python -m tests.compose $(STEPS)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import DeadlineExceeded, NoValidImage
+from app.execution.cores import usable_cores
 from app.inference.admission import Admission
 from app.inference.batcher import Answer, timed
 from app.inference.deployment import Deployment
@@ -20,6 +21,11 @@ from app.watch import DECODE_S, Watch
 from training.contract.manifest import Preprocessing
 from training.environment import Limits
 from training.images.decode import ImageError, decode
+
+
+OTHERS_S = (
+    5.0  # for each image in decoding beside this one: the memory for all is bounded, so one may wait for the rest
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,7 @@ class Inference:
     decoders: ThreadPoolExecutor
     limits: Limits
     watch: Watch = field(default_factory=Watch)
+    decode_seconds: float = field(default_factory=lambda: DECODE_S + OTHERS_S * usable_cores())
 
     async def infer(
         self,
@@ -87,7 +94,7 @@ class Inference:
         return await live.classify(pixels, decoding)
 
     def _decode(self, image: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-        with self.watch.begin("decode", "the decoding of an image", DECODE_S):
+        with self.watch.begin("decode", "the decoding of an image", self.decode_seconds):
             return decode(image, preprocessing, self.limits)
 
 
