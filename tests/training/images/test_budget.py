@@ -1,6 +1,4 @@
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from PIL import Image
@@ -15,35 +13,31 @@ LIMIT = 4 * SMALL
 LARGE_IMAGE = encoded(Image.new("L", (SMALL // 4 // 1_000 + 1, 1_000)))
 
 
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(8) as threads:
-        yield threads
-
-
 class Holder:
-    """A thread that holds an amount until `release` is set."""
+    """A thread that holds an amount until `end`."""
 
-    def __init__(self, pool: ThreadPoolExecutor, budget: Budget, amount: int) -> None:
-        self.holds, self.release = threading.Event(), threading.Event()
+    def __init__(self, budget: Budget, amount: int) -> None:
+        self.holds, self._release = threading.Event(), threading.Event()
 
         def hold() -> None:
             with budget.hold(amount, LIMIT):
                 self.holds.set()
-                assert self.release.wait(30)
+                self._release.wait(30)
 
         waiting = budget.waiting
-        self.done: Future[None] = pool.submit(hold)
+        self._thread = threading.Thread(target=hold, daemon=True)
+        self._thread.start()
         until(lambda: self.holds.is_set() or budget.waiting > waiting)
 
     def end(self) -> None:
-        self.release.set()
-        self.done.result(30)
+        self._release.set()
+        self._thread.join(30)
+        assert not self._thread.is_alive()
 
 
-def test_no_more_than_the_limit_is_held_at_one_time(pool: ThreadPoolExecutor) -> None:
+def test_no_more_than_the_limit_is_held_at_one_time() -> None:
     budget = Budget()
-    holders = [Holder(pool, budget, 2 * SMALL) for _ in range(4)]
+    holders = [Holder(budget, 2 * SMALL) for _ in range(4)]
     assert [holder.holds.is_set() for holder in holders] == [True, True, False, False]
     holders[1].end()
     assert holders[2].holds.wait(30)
@@ -52,9 +46,9 @@ def test_no_more_than_the_limit_is_held_at_one_time(pool: ThreadPoolExecutor) ->
         holder.end()
 
 
-def test_a_large_one_has_its_turn_before_those_that_came_later(pool: ThreadPoolExecutor) -> None:
+def test_a_large_one_has_its_turn_before_those_that_came_later() -> None:
     budget = Budget()
-    first, large, later = (Holder(pool, budget, amount) for amount in (SMALL, LIMIT, SMALL))
+    first, large, later = (Holder(budget, amount) for amount in (SMALL, LIMIT, SMALL))
     assert [holder.holds.is_set() for holder in (first, large, later)] == [True, False, False]
     first.end()
     assert large.holds.wait(30)
@@ -63,17 +57,17 @@ def test_a_large_one_has_its_turn_before_those_that_came_later(pool: ThreadPoolE
     later.end()
 
 
-def test_more_than_the_limit_is_held_alone(pool: ThreadPoolExecutor) -> None:
+def test_more_than_the_limit_is_held_alone() -> None:
     budget = Budget()
-    huge, other = (Holder(pool, budget, amount) for amount in (10 * LIMIT, SMALL))
+    huge, other = (Holder(budget, amount) for amount in (10 * LIMIT, SMALL))
     assert (huge.holds.is_set(), other.holds.is_set()) == (True, False)
     huge.end()
     other.end()
 
 
-def test_a_small_one_never_waits(pool: ThreadPoolExecutor) -> None:
+def test_a_small_one_never_waits() -> None:
     budget = Budget()
-    huge, small = (Holder(pool, budget, amount) for amount in (LIMIT, SMALL - 1))
+    huge, small = (Holder(budget, amount) for amount in (LIMIT, SMALL - 1))
     assert small.holds.is_set()
     small.end()
     huge.end()
@@ -88,13 +82,16 @@ def test_an_error_leaves_nothing_taken() -> None:
         pass
 
 
-def test_a_large_image_waits_for_memory_and_a_small_one_does_not(pool: ThreadPoolExecutor) -> None:
+def test_a_large_image_waits_for_memory_and_a_small_one_does_not() -> None:
     with BUDGET.hold(MOST_MEMORY * MAX_PIXELS, MOST_MEMORY * MAX_PIXELS):
-        large = pool.submit(decode, LARGE_IMAGE, SQUARE)
+        shapes: list[tuple[int, ...]] = []
+        large = threading.Thread(target=lambda: shapes.append(decode(LARGE_IMAGE, SQUARE).shape), daemon=True)
+        large.start()
         until(lambda: BUDGET.waiting == 1)
         assert decode(encoded(Image.new("L", (64, 64))), SQUARE).shape == (32, 32, 3)
-        assert not large.done()
-    assert large.result(30).shape == (32, 32, 3)
+        assert shapes == []
+    large.join(30)
+    assert shapes == [(32, 32, 3)]
 
 
 def test_a_damaged_image_gives_its_memory_back() -> None:
