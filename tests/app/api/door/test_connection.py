@@ -202,6 +202,7 @@ async def test_a_body_has_to_keep_coming() -> None:
         await client.send(bytes(WINDOW_BYTES // 2))
         served.later(2 * WINDOW_S + 2)
         assert "at least 16384 bytes in 10 s" in await refused(client, 408, "too_slow")
+        await until(lambda: not served.server.server_state.tasks)  # the application has heard of it too
         assert served.asked == ["/echo"]
 
 
