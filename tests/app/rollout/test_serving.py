@@ -131,7 +131,7 @@ async def test_active_that_is_a_named_pipe_does_not_hang(repository: ModelReposi
     async with serving_of(repository) as serving:
         await until(lambda: serving.failure is not None)
         assert serving.failure
-        assert "ACTIVE cannot be read: it is no regular file" in serving.failure.reason
+        assert "ACTIVE cannot be read: it should be a file, it is a named pipe" in serving.failure.reason
 
 
 @pytest.mark.parametrize("name", [MODEL_FILE, GOLDEN_FILE, MANIFEST_FILE])
@@ -140,7 +140,9 @@ async def test_a_version_with_a_named_pipe_for_a_file_is_refused(repository: Mod
     (repository.path(1) / name).unlink()
     os.mkfifo(repository.path(1) / name)
     async with serving_of(repository) as serving:
-        with pytest.raises(VersionUnusable, match=f"resnext50/1/{name} cannot be read: it is no regular file"):
+        with pytest.raises(
+            VersionUnusable, match=f"resnext50/1/{name} cannot be read: it should be a file, it is a named pipe"
+        ):
             await serving.activate(1)
 
 
