@@ -115,7 +115,8 @@ def upload(client: httpx.Client, images: Path) -> None:
 def train(client: httpx.Client, config: dict[str, Any]) -> dict[str, Any]:
     """Posts the job, once for this config, watches it to its end and returns it."""
     key = {"Idempotency-Key": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()}
-    answer = client.post("/train", json=config, headers=key)
+    while (answer := client.post("/train", json=config, headers=key)).status_code == 503:
+        time.sleep(5)  # on a busy machine the jobs' database takes a while to be opened
     answer.raise_for_status()
     job: dict[str, Any]  # Any: JSON
     id, job = answer.json()["id"], answer.json()
