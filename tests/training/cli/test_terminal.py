@@ -99,7 +99,7 @@ def test_models_list(models: Path, trained: Trained, variables: dict[str, str]) 
     assert all(f"{accuracy:.4f}" in rows[version] for version in "1234")
     assert len(re.findall(r"0\.\d\d to 0\.\d\d", text)) == 4
     assert [rows[version].split()[-1] for version in "1234"] == ["-", "1", "-", "1"]
-    assert text.endswith("calls cats dogs")
+    assert text.endswith("calls cats dogs\nerror: small/5/manifest.json is missing")
 
 
 def test_a_pipe_has_room_for_every_line(models: Path) -> None:
