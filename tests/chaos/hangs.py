@@ -83,7 +83,7 @@ def _activates_endless(service: Target, _: httpx.Client) -> Iterator[Callable[[d
     repository = repository_at(service.models)
     golden = {"images": random_images(4), "probabilities": random_images(4)[:, 0, 0, :].astype("float32")}
     repository.activate(publish(repository, model=endless(network()), golden=golden, activate=False))
-    yield lambda health: bool(health["load_error"])
+    yield lambda health: bool(health["load_error"] or health["rollback"])
 
 
 @contextlib.contextmanager
@@ -102,7 +102,7 @@ def _puts_pipe(service: Target, client: httpx.Client) -> Iterator[Callable[[dict
     os.mkfifo(graph)
     client.post("/models/2/activate")
     repository_at(service.models).activate(2)
-    yield lambda health: bool(health["load_error"])
+    yield lambda health: bool(health["load_error"] or health["rollback"])
 
 
 @contextlib.contextmanager
@@ -111,7 +111,7 @@ def _stops_worker(service: Target, client: httpx.Client) -> Iterator[Callable[[d
     for pid in descendants(service.process.pid):
         if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGSTOP)
-    yield lambda health: not all(one["alive"] for one in health["trainer"]["workers"])
+    yield lambda health: any(one["silent_seconds"] for one in health["trainer"]["workers"])
 
 
 def endless(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -55,14 +55,14 @@ class Target:
         }
 
     def start(self) -> "Target":
-        """Starts the process and waits until it is live."""
+        """Starts the process and waits until it serves."""
         if not self.models.exists():
             publish(repository_at(self.models))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "app"], cwd=ROOT, env=environment(**self.settings), stdout=log, stderr=log
             )
-        until(lambda: answers(f"{self.url}/health/live", 200), 90)
+        until(lambda: answers(f"{self.url}/health/ready", 200), 90)
         return self
 
     @property
