@@ -18,6 +18,7 @@ from tests.process import ROOT, answers, environment, free_port, until
 
 GOOD = encoded(random_images(1)[0])
 MEGABYTE = 1024**2
+SETTLE_S = 2.0  # memory that was given back is handed on to the system about once a second
 LIMIT_S = 60.0  # no request of a good client may take longer, whatever others do
 
 
@@ -122,6 +123,7 @@ def watched(service: Target, outcome: Outcome) -> Iterator[Outcome]:
     service.forget_peak()
     yield outcome
     outcome.seconds = time.monotonic() - begun
+    time.sleep(SETTLE_S)
     if service.process.poll() is not None:
         outcome.problems.append(f"the service has ended with {service.process.returncode}")
         return
