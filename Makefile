@@ -164,4 +164,4 @@ lock: install ## resolve the dependencies again, into requirements/
 	  --excludes requirements/openvino-replaces.txt -o requirements/serve-openvino.txt
 
 clean: ## remove .venv and caches; data, runs and models stay
-	rm -rf .venv .venv-openvino build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .tensorboard
+	rm -rf .venv .venv-openvino build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .tensorboard

@@ -1,6 +1,6 @@
 """Sends what the OpenAPI document allows, and what it does not, to a real service, and checks each answer against it.
 
-`python -m tests.openapi SCHEMATHESIS` takes the path of schemathesis' command. It tries the document's examples, the edges
+`python -m tests.openapi SCHEMATHESIS` takes the path of schemathesis' command. It tries the examples, the edges
 of each parameter, and 200 random cases an operation, with all checks. The service has a model with two versions and
 two datasets; no worker runs, so jobs stay in the queue. Further arguments go to schemathesis.
 """
