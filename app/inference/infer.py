@@ -22,9 +22,7 @@ from training.contract.manifest import Preprocessing
 from training.environment import Limits
 from training.images.decode import ImageError, decode
 
-OTHERS_S = (
-    5.0  # for each image in decoding beside this one: the memory for all is bounded, so one may wait for the rest
-)
+OTHERS_S = 5.0  # for each other image in decoding: this one may have to wait for its memory
 
 
 @dataclass(frozen=True, slots=True)

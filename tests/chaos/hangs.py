@@ -1,4 +1,4 @@
-"""What hangs: a version that never loads, one that loops on some images, a lock that is kept, a worker that is stopped.
+"""What hangs: a version that never loads, a lock that is kept, a named pipe, a worker that is stopped.
 
 Each is told in `/health`, harms nobody longer than its limit, and does not keep the service from ending.
 """
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import onnx
+import numpy as np
 
-from tests.app.network import network, publish, random_images, repository_at
+from tests.app.network import LABELS, SIZE, network, publish, repository_at
 from tests.chaos.harness import Outcome, Target, descendants
 from tests.process import until
 
@@ -81,8 +81,9 @@ def _tried(folder: Path, what: str, hang: Hang, **settings: str) -> Outcome:
 @contextlib.contextmanager
 def _activates_endless(service: Target, _: httpx.Client) -> Iterator[Callable[[dict[str, Any]], bool]]:
     repository = repository_at(service.models)
-    golden = {"images": random_images(4), "probabilities": random_images(4)[:, 0, 0, :].astype("float32")}
-    repository.activate(publish(repository, model=endless(network()), golden=golden, activate=False))
+    bright = np.full((4, SIZE, SIZE, 3), 255, np.uint8)
+    golden = {"images": bright, "probabilities": np.zeros((4, len(LABELS)), np.float32)}
+    repository.activate(publish(repository, model=network(endless=True), golden=golden, activate=False))
     yield lambda health: bool(health["load_error"] or health["rollback"])
 
 
@@ -112,28 +113,3 @@ def _stops_worker(service: Target, client: httpx.Client) -> Iterator[Callable[[d
         if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGSTOP)
     yield lambda health: any(one["silent_seconds"] for one in health["trainer"]["workers"])
-
-
-def endless(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Gives a network a loop that never ends, before its answer."""
-    helper, tensor = onnx.helper, onnx.TensorProto
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["on_in"], ["on"]), helper.make_node("Identity", ["value_in"], ["value"])],
-        "body",
-        [
-            helper.make_tensor_value_info("turn", tensor.INT64, []),
-            helper.make_tensor_value_info("on_in", tensor.BOOL, []),
-            helper.make_tensor_value_info("value_in", tensor.FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("on", tensor.BOOL, []),
-            helper.make_tensor_value_info("value", tensor.FLOAT, None),
-        ],
-    )
-    last = model.graph.node[-1]
-    answer = last.output[0]
-    last.output[0] = "before"
-    on = helper.make_tensor("true", tensor.BOOL, [], [True])
-    model.graph.node.append(helper.make_node("Constant", [], ["on_first"], value=on))
-    model.graph.node.append(helper.make_node("Loop", ["", "on_first", "before"], [answer], body=body))
-    return model

@@ -1,7 +1,7 @@
 """The decoded images of a run, kept on disk: its phases decode each file once.
 
 A few hundred photos of some megabytes take seconds to decode, and five phases need them. Many images are not kept:
-their training takes hours, and decoding none of it that counts.
+decoding is a small part of the hours that their training takes.
 """
 
 import itertools

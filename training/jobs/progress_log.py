@@ -25,10 +25,10 @@ async def progress_logged(run: Run, poll_s: float = POLL_S) -> AsyncIterator[Non
         for end, line in lines(run.progress, offset):
             offset = end
             kind = kind_of(line)
-            if kind == "phase" and phase != (
-                phase := json.loads(line)["phase"]
-            ):  # a phase says what it does more than once
-                logger.info("job %s: %s", run.name, phase)
+            if kind == "phase":
+                before, phase = phase, json.loads(line)["phase"]
+                if phase != before:  # a phase says what it does more than once
+                    logger.info("job %s: %s", run.name, phase)
             elif kind == "epoch":
                 epoch = Epoch.model_validate_json(line)
                 what = f"val accuracy {epoch.val_accuracy:.3f}, loss {epoch.loss:.3f}"
