@@ -1,9 +1,9 @@
-"""What others print into a JSON log: decoders in C, Python's warnings, child processes.
+"""Makes JSON lines of what decoders in C, Python's warnings and child processes print.
 
 libtiff and its like write to descriptor 2 what they think of an upload. With RESNEXT_LOG=json the descriptors 1 and 2
-are the end of a pipe; a thread makes JSON of each line that comes, so many a second, and writes it to the real stderr,
-where the log's own handlers write directly. Nobody waits for that thread: where the pipe is full, what is printed is
-lost. A crash may take the last lines with it.
+are the end of a pipe. A thread makes each line JSON, a bounded number of them a second, and writes it to the real
+stderr. The log's own handlers write there directly. Nobody waits for that thread: where the pipe is full, what is
+printed is lost. A crash may take the last lines with it.
 """
 
 import atexit

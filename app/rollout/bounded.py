@@ -56,7 +56,7 @@ class Bounded:
 
 
 class Loads:
-    """The loads of versions, of which one is under way at a time.
+    """A loader of versions. It loads one at a time.
 
     `load` makes a version ready to run. `failed` is called for each load that fails. The watch knows of a load that was
     left to itself.

@@ -1,4 +1,4 @@
-"""What the caller of the current request may do, for the routes that show more to one who may do more."""
+"""The scope of the current request's caller. Some routes show more to a caller who may train."""
 
 from contextvars import ContextVar
 

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Key:
-    """A key, of which only the SHA-256 is kept. `name` stands for it in logs and metrics."""
+    """An API key, kept as its SHA-256 alone. `name` stands for it in logs and metrics."""
 
     name: str
     scope: Scope

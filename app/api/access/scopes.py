@@ -1,4 +1,4 @@
-"""The scopes of API keys, and the one table of which scope each route needs."""
+"""The scopes of API keys, and one table that says which scope each route needs."""
 
 import functools
 from collections.abc import Mapping

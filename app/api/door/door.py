@@ -1,4 +1,4 @@
-"""What all connections of a process share: how many there may be, which ones wait, and how many were turned away."""
+"""The limit on the connections of a process. It knows which ones wait, and counts clients that were turned away."""
 
 import logging
 import resource
